@@ -14,6 +14,7 @@
 #include <cstdlib>
 #include <stdexcept>
 #include <string>
+#include <type_traits>
 
 #include <lowrank/core/config.hpp>
 
@@ -42,7 +43,7 @@ template <class T>
 std::string in_words(const T& value) {
     if constexpr (requires { std::string(value); }) {
         return std::string(value);
-    } else if constexpr (requires { value == value + 0.5; }) {
+    } else if constexpr (std::is_floating_point_v<T>) {
         char text[32];
         std::snprintf(text, sizeof text, "%.9g", static_cast<double>(value));
         return text;

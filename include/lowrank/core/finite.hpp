@@ -52,8 +52,8 @@ template <storage T>
 
 /// True if every entry of a matrix, map or view is finite.
 template <detail::eigen_dense D>
-requires requires(const D& x) { x.data(); }
-[[nodiscard]] bool all_finite(const D& x) noexcept {
+requires(storage<typename D::Scalar>&& requires(const D& x) { x.data(); })
+    [[nodiscard]] bool all_finite(const D& x) noexcept {
     for (index outer = 0; outer < x.outerSize(); ++outer) {
         if (x.innerStride() == 1) {
             if (!all_finite(x.data() + outer * x.outerStride(), x.innerSize())) {

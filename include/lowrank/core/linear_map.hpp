@@ -99,6 +99,11 @@ namespace detail {
 template <class D>
 concept dense_weight = eigen_dense<D> && storage<typename plain_t<D>::Scalar> &&(borrowable<D, 0> || borrowable<D, 1>);
 
+template <class D>
+concept owns_memory = requires(const D& x) {
+    []<class P>(const Eigen::PlainObjectBase<P>&) {}(x);
+};
+
 }  // namespace detail
 
 /// Borrows a dense matrix, map or view as a linear map without copying. The memory must outlive the map.
@@ -107,6 +112,11 @@ template <detail::dense_weight D>
     constexpr int order = detail::borrowable<D, 1> && !detail::borrowable<D, 0> ? 1 : 0;
     return dense_map<typename D::Scalar, order>(detail::strided_view<const typename D::Scalar, order>(w));
 }
+
+/// A matrix that ends with the expression cannot be borrowed: name it, or move it into an `owned_map`.
+template <detail::dense_weight D>
+requires detail::owns_memory<D>
+void map_of(const D&& w) = delete;
 
 /// A linear map is its own map.
 template <linear_map M>

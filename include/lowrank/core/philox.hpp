@@ -17,6 +17,7 @@
 
 #include <array>
 #include <cmath>
+#include <concepts>
 #include <cstdint>
 #include <numbers>
 
@@ -49,9 +50,9 @@ public:
     [[nodiscard]] constexpr std::uint64_t seed() const noexcept { return seed_; }
     [[nodiscard]] constexpr std::uint64_t stream() const noexcept { return stream_; }
 
-    /// Words 4 * block .. 4 * block + 3 of this stream.
-    [[nodiscard]] constexpr std::array<std::uint32_t, 4> block(std::uint64_t block) const noexcept {
-        return philox4x32({static_cast<std::uint32_t>(block), static_cast<std::uint32_t>(block >> 32),
+    /// Words 4 * number .. 4 * number + 3 of this stream.
+    [[nodiscard]] constexpr std::array<std::uint32_t, 4> block(std::uint64_t number) const noexcept {
+        return philox4x32({static_cast<std::uint32_t>(number), static_cast<std::uint32_t>(number >> 32),
                            static_cast<std::uint32_t>(stream_), static_cast<std::uint32_t>(stream_ >> 32)},
                           {static_cast<std::uint32_t>(seed_), static_cast<std::uint32_t>(seed_ >> 32)});
     }
@@ -104,28 +105,89 @@ private:
     std::uint64_t stream_;
 };
 
-/// Fills `x` with uniforms in [low, high): the entry in row i, column j takes position i * cols + j, whatever the
-/// storage order, so that a row-major and a column-major matrix get the same numbers.
-template <detail::eigen_dense D>
-void fill_uniform(D&& x, typename detail::plain_t<D>::Scalar low, typename detail::plain_t<D>::Scalar high,
-                  const philox& rng) {
-    using S = typename detail::plain_t<D>::Scalar;
-    for (index j = 0; j < x.cols(); ++j) {
-        for (index i = 0; i < x.rows(); ++i) {
-            x(i, j) = low + (high - low) * rng.uniform<S>(static_cast<std::uint64_t>(i * x.cols() + j));
+namespace detail {
+
+/// low + (high - low) u with one rounding less than it looks, so that a compiler that contracts to fma and one that
+/// does not get the same bits: in double the float product is exact, and for double the fma is asked for.
+template <real S>
+[[nodiscard]] S between(S low, S high, S u) noexcept {
+    if constexpr (std::same_as<S, float>) {
+        return static_cast<float>(static_cast<double>(high - low) * static_cast<double>(u) + static_cast<double>(low));
+    } else {
+        return std::fma(high - low, u, low);
+    }
+}
+
+/// Sets x(i, j) = value(i * cols + j), in an order that meets neighbouring positions together and writes memory in
+/// short runs in both storage orders.
+template <class D, class F>
+void fill_by_position(D& x, F value) {
+    constexpr index run = 16;
+    const index rows = x.rows(), cols = x.cols();
+    for (index first = 0; first < cols; first += run) {
+        const index last = first + run < cols ? first + run : cols;
+        for (index i = 0; i < rows; ++i) {
+            for (index j = first; j < last; ++j) {
+                x(i, j) = value(static_cast<std::uint64_t>(i) * static_cast<std::uint64_t>(cols) +
+                                static_cast<std::uint64_t>(j));
+            }
         }
     }
 }
 
-/// Fills `x` with normals of the given standard deviation; positions as in `fill_uniform`.
-template <detail::eigen_dense D>
-void fill_normal(D&& x, typename detail::plain_t<D>::Scalar deviation, const philox& rng) {
-    using S = typename detail::plain_t<D>::Scalar;
-    for (index j = 0; j < x.cols(); ++j) {
-        for (index i = 0; i < x.rows(); ++i) {
-            x(i, j) = deviation * rng.normal<S>(static_cast<std::uint64_t>(i * x.cols() + j));
+/// Words of a stream by position; neighbours cost one block together.
+class word_reader {
+public:
+    explicit word_reader(const philox& rng) noexcept : rng_(rng) {}
+
+    [[nodiscard]] std::uint32_t bits(std::uint64_t position) noexcept {
+        if (position / 4 != number_ || !filled_) {
+            number_ = position / 4;
+            words_ = rng_.block(number_);
+            filled_ = true;
+        }
+        return words_[position % 4];
+    }
+
+    /// philox::uniform of the same position.
+    template <real S>
+    [[nodiscard]] S uniform(std::uint64_t position) noexcept {
+        if constexpr (std::same_as<S, float>) {
+            return static_cast<float>(bits(position) >> 8) * 0x1p-24F;
+        } else {
+            const std::uint64_t word = bits(2 * position) | (std::uint64_t{bits(2 * position + 1)} << 32);
+            return static_cast<double>(word >> 11) * 0x1p-53;
         }
     }
+
+private:
+    const philox& rng_;
+    std::uint64_t number_ = 0;
+    bool filled_ = false;
+    std::array<std::uint32_t, 4> words_ = {};
+};
+
+}  // namespace detail
+
+/// Fills `x` with uniforms in [low, high): the entry in row i, column j takes position i * cols + j, whatever the
+/// storage order, so that a row-major and a column-major matrix get the same numbers. Equal on every machine.
+/// Where the interval is short against its bounds, the last rounding can give `high` itself.
+template <detail::eigen_dense D>
+requires real<typename detail::plain_t<D>::Scalar>
+void fill_uniform(D&& x, typename detail::plain_t<D>::Scalar low, typename detail::plain_t<D>::Scalar high,
+                  const philox& rng) {
+    using S = typename detail::plain_t<D>::Scalar;
+    detail::word_reader words(rng);
+    detail::fill_by_position(
+        x, [&](std::uint64_t at) { return detail::between<S>(low, high, words.template uniform<S>(at)); });
+}
+
+/// Fills `x` with normals of the given standard deviation; positions as in `fill_uniform`.
+template <detail::eigen_dense D>
+requires real<typename detail::plain_t<D>::Scalar>
+void fill_normal(D&& x, typename detail::plain_t<D>::Scalar deviation, const philox& rng) {
+    using S = typename detail::plain_t<D>::Scalar;
+    detail::fill_by_position(x, [&](std::uint64_t at) { return deviation * rng.normal<S>(at); });
 }
 
 }  // namespace lowrank::inline LOWRANK_ABI

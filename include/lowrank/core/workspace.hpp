@@ -15,9 +15,10 @@
 
 #include <algorithm>
 #include <cstddef>
-#include <cstdint>
+#include <limits>
 #include <memory>
 #include <new>
+#include <utility>
 #include <vector>
 
 #include <lowrank/core/check.hpp>
@@ -41,7 +42,7 @@ public:
     /// Gives back at scope exit what was taken since its construction.
     class frame {
     public:
-        explicit frame(workspace& owner) : owner_(owner), block_(owner.block_), used_(owner.used_) {}
+        explicit frame(workspace& owner) noexcept : owner_(owner), block_(owner.block_), used_(owner.used_) {}
         ~frame() {
             owner_.block_ = block_;
             owner_.used_ = used_;
@@ -62,13 +63,15 @@ public:
     template <real S>
     [[nodiscard]] column_view<S> take(index rows, index cols) {
         detail::expects(rows >= 0 && cols >= 0, "workspace::take: sizes must not be negative");
-        return {
-            static_cast<S*>(take_bytes(static_cast<std::size_t>(rows) * static_cast<std::size_t>(cols) * sizeof(S))),
-            rows, cols};
+        constexpr auto most = std::numeric_limits<index>::max() / static_cast<index>(sizeof(S));
+        detail::expects(rows == 0 || cols <= most / rows, "workspace::take: rows x cols exceeds the address space");
+        return {static_cast<S*>(take_bytes(static_cast<std::size_t>(rows * cols) * sizeof(S))), rows, cols};
     }
 
     /// `bytes` of 64-byte aligned memory. Valid until the innermost enclosing frame ends.
     [[nodiscard]] void* take_bytes(std::size_t bytes) {
+        detail::expects(bytes <= std::numeric_limits<std::size_t>::max() / 2,
+                        "workspace::take_bytes: exceeds the address space");
         bytes = (bytes + alignment - 1) / alignment * alignment;
         while (block_ < blocks_.size() && blocks_[block_].size - used_ < bytes) {
             ++block_;
@@ -97,23 +100,29 @@ private:
     struct aligned_delete {
         void operator()(std::byte* p) const noexcept { ::operator delete[](p, std::align_val_t{alignment}); }
     };
+    using block_pointer = std::unique_ptr<std::byte[], aligned_delete>;
     struct memory_block {
-        std::unique_ptr<std::byte[], aligned_delete> memory;
+        block_pointer memory;
         std::size_t size = 0;
     };
 
     void add_block(std::size_t size) {
-        std::unique_ptr<std::byte[], aligned_delete> memory(
-            static_cast<std::byte*>(::operator new[](size, std::align_val_t{alignment})));
-        blocks_.push_back({std::move(memory), size});
+        blocks_.reserve(blocks_.size() + 1);
+        blocks_.push_back(
+            {block_pointer(static_cast<std::byte*>(::operator new[](size, std::align_val_t{alignment}))), size});
     }
 
-    /// One block that holds everything, so that the next pass runs without a seam.
-    void merge_blocks() {
+    /// One block that holds everything, so that the next pass runs without a seam. Called when nothing is taken; where
+    /// memory is too short for one block, the next pass asks again and reports it.
+    void merge_blocks() noexcept {
         if (blocks_.size() > 1) {
             const std::size_t size = total_bytes();
             blocks_.clear();
-            add_block(size);
+            block_pointer memory(
+                static_cast<std::byte*>(::operator new[](size, std::align_val_t{alignment}, std::nothrow)));
+            if (memory) {
+                blocks_.push_back({std::move(memory), size});  // the vector has kept its capacity
+            }
         }
     }
 
