@@ -6,6 +6,7 @@
 #include <cstring>
 #include <limits>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include <doctest/doctest.h>
@@ -41,8 +42,9 @@ TEST_CASE_TEMPLATE("an edit keeps the components asked for, and undo restores th
                    bfloat16) {
     using S = compute_t<T>;
     std::uint64_t stream = 0;
-    for (const auto& [rows, cols] :
-         std::vector<std::pair<lowrank::index, lowrank::index>>{{1, 1}, {1, 9}, {12, 5}, {7, 7}, {130, 20}}) {
+    const std::vector<std::pair<lowrank::index, lowrank::index>> shapes = {{1, 1}, {1, 9}, {12, 5}, {7, 7}, {130, 20}};
+    for (const auto& shape : shapes) {
+        const auto rows = shape.first, cols = shape.second;
         const row_matrix<T> original = random_weight<T>(rows, cols, ++stream);
         const auto s = make_spectrum(original).value();
         for (const auto& keep :
