@@ -1,0 +1,41 @@
+// SPDX-License-Identifier: MIT
+#ifndef LOWRANK_INSTANTIATE_HPP
+#define LOWRANK_INSTANTIATE_HPP
+
+/// \file
+/// Explicit instantiation of the heavy kernels, for programs that want to compile them once.
+///
+///     // in every file of the program, by the build system:   -DLOWRANK_EXTERN_TEMPLATES
+///     // in one file:
+///     #include <lowrank/instantiate.hpp>
+///     LOWRANK_INSTANTIATE(float)
+///     LOWRANK_INSTANTIATE(double)
+///
+/// With LOWRANK_EXTERN_TEMPLATES a header that includes an eigensolver or a QR only declares it; without the macro
+/// everything is header-only as usual and this file is not needed. The two scalars may live in two files, to compile
+/// side by side; LOWRANK_INSTANTIATE_QR and its like split further.
+
+#include <lowrank/factor/orthonormalize.hpp>
+#include <lowrank/factor/svd.hpp>
+#include <lowrank/factor/symmetric_eigen.hpp>
+
+/// QR and Cholesky kernels for one scalar. At namespace scope.
+#define LOWRANK_INSTANTIATE_QR(S)                                                                         \
+    template lowrank::orthonormalization lowrank::detail::orthonormalize_columns<S>(lowrank::matrix<S>&); \
+    template lowrank::thin_qr_result<S> lowrank::detail::thin_qr_of<S>(lowrank::matrix<S>, bool);
+
+/// The symmetric eigensolver, which exists in double only. Once per program.
+#define LOWRANK_INSTANTIATE_EIGEN()                                                       \
+    template lowrank::symmetric_eigen_result lowrank::detail::symmetric_eigen_of<double>( \
+        const lowrank::matrix<double>&, bool);
+
+/// The SVD of one scalar.
+#define LOWRANK_INSTANTIATE_SVD(S) template lowrank::svd_result<S> lowrank::detail::svd_of_tall<S>(lowrank::matrix<S>);
+
+/// Everything that depends on one scalar; the eigensolver comes with double.
+#define LOWRANK_INSTANTIATE(S) LOWRANK_INSTANTIATE_##S
+#define LOWRANK_INSTANTIATE_float LOWRANK_INSTANTIATE_QR(float) LOWRANK_INSTANTIATE_SVD(float)
+#define LOWRANK_INSTANTIATE_double \
+    LOWRANK_INSTANTIATE_QR(double) LOWRANK_INSTANTIATE_EIGEN() LOWRANK_INSTANTIATE_SVD(double)
+
+#endif  // LOWRANK_INSTANTIATE_HPP
