@@ -3,14 +3,16 @@ include(CMakePackageConfigHelpers)
 include(GNUInstallDirs)
 
 set(lowrank_cmake_dir ${CMAKE_INSTALL_DATADIR}/cmake/lowrank)
-set(lowrank_targets lowrank)
-if(TARGET lowrank_io)
-  list(APPEND lowrank_targets lowrank_io)
-endif()
-install(TARGETS ${lowrank_targets} EXPORT lowrank-targets
+install(TARGETS lowrank EXPORT lowrank-targets
         FILE_SET HEADERS DESTINATION ${CMAKE_INSTALL_INCLUDEDIR})
 install(EXPORT lowrank-targets NAMESPACE lowrank:: DESTINATION ${lowrank_cmake_dir})
+if(TARGET lowrank_io)
+  install(TARGETS lowrank_io EXPORT lowrank-io-targets
+          FILE_SET HEADERS DESTINATION ${CMAKE_INSTALL_INCLUDEDIR})
+  install(EXPORT lowrank-io-targets NAMESPACE lowrank:: DESTINATION ${lowrank_cmake_dir})
+endif()
 
+# lowrank::io exists where it was installed and nlohmann_json is found; ask for it with COMPONENTS io.
 file(CONFIGURE OUTPUT ${CMAKE_CURRENT_BINARY_DIR}/lowrank-config.cmake @ONLY CONTENT [[
 include(CMakeFindDependencyMacro)
 if(NOT TARGET Eigen3::Eigen)
@@ -21,16 +23,26 @@ if(NOT TARGET Eigen3::Eigen)
     return()
   endif()
 endif()
-# lowrank::io is usable where nlohmann_json is installed; ask for it with COMPONENTS io.
-if(NOT TARGET nlohmann_json::nlohmann_json)
-  find_package(nlohmann_json 3.11 CONFIG QUIET)
-endif()
-if(io IN_LIST lowrank_FIND_COMPONENTS AND NOT TARGET nlohmann_json::nlohmann_json)
-  set(lowrank_FOUND FALSE)
-  set(lowrank_NOT_FOUND_MESSAGE "lowrank component io needs nlohmann_json 3.11 or newer")
-  return()
-endif()
 include("${CMAKE_CURRENT_LIST_DIR}/lowrank-targets.cmake")
+
+set(lowrank_io_FOUND FALSE)
+if(EXISTS "${CMAKE_CURRENT_LIST_DIR}/lowrank-io-targets.cmake")
+  if(NOT TARGET nlohmann_json::nlohmann_json)
+    find_package(nlohmann_json 3.11 CONFIG QUIET)
+  endif()
+  if(TARGET nlohmann_json::nlohmann_json)
+    include("${CMAKE_CURRENT_LIST_DIR}/lowrank-io-targets.cmake")
+    set(lowrank_io_FOUND TRUE)
+  endif()
+endif()
+foreach(lowrank_component IN LISTS lowrank_FIND_COMPONENTS)
+  if(lowrank_FIND_REQUIRED_${lowrank_component} AND NOT lowrank_${lowrank_component}_FOUND)
+    set(lowrank_FOUND FALSE)
+    set(lowrank_NOT_FOUND_MESSAGE
+        "lowrank has no component ${lowrank_component} here (component io needs nlohmann_json 3.11 or newer)")
+  endif()
+endforeach()
+unset(lowrank_component)
 ]])
 write_basic_package_version_file(${CMAKE_CURRENT_BINARY_DIR}/lowrank-config-version.cmake
   COMPATIBILITY SameMinorVersion ARCH_INDEPENDENT)
@@ -38,6 +50,7 @@ install(FILES ${CMAKE_CURRENT_BINARY_DIR}/lowrank-config.cmake
               ${CMAKE_CURRENT_BINARY_DIR}/lowrank-config-version.cmake
         DESTINATION ${lowrank_cmake_dir})
 
+# Relocatable: the prefix is two folders above the file itself.
 file(CONFIGURE OUTPUT ${CMAKE_CURRENT_BINARY_DIR}/lowrank.pc @ONLY CONTENT [[
 prefix=${pcfiledir}/../..
 includedir=${prefix}/@CMAKE_INSTALL_INCLUDEDIR@

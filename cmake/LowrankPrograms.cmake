@@ -16,13 +16,11 @@ if(LOWRANK_SANITIZE)
   target_link_options(lowrank_program_options INTERFACE -fsanitize=${LOWRANK_SANITIZE})
 endif()
 
-# Eigen's headers cost two seconds in each of our files; one precompiled header per kind of program pays for all.
-if(NOT TARGET lowrank_pch)
-  file(WRITE ${CMAKE_CURRENT_BINARY_DIR}/lowrank_pch.cpp "")
-  add_library(lowrank_pch OBJECT ${CMAKE_CURRENT_BINARY_DIR}/lowrank_pch.cpp)
-  target_link_libraries(lowrank_pch PRIVATE lowrank lowrank_program_options)
-  target_precompile_headers(lowrank_pch PRIVATE <Eigen/Core> <string> <vector> <functional>)
-endif()
+# Eigen's headers cost two seconds in each of our files; one precompiled header pays for all.
+file(WRITE ${CMAKE_CURRENT_BINARY_DIR}/lowrank_pch.cpp "")
+add_library(lowrank_pch OBJECT ${CMAKE_CURRENT_BINARY_DIR}/lowrank_pch.cpp)
+target_link_libraries(lowrank_pch PRIVATE lowrank lowrank_program_options)
+target_precompile_headers(lowrank_pch PRIVATE <Eigen/Core> <string> <vector> <functional>)
 
 # lowrank_program(name SOURCES ... LIBRARIES ...): an executable of ours.
 function(lowrank_program name)
@@ -31,3 +29,11 @@ function(lowrank_program name)
   target_link_libraries(${name} PRIVATE lowrank lowrank_program_options ${arg_LIBRARIES})
   target_precompile_headers(${name} REUSE_FROM lowrank_pch)
 endfunction()
+
+# The heavy kernels, compiled once for all programs that declare them extern.
+file(GLOB lowrank_instances CONFIGURE_DEPENDS ${CMAKE_CURRENT_SOURCE_DIR}/tests/support/instances/*.cpp)
+add_library(lowrank_instances STATIC EXCLUDE_FROM_ALL ${lowrank_instances})
+add_library(lowrank_test_instances ALIAS lowrank_instances)
+target_link_libraries(lowrank_instances PUBLIC lowrank PRIVATE lowrank_program_options)
+target_precompile_headers(lowrank_instances REUSE_FROM lowrank_pch)
+target_compile_definitions(lowrank_instances INTERFACE LOWRANK_EXTERN_TEMPLATES)

@@ -18,34 +18,15 @@
 #include <Eigen/Core>
 
 #include <lowrank/core/config.hpp>
+#include <lowrank/core/scalar.hpp>
 
 namespace lowrank::inline LOWRANK_ABI {
 
 using index = Eigen::Index;
 
-/// Scalars arithmetic is done in.
-template <class S>
-concept real = std::same_as<S, float> || std::same_as<S, double>;
-
-using half = Eigen::half;
-using bfloat16 = Eigen::bfloat16;
-
-/// Scalars a weight may be stored in.
-template <class T>
-concept storage = real<T> || std::same_as<T, half> || std::same_as<T, bfloat16>;
-
-/// The scalar a stored type computes in: itself, or float for the 16-bit types.
-template <storage T>
-using compute_t = std::conditional_t<real<T>, T, float>;
-
-template <class S>
-using matrix = Eigen::Matrix<S, Eigen::Dynamic, Eigen::Dynamic, Eigen::ColMajor>;
-
-template <class S>
-using row_matrix = Eigen::Matrix<S, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor>;
-
-template <class S>
-using vector = Eigen::Matrix<S, Eigen::Dynamic, 1>;
+static_assert(std::same_as<matrix<float>, Eigen::Matrix<float, Eigen::Dynamic, Eigen::Dynamic, Eigen::ColMajor>> &&
+              std::same_as<row_matrix<float>, Eigen::Matrix<float, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor>> &&
+              std::same_as<vector<float>, Eigen::Matrix<float, Eigen::Dynamic, 1>>);
 
 namespace detail {
 

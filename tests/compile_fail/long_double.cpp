@@ -1,0 +1,13 @@
+// SPDX-License-Identifier: MIT
+// Arithmetic is done in float or double; the message names the concept.
+// expects: real<|concept real
+#include <lowrank/core/linear_map.hpp>
+
+int main() {
+#ifdef LOWRANK_COMPILE_FAIL
+    using scalar = long double;
+#else
+    using scalar = double;
+#endif
+    return static_cast<int>(sizeof(lowrank::any_map<scalar>) == 0);
+}

@@ -1,0 +1,47 @@
+// SPDX-License-Identifier: MIT
+// Every header under -fno-exceptions -fno-rtti. Without an argument: a factorization, an adapter, a merge and a status.
+// With one: a broken contract, which must print its sentence and abort.
+#include "every_header.hpp"
+
+#include <cstdio>
+#include <limits>
+
+#if defined(__cpp_exceptions) || defined(__cpp_rtti)
+#error "this program is to be compiled without exceptions and RTTI"
+#endif
+static_assert(LOWRANK_EXCEPTIONS == 0);
+
+namespace {
+
+int failures = 0;
+
+void check(bool condition, const char* what) {
+    if (!condition) {
+        std::fprintf(stderr, "failed: %s\n", what);
+        ++failures;
+    }
+}
+
+}  // namespace
+
+int main(int count, char**) {
+    if (count > 1) {
+        lowrank::make_lora<float>(4, 3, {.r = -1});
+        return 0;
+    }
+
+    lowrank::row_matrix<float> w(8, 6);
+    lowrank::fill_uniform(w, -1.0F, 1.0F, lowrank::philox(1));
+    const auto spectrum = lowrank::make_spectrum(w);
+    check(spectrum.has_value(), "a finite weight has a spectrum");
+    check((spectrum->truncate(6).dense() - w).norm() < 1e-5F, "full rank gives the weight back");
+
+    lowrank::row_matrix<float> broken = w;
+    broken(0, 0) = std::numeric_limits<float>::quiet_NaN();
+    const auto none = lowrank::make_spectrum(broken);
+    check(!none && none.error().code == lowrank::errc::non_finite, "a NaN comes back as a status");
+
+    const auto adapter = lowrank::make_lora<float>(8, 6, {.r = 2});
+    check(adapter.delta().dense().norm() == 0.0F, "a new adapter changes nothing");
+    return failures == 0 ? 0 : 1;
+}

@@ -1,0 +1,17 @@
+# No file of the project names a folder of the machine it was written on.
+cmake_minimum_required(VERSION 3.25)
+file(GLOB_RECURSE files ${SOURCE_DIR}/include/* ${SOURCE_DIR}/tests/* ${SOURCE_DIR}/examples/* ${SOURCE_DIR}/bench/*
+                        ${SOURCE_DIR}/docs/* ${SOURCE_DIR}/cmake/* ${SOURCE_DIR}/.ci/*)
+file(GLOB top ${SOURCE_DIR}/*.md ${SOURCE_DIR}/*.txt ${SOURCE_DIR}/*.json)
+list(APPEND files ${top})
+list(FILTER files EXCLUDE REGEX "\\.(png|bin|safetensors|gguf)$")
+set(failures "")
+foreach(file IN LISTS files)
+  file(READ "${file}" text)
+  if(text MATCHES "(^|[^A-Za-z0-9_.])/(work|root|home|Users)/[A-Za-z0-9_.-]+")
+    string(APPEND failures "  ${file}: ${CMAKE_MATCH_0}\n")
+  endif()
+endforeach()
+if(failures)
+  message(FATAL_ERROR "These files name a folder of one machine:\n${failures}")
+endif()

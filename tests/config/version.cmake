@@ -1,0 +1,33 @@
+# The version stands in core/config.hpp; the ABI name, the changelog and (if there is one) the tag of this commit follow it.
+cmake_minimum_required(VERSION 3.25)
+file(STRINGS ${SOURCE_DIR}/include/lowrank/core/config.hpp lines REGEX "^#define LOWRANK_VERSION_(MAJOR|MINOR|PATCH) ")
+string(REGEX REPLACE "[^0-9;]" "" parts "${lines}")
+list(JOIN parts "." version)
+if(NOT version MATCHES "^([0-9]+)\\.([0-9]+)\\.[0-9]+$")
+  message(FATAL_ERROR "cannot read a version from core/config.hpp: '${version}'")
+endif()
+set(abi "v${CMAKE_MATCH_1}_${CMAKE_MATCH_2}")
+
+file(STRINGS ${SOURCE_DIR}/include/lowrank/core/config.hpp abi_lines REGEX "^#define LOWRANK_ABI.* v[0-9]+_[0-9]+")
+if(NOT abi_lines)
+  message(FATAL_ERROR "core/config.hpp names no ABI")
+endif()
+foreach(line IN LISTS abi_lines)
+  if(NOT line MATCHES " ${abi}(_|$)")
+    message(FATAL_ERROR "version ${version} needs ABI names that start with ${abi}: ${line}")
+  endif()
+endforeach()
+
+file(READ ${SOURCE_DIR}/CHANGELOG.md changelog)
+if(NOT changelog MATCHES "\n## \\[?${version}\\]?")
+  message(FATAL_ERROR "CHANGELOG.md has no section for ${version}")
+endif()
+
+find_program(git git)
+if(git AND EXISTS ${SOURCE_DIR}/.git)
+  execute_process(COMMAND ${git} -C ${SOURCE_DIR} describe --exact-match --tags --match "v[0-9]*" HEAD
+                  OUTPUT_VARIABLE tag OUTPUT_STRIP_TRAILING_WHITESPACE ERROR_QUIET RESULT_VARIABLE no_tag)
+  if(no_tag EQUAL 0 AND NOT tag STREQUAL "v${version}")
+    message(FATAL_ERROR "the tag is ${tag}, core/config.hpp says ${version}")
+  endif()
+endif()

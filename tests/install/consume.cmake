@@ -1,0 +1,20 @@
+# Configures, builds and runs the project SOURCE in BINARY_DIR. Cache entries listed below are handed on when given.
+file(REMOVE_RECURSE ${BINARY_DIR})
+set(arguments -DCMAKE_CXX_COMPILER=${COMPILER} -DCMAKE_BUILD_TYPE=Debug)
+foreach(entry CMAKE_PREFIX_PATH LOWRANK_SOURCE FETCHCONTENT_SOURCE_DIR_LOWRANK VENDOR_DIR Eigen3_DIR)
+  if(${entry})
+    list(APPEND arguments -D${entry}=${${entry}})
+  endif()
+endforeach()
+execute_process(COMMAND ${CMAKE_COMMAND} -S ${SOURCE} -B ${BINARY_DIR} -G ${GENERATOR} ${arguments}
+                COMMAND_ERROR_IS_FATAL ANY)
+if(CONFIGURE_ONLY)
+  return()
+endif()
+execute_process(COMMAND ${CMAKE_COMMAND} --build ${BINARY_DIR} COMMAND_ERROR_IS_FATAL ANY)
+execute_process(COMMAND ${CMAKE_CTEST_COMMAND} --test-dir ${BINARY_DIR} --no-tests=error --output-on-failure
+                OUTPUT_VARIABLE out ERROR_VARIABLE out RESULT_VARIABLE failed)
+string(REPLACE "% tests passed" " % passed in the consumer" out "${out}")
+if(NOT failed EQUAL 0)
+  message(FATAL_ERROR "${out}")
+endif()
