@@ -78,8 +78,10 @@ struct lora_adapter {
     /// alpha / r or alpha / sqrt(r), from the rank the factors have.
     [[nodiscard]] S scaling() const { return static_cast<S>(lora_scaling(lora_alpha, rank(), use_rslora)); }
 
-    /// The change as a product of two factors: left = scaling * B, right = A. \cost copies both factors.
-    [[nodiscard]] low_rank<S> delta() const { return {.left = scaling() * lora_B, .right = lora_A}; }
+    /// The change at a strength, as two factors: left = strength * scaling * B, right = A. \cost copies both factors.
+    [[nodiscard]] low_rank<S> delta(S strength = S(1)) const {
+        return {.left = strength * scaling() * lora_B, .right = lora_A};
+    }
 
     /// Y += alpha scaling B (A X). A zero B leaves Y untouched, down to the sign of its zeros.
     void add_product(S alpha, const_column_view<S> x, column_view<S> y, workspace& ws) const {

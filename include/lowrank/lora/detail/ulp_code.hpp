@@ -1,0 +1,253 @@
+// SPDX-License-Identifier: MIT
+#ifndef LOWRANK_LORA_DETAIL_ULP_CODE_HPP
+#define LOWRANK_LORA_DETAIL_ULP_CODE_HPP
+
+/// \file
+/// Sparse corrections in units of the last place, packed to about their entropy.
+///
+///     ulp_encoder code;
+///     code.put(position, correction);                  // positions ascending, corrections not zero
+///     auto bytes = code.finish(count);
+///     ulp_decoder back(bytes, count);                  // back.position(), back.correction(), back.next()
+///
+/// Gaps between positions: Golomb-Rice codes whose parameter follows the mean of the gaps seen so far (as in
+/// LOCO-I, Weinberger, Seroussi, Sapiro, IEEE Trans. Image Processing 9, 2000). Corrections: Elias gamma codes.
+
+#include <bit>
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+#include <type_traits>
+#include <vector>
+
+#include <lowrank/core/config.hpp>
+#include <lowrank/core/types.hpp>
+
+namespace lowrank::inline LOWRANK_ABI {
+namespace detail {
+
+template <storage T>
+using bits_of =
+    std::conditional_t<sizeof(T) == 8, std::uint64_t, std::conditional_t<sizeof(T) == 4, std::uint32_t, std::uint16_t>>;
+
+/// Numbers the values of T in ascending order: neighbours differ by one, -0 comes just before +0.
+template <storage T>
+[[nodiscard]] bits_of<T> ulp_rank(T x) noexcept {
+    using U = bits_of<T>;
+    constexpr U sign = static_cast<U>(U{1} << (8 * sizeof(T) - 1));
+    const U bits = std::bit_cast<U>(x);
+    return static_cast<U>((bits & sign) != 0 ? ~bits : (bits | sign));
+}
+
+/// The value with that number.
+template <storage T>
+[[nodiscard]] T from_ulp_rank(bits_of<T> rank) noexcept {
+    using U = bits_of<T>;
+    constexpr U sign = static_cast<U>(U{1} << (8 * sizeof(T) - 1));
+    return std::bit_cast<T>(static_cast<U>((rank & sign) != 0 ? (rank ^ sign) : ~rank));
+}
+
+/// The signed distance `to - from` in units of the last place, modulo 2^width.
+template <storage T>
+[[nodiscard]] std::int64_t ulp_distance(T from, T to) noexcept {
+    using U = bits_of<T>;
+    const auto difference = static_cast<U>(ulp_rank(to) - ulp_rank(from));
+    return static_cast<std::int64_t>(static_cast<std::make_signed_t<U>>(difference));
+}
+
+/// The value `distance` units of the last place above `from`, modulo 2^width: ulp_shift(a, ulp_distance(a, b)) is b.
+template <storage T>
+[[nodiscard]] T ulp_shift(T from, std::int64_t distance) noexcept {
+    using U = bits_of<T>;
+    return from_ulp_rank<T>(static_cast<U>(ulp_rank(from) + static_cast<U>(static_cast<std::uint64_t>(distance))));
+}
+
+/// A 64-bit checksum of memory, chained through `seed`. Not for adversaries.
+[[nodiscard]] inline std::uint64_t checksum(const void* data, std::size_t size, std::uint64_t seed) noexcept {
+    constexpr std::uint64_t multiplier = 0x9E3779B97F4A7C15U;
+    const auto* at = static_cast<const unsigned char*>(data);
+    const auto mix = [](std::uint64_t h, std::uint64_t word) {
+        h = (h ^ word) * multiplier;
+        return h ^ (h >> 29);
+    };
+    std::uint64_t lanes[4] = {seed, ~seed, seed + multiplier, seed ^ multiplier};
+    std::size_t left = size;
+    for (; left >= 32; left -= 32, at += 32) {
+        std::uint64_t words[4];
+        std::memcpy(words, at, 32);
+        for (int k = 0; k < 4; ++k) {  // four chains run side by side
+            lanes[k] = mix(lanes[k], words[k]);
+        }
+    }
+    for (; left > 0; left -= left < 8 ? left : 8, at += 8) {
+        std::uint64_t word = 0;
+        std::memcpy(&word, at, left < 8 ? left : 8);
+        lanes[0] = mix(lanes[0], word);
+    }
+    return mix(mix(mix(lanes[0], lanes[1]), lanes[2]), mix(lanes[3], size));
+}
+
+/// The running mean of gaps, as the parameter of a Golomb-Rice code. Encoder and decoder keep equal copies.
+class gap_model {
+public:
+    [[nodiscard]] int parameter() const noexcept {
+        int k = 0;
+        while (k < 32 && (count_ << k) < sum_) {
+            ++k;
+        }
+        return k > 0 ? k - 1 : 0;  // 2^k near mean * ln 2
+    }
+    void add(std::uint64_t gap) noexcept {
+        sum_ += gap < (std::uint64_t{1} << 40) ? gap : (std::uint64_t{1} << 40);
+        if (++count_ == 128) {
+            count_ /= 2;
+            sum_ /= 2;
+        }
+    }
+
+private:
+    std::uint64_t sum_ = 64;
+    std::uint64_t count_ = 2;
+};
+
+/// Unary prefixes of this length announce a gap in 64 plain bits.
+inline constexpr int longest_prefix = 24;
+
+class ulp_encoder {
+public:
+    /// \pre positions ascend strictly; `correction` is not zero.
+    void put(std::uint64_t position, std::int64_t correction) {
+        put_gap(position - next_);
+        next_ = position + 1;
+        const auto u = static_cast<std::uint64_t>(correction);
+        const std::uint64_t folded = (u << 1) ^ (correction < 0 ? ~std::uint64_t{0} : 0);  // 1 for -1, 2 for +1, ...
+        const int extra = static_cast<int>(std::bit_width(folded)) - 1;
+        put_bits(0, extra);
+        put_bits(1, 1);
+        put_bits(folded, extra);
+    }
+
+    /// Ends the code; `count` is one past the last possible position.
+    [[nodiscard]] std::vector<std::uint8_t> finish(std::uint64_t count) {
+        put_gap(count - next_);
+        while (filled_ > 0) {
+            flush_byte();
+        }
+        return std::move(bytes_);
+    }
+
+private:
+    void put_gap(std::uint64_t gap) {
+        const int k = model_.parameter();
+        if ((gap >> k) < longest_prefix) {
+            put_bits(0, static_cast<int>(gap >> k));
+            put_bits(1, 1);
+            put_bits(gap, k);
+        } else {
+            put_bits(0, longest_prefix);
+            put_bits(1, 1);
+            put_bits(gap, 64);
+        }
+        model_.add(gap);
+    }
+    /// The low `count` bits of `value`, lowest first.
+    void put_bits(std::uint64_t value, int count) {
+        while (count > 0) {
+            const int now = count < 32 ? count : 32;
+            buffer_ |= (value & ((std::uint64_t{1} << now) - 1)) << filled_;
+            filled_ += now;
+            while (filled_ >= 8) {
+                flush_byte();
+            }
+            value >>= now;
+            count -= now;
+        }
+    }
+    void flush_byte() {
+        bytes_.push_back(static_cast<std::uint8_t>(buffer_));
+        buffer_ >>= 8;
+        filled_ = filled_ > 8 ? filled_ - 8 : 0;
+    }
+
+    std::vector<std::uint8_t> bytes_ = {};
+    std::uint64_t buffer_ = 0;
+    int filled_ = 0;
+    std::uint64_t next_ = 0;
+    gap_model model_ = {};
+};
+
+/// Reads what `ulp_encoder` wrote, one correction at a time. Safe on any bytes: a broken code ends early.
+class ulp_decoder {
+public:
+    ulp_decoder(const std::vector<std::uint8_t>& bytes, std::uint64_t count) : bytes_(bytes), count_(count) { next(); }
+
+    /// Where the current correction belongs; `count` at the end.
+    [[nodiscard]] std::uint64_t position() const noexcept { return position_; }
+    [[nodiscard]] std::int64_t correction() const noexcept { return correction_; }
+
+    void next() {
+        const std::uint64_t gap = take_gap();
+        if (gap >= count_ - next_ || count_ <= next_) {
+            position_ = count_;
+            return;
+        }
+        position_ = next_ + gap;
+        next_ = position_ + 1;
+        int extra = 0;
+        while (extra < 63 && take_bits(1) == 0 && at_ <= bytes_.size()) {
+            ++extra;
+        }
+        if (extra == 63) {
+            (void)take_bits(1);
+        }
+        const std::uint64_t folded = (std::uint64_t{1} << extra) | take_bits(extra);
+        correction_ = static_cast<std::int64_t>((folded >> 1) ^ ((folded & 1) != 0 ? ~std::uint64_t{0} : 0));
+    }
+
+private:
+    std::uint64_t take_gap() {
+        const int k = model_.parameter();
+        int prefix = 0;
+        while (take_bits(1) == 0) {
+            if (++prefix > longest_prefix || at_ > bytes_.size()) {
+                return count_;
+            }
+        }
+        const std::uint64_t gap =
+            prefix < longest_prefix ? (static_cast<std::uint64_t>(prefix) << k) | take_bits(k) : take_bits(64);
+        model_.add(gap);
+        return gap;
+    }
+    std::uint64_t take_bits(int count) {
+        std::uint64_t value = 0;
+        int have = 0;
+        while (have < count) {
+            if (filled_ == 0) {
+                buffer_ = at_ < bytes_.size() ? bytes_[at_] : 0;
+                ++at_;
+                filled_ = 8;
+            }
+            const int now = count - have < filled_ ? count - have : filled_;
+            value |= (static_cast<std::uint64_t>(buffer_) & ((std::uint64_t{1} << now) - 1)) << have;
+            buffer_ >>= now;
+            filled_ -= now;
+            have += now;
+        }
+        return value;
+    }
+
+    const std::vector<std::uint8_t>& bytes_;
+    std::uint64_t count_;
+    std::size_t at_ = 0;
+    unsigned buffer_ = 0;
+    int filled_ = 0;
+    std::uint64_t next_ = 0;
+    std::uint64_t position_ = 0;
+    std::int64_t correction_ = 0;
+    gap_model model_ = {};
+};
+
+}  // namespace detail
+}  // namespace lowrank::inline LOWRANK_ABI
+
+#endif  // LOWRANK_LORA_DETAIL_ULP_CODE_HPP

@@ -1,0 +1,398 @@
+// SPDX-License-Identifier: MIT
+#ifndef LOWRANK_LORA_MERGE_HPP
+#define LOWRANK_LORA_MERGE_HPP
+
+/// \file
+/// Merge a low-rank change into a weight in place, and undo it bit for bit.
+///
+///     auto receipt = lowrank::merge(lowrank::weight_view<half>(w), adapter.delta());
+///     if (!receipt) return log(receipt.error().message);
+///     report(receipt->audit.unchanged_fraction());          // what rounding swallowed
+///     lowrank::throw_if_failed(lowrank::unmerge(lowrank::weight_view<half>(w), *receipt, adapter.delta()));
+///
+/// One rule for every storage type: new = round(float(W) + delta), the sum taken in double from an exactly defined
+/// delta, rounded to float once (not at all for double weights) and then to storage. An entry whose delta is zero keeps
+/// its bits. The receipt holds what (new - delta) misses of the old value, in units of the last place: mostly nothing.
+///
+/// A receipt undoes the latest change only: unmerge in reverse order, or use `merge_stack` (merge_stack.hpp), which
+/// removes adapters in any order. A wrong order is noticed before anything is touched.
+
+#include <algorithm>
+#include <array>
+#include <cmath>
+#include <cstdint>
+#include <span>
+#include <string>
+#include <vector>
+
+#include <lowrank/core/check.hpp>
+#include <lowrank/core/config.hpp>
+#include <lowrank/core/finite.hpp>
+#include <lowrank/core/parallel.hpp>
+#include <lowrank/core/status.hpp>
+#include <lowrank/core/types.hpp>
+#include <lowrank/factor/low_rank.hpp>
+#include <lowrank/lora/detail/delta_tile.hpp>
+#include <lowrank/lora/detail/ulp_code.hpp>
+
+namespace lowrank::inline LOWRANK_ABI {
+
+/// What a merge did to the weight, as far as rounding let it.
+struct merge_audit {
+    std::uint64_t entries = 0;    ///< Of the weight.
+    std::uint64_t touched = 0;    ///< Entries the exact change is not zero for.
+    std::uint64_t unchanged = 0;  ///< Touched entries whose bits stayed: the change was lost.
+    double relative_error = 0;    ///< ||realised change - exact change||_F / ||exact change||_F.
+    double worst_error = 0;       ///< The largest |realised - exact|,
+    index worst_row = 0;          ///< and where it is.
+    index worst_col = 0;
+
+    /// Of the touched entries.
+    [[nodiscard]] double unchanged_fraction() const noexcept {
+        return touched == 0 ? 0.0 : static_cast<double>(unchanged) / static_cast<double>(touched);
+    }
+};
+
+/// What `unmerge` needs beside the change itself. A plain value; store it with the weight.
+struct merge_receipt {
+    merge_audit audit = {};
+    index rows = 0;
+    index cols = 0;
+    std::uint64_t merged_checksum = 0;  ///< of the merged weight
+    std::uint64_t change_checksum = 0;  ///< of the change: factors, scales, and the arithmetic that made its entries
+    std::uint64_t code_checksum = 0;    ///< of `corrections`
+    std::vector<std::vector<std::uint8_t>> corrections = {};  ///< one code per block of columns
+
+    /// Size of the corrections.
+    [[nodiscard]] double bits_per_weight() const noexcept {
+        std::size_t bytes = 0;
+        for (const auto& code : corrections) {
+            bytes += code.size();
+        }
+        return audit.entries == 0 ? 0.0 : 8.0 * static_cast<double>(bytes) / static_cast<double>(audit.entries);
+    }
+};
+
+/// What else a merge may be told. Both scales must outlive the call and be given again to `unmerge`.
+template <real S>
+struct merge_options {
+    std::span<const S> row_scale = {};     ///< If not empty, row i of W + delta is multiplied by row_scale[i] (DoRA).
+    std::span<const S> column_scale = {};  ///< The same for columns (transposed storage, inputs of (IA)^3).
+    executor exec = {};                    ///< Runs the blocks of columns.
+};
+
+namespace detail {
+
+/// Columns merged at a time. Part of the receipt's format.
+inline constexpr index merge_block = 512;
+
+template <storage T>
+double to_double(T x) {
+    return static_cast<double>(static_cast<compute_t<T>>(x));
+}
+template <storage T>
+T to_storage(double x) {
+    return static_cast<T>(static_cast<compute_t<T>>(x));
+}
+
+/// One block of columns of a merge: its merged rows so far, what they cost, how to take them back.
+struct merge_block_state {
+    std::vector<std::uint8_t> code = {};
+    index rows_done = 0;
+    bool failed = false;
+    index bad_row = 0;
+    index bad_col = 0;
+    merge_audit audit = {};
+    double change_norm2 = 0;
+    double error_norm2 = 0;
+};
+
+template <storage T>
+class merger {
+    using S = compute_t<T>;
+
+public:
+    merger(weight_view<T> w, const low_rank<S>& change, const merge_options<S>& options)
+        : w_(w), data_(w.data()), change_(change), options_(options) {}
+
+    [[nodiscard]] index blocks() const { return (w_.cols() + merge_block - 1) / merge_block; }
+
+    /// Merges block `b` row by row; stops before the first row group with a value that is not finite.
+    void merge(index b, merge_block_state& state) const {
+        const index first = b * merge_block;
+        const index count = std::min(merge_block, w_.cols() - first);
+        delta_tiles<S> tiles(change_);
+        tiles.select_columns(first, count);
+        ulp_encoder code;
+        std::array<std::vector<T>, delta_tiles<S>::rows_at_once> merged;
+        for (auto& row : merged) {
+            row.resize(static_cast<std::size_t>(count));
+        }
+        for (index i = 0; i < w_.rows() && !state.failed; i += tiles.rows_at_once) {
+            const index rows = std::min(tiles.rows_at_once, w_.rows() - i);
+            const double* d = tiles.rows(i, rows);
+            for (index r = 0; r < rows && !state.failed; ++r) {
+                merge_row(i + r, first, count, d + r * tiles.stride(), merged[static_cast<std::size_t>(r)].data(),
+                          state);
+            }
+            if (state.failed) {
+                break;
+            }
+            for (index r = 0; r < rows; ++r) {
+                commit_row(i + r, first, count, d + r * tiles.stride(), merged[static_cast<std::size_t>(r)].data(),
+                           code, state);
+            }
+            state.rows_done = i + rows;
+        }
+        state.code = code.finish(static_cast<std::uint64_t>(state.rows_done * count));
+    }
+
+    /// Takes back the first `rows_done` rows of block `b`.
+    void unmerge(index b, index rows_done, const std::vector<std::uint8_t>& code) const {
+        const index first = b * merge_block;
+        const index count = std::min(merge_block, w_.cols() - first);
+        delta_tiles<S> tiles(change_);
+        tiles.select_columns(first, count);
+        ulp_decoder next(code, static_cast<std::uint64_t>(rows_done * count));
+        for (index i = 0; i < rows_done; i += tiles.rows_at_once) {
+            const index rows = std::min(tiles.rows_at_once, rows_done - i);
+            const double* d = tiles.rows(i, rows);
+            for (index r = 0; r < rows; ++r) {
+                T* w = row(i + r, first);
+                for (index j = 0; j < count; ++j) {
+                    w[j] = estimate(w[j], d[r * tiles.stride() + j], i + r, first + j);
+                }
+                const auto start = static_cast<std::uint64_t>((i + r) * count);
+                for (; next.position() < start + static_cast<std::uint64_t>(count); next.next()) {
+                    T& value = w[next.position() - start];
+                    value = ulp_shift(value, next.correction());
+                }
+            }
+        }
+    }
+
+    [[nodiscard]] std::uint64_t weight_checksum() const {
+        std::uint64_t sum = 1;
+        for (index i = 0; i < w_.rows(); ++i) {
+            sum = checksum(w_.data() + i * w_.outerStride(), static_cast<std::size_t>(w_.cols()) * sizeof(T), sum);
+        }
+        return sum;
+    }
+
+    /// Of the factors, the scales, and a few computed entries, which differ where the arithmetic does.
+    [[nodiscard]] std::uint64_t change_checksum() const {
+        const auto all = [](const auto& x, std::uint64_t sum) {
+            return checksum(x.data(), static_cast<std::size_t>(x.size()) * sizeof(S), sum);
+        };
+        std::uint64_t sum =
+            all(options_.column_scale, all(options_.row_scale, all(change_.right, all(change_.left, 2))));
+        if (w_.size() > 0) {
+            delta_tiles<S> tiles(change_);
+            const index count = std::min<index>(64, w_.cols());
+            tiles.select_columns(0, count);
+            const index rows = std::min(tiles.rows_at_once, w_.rows());
+            const double* d = tiles.rows(0, rows);
+            for (index r = 0; r < rows; ++r) {
+                sum = checksum(d + r * tiles.stride(), static_cast<std::size_t>(count) * sizeof(double), sum);
+            }
+        }
+        return sum;
+    }
+
+private:
+    [[nodiscard]] bool scaled() const { return !options_.row_scale.empty() || !options_.column_scale.empty(); }
+    [[nodiscard]] double scale(index i, index j) const {
+        return (options_.row_scale.empty() ? 1.0 : double(options_.row_scale[static_cast<std::size_t>(i)])) *
+               (options_.column_scale.empty() ? 1.0 : double(options_.column_scale[static_cast<std::size_t>(j)]));
+    }
+    [[nodiscard]] T* row(index i, index first) const { return data_ + i * w_.outerStride() + first; }
+
+    /// What W must have been, up to rounding.
+    [[nodiscard]] T estimate(T merged, double d, index i, index j) const {
+        if (!scaled()) {
+            return d == 0 ? merged : to_storage<T>(to_double(merged) - d);
+        }
+        const double c = scale(i, j);
+        return c == 0 ? T(0) : to_storage<T>(to_double(merged) / c - d);
+    }
+
+    void merge_row(index i, index first, index count, const double* d, T* out, merge_block_state& state) const {
+        const T* w = row(i, first);
+        unsigned bad = 0;
+        if (!scaled()) {
+            for (index j = 0; j < count; ++j) {
+                out[j] = d[j] == 0 ? w[j] : to_storage<T>(to_double(w[j]) + d[j]);
+                bad |= is_finite(out[j]) ? 0U : 1U;
+            }
+        } else {
+            for (index j = 0; j < count; ++j) {
+                out[j] = to_storage<T>(scale(i, first + j) * (to_double(w[j]) + d[j]));
+                bad |= is_finite(out[j]) && is_finite(w[j]) ? 0U : 1U;
+            }
+        }
+        if (bad != 0) {
+            state.failed = true;
+            state.bad_row = i;
+            for (index j = count; j-- > 0;) {
+                state.bad_col = is_finite(out[j]) && is_finite(w[j]) ? state.bad_col : first + j;
+            }
+        }
+    }
+
+    void commit_row(index i, index first, index count, const double* d, const T* merged, ulp_encoder& code,
+                    merge_block_state& state) const {
+        T* w = row(i, first);
+        const bool with_scale = scaled();
+        double change_norm2[4] = {};
+        double error_norm2[4] = {};
+        double worst = 0;
+        std::uint64_t touched = 0;
+        std::uint64_t unchanged = 0;
+        for (index j = 0; j < count; ++j) {
+            const double old = to_double(w[j]);
+            const double change = with_scale ? scale(i, first + j) * (old + d[j]) - old : d[j];
+            const double error = (to_double(merged[j]) - old) - change;
+            change_norm2[j % 4] += change * change;
+            error_norm2[j % 4] += error * error;
+            worst = std::max(worst, std::abs(error));
+            touched += change != 0 ? 1 : 0;
+            unchanged += change != 0 && ulp_rank(merged[j]) == ulp_rank(w[j]) ? 1 : 0;
+        }
+        if (worst > state.audit.worst_error) {
+            state.audit.worst_error = worst;
+            state.audit.worst_row = i;
+            for (index j = count; j-- > 0;) {
+                const double old = to_double(w[j]);
+                const double change = with_scale ? scale(i, first + j) * (old + d[j]) - old : d[j];
+                state.audit.worst_col =
+                    std::abs((to_double(merged[j]) - old) - change) == worst ? first + j : state.audit.worst_col;
+            }
+        }
+        state.audit.touched += touched;
+        state.audit.unchanged += unchanged;
+        state.change_norm2 += (change_norm2[0] + change_norm2[1]) + (change_norm2[2] + change_norm2[3]);
+        state.error_norm2 += (error_norm2[0] + error_norm2[1]) + (error_norm2[2] + error_norm2[3]);
+
+        const auto start = static_cast<std::uint64_t>(i * count);
+        for (index j = 0; j < count; ++j) {
+            const T back = estimate(merged[j], d[j], i, first + j);
+            if (ulp_rank(back) != ulp_rank(w[j])) {
+                code.put(start + static_cast<std::uint64_t>(j), ulp_distance(back, w[j]));
+            }
+            w[j] = merged[j];
+        }
+    }
+
+    weight_view<T> w_;
+    T* data_;
+    const low_rank<S>& change_;
+    const merge_options<S>& options_;
+};
+
+template <storage T>
+void check_merge(const char* function, const weight_view<T>& w, const low_rank<compute_t<T>>& change,
+                 const merge_options<compute_t<T>>& options) {
+    expects(change.left.cols() == change.right.rows(), "merge: the factors must share their inner dimension");
+    expects_shape(function, "change", change.rows(), change.cols(), w.rows(), w.cols());
+    expects(options.row_scale.empty() || static_cast<index>(options.row_scale.size()) == w.rows(),
+            "merge: row_scale must be empty or have one entry per row");
+    expects(options.column_scale.empty() || static_cast<index>(options.column_scale.size()) == w.cols(),
+            "merge: column_scale must be empty or have one entry per column");
+}
+
+inline std::uint64_t code_checksum(const std::vector<std::vector<std::uint8_t>>& corrections) {
+    std::uint64_t sum = 3;
+    for (const auto& code : corrections) {
+        sum = checksum(code.data(), code.size(), sum);
+    }
+    return sum;
+}
+
+}  // namespace detail
+
+/// W <- round(float(W) + change), with row and column scales W <- round(R (float(W) + change) C), in place.
+///
+/// \pre    The change has the shape of W; scales are empty or fit.
+/// \return The receipt; `non_finite` if W, the change or the merged value of some entry is NaN or infinite (as when
+///         float16 overflows), with W as it was, bit for bit.
+/// \cost   2 r m n flops in double; reads and writes W once. Scratch: one block of 512 columns of the right factor.
+/// \note   The receipt of float and 16-bit weights holds on every machine, that of double weights for one binary.
+///         The same bits for every executor.
+template <storage T>
+[[nodiscard]] result<merge_receipt> merge(weight_view<T> w, const low_rank<compute_t<T>>& change,
+                                          const merge_options<compute_t<T>>& options = {}) {
+    detail::check_merge("merge", w, change, options);
+    const auto finite_scale = [](auto scale) { return all_finite(scale.data(), static_cast<index>(scale.size())); };
+    if (!all_finite(change.left) || !all_finite(change.right) || !finite_scale(options.row_scale) ||
+        !finite_scale(options.column_scale)) {
+        return status{errc::non_finite, "merge: the change holds NaN or infinity; the weight is as it was"};
+    }
+    const detail::merger<T> work(w, change, options);
+    std::vector<detail::merge_block_state> states(static_cast<std::size_t>(work.blocks()));
+    parallel_for(options.exec, work.blocks(), [&](index b) { work.merge(b, states[static_cast<std::size_t>(b)]); });
+
+    const auto bad = std::find_if(states.begin(), states.end(), [](const auto& s) { return s.failed; });
+    if (bad != states.end()) {
+        parallel_for(options.exec, work.blocks(), [&](index b) {
+            const auto& state = states[static_cast<std::size_t>(b)];
+            work.unmerge(b, state.rows_done, state.code);
+        });
+        return status{errc::non_finite,
+                      "merge: entry (" + std::to_string(bad->bad_row) + ", " + std::to_string(bad->bad_col) +
+                          ") of the weight is or would become NaN or infinite; the weight is as it was. Check the "
+                          "adapter's scale, or store the weight in a type with more range"};
+    }
+    merge_receipt receipt{.rows = w.rows(), .cols = w.cols()};
+    double change_norm2 = 0;
+    double error_norm2 = 0;
+    auto& audit = receipt.audit;
+    audit.entries = static_cast<std::uint64_t>(w.size());
+    for (auto& state : states) {
+        audit.touched += state.audit.touched;
+        audit.unchanged += state.audit.unchanged;
+        change_norm2 += state.change_norm2;
+        error_norm2 += state.error_norm2;
+        if (state.audit.worst_error > audit.worst_error) {
+            audit.worst_error = state.audit.worst_error;
+            audit.worst_row = state.audit.worst_row;
+            audit.worst_col = state.audit.worst_col;
+        }
+        receipt.corrections.push_back(std::move(state.code));
+    }
+    audit.relative_error = change_norm2 > 0 ? std::sqrt(error_norm2 / change_norm2) : 0.0;
+    receipt.merged_checksum = work.weight_checksum();
+    receipt.change_checksum = work.change_checksum();
+    receipt.code_checksum = detail::code_checksum(receipt.corrections);
+    return receipt;
+}
+
+/// Gives W back the bits it had before the merge that made `receipt`. `change` and the scales are those of the merge.
+///
+/// \return `mismatch`, with W untouched, if W is not what that merge left (another merge came after it, or somebody
+///         edited it), or if the change or the receipt is another one.
+/// \cost   One pass over W more than the merge.
+template <storage T>
+status unmerge(weight_view<T> w, const merge_receipt& receipt, const low_rank<compute_t<T>>& change,
+               const merge_options<compute_t<T>>& options = {}) {
+    detail::check_merge("unmerge", w, change, options);
+    const detail::merger<T> work(w, change, options);
+    if (receipt.rows != w.rows() || receipt.cols != w.cols() ||
+        static_cast<index>(receipt.corrections.size()) != work.blocks() ||
+        receipt.code_checksum != detail::code_checksum(receipt.corrections)) {
+        return {errc::mismatch, "unmerge: the receipt is damaged or belongs to a weight of another shape"};
+    }
+    if (receipt.change_checksum != work.change_checksum()) {
+        return {errc::mismatch, "unmerge: this is not the change that was merged; pass the same factors and scales"};
+    }
+    if (receipt.merged_checksum != work.weight_checksum()) {
+        return {errc::mismatch,
+                "unmerge: the weight is not as that merge left it; undo what came after it first, latest first"};
+    }
+    parallel_for(options.exec, work.blocks(),
+                 [&](index b) { work.unmerge(b, w.rows(), receipt.corrections[static_cast<std::size_t>(b)]); });
+    return {};
+}
+
+}  // namespace lowrank::inline LOWRANK_ABI
+
+#endif  // LOWRANK_LORA_MERGE_HPP
