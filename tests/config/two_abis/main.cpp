@@ -4,6 +4,7 @@
 #include "shared.hpp"
 
 #include <cstdio>
+#include <initializer_list>
 
 int main() {
     const seen plain = see_plain();
