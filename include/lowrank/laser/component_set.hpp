@@ -112,9 +112,13 @@ public:
         }
         std::string out;
         for (const auto& r : ranges_) {
-            out += (out.empty() ? "" : ",") + std::to_string(r.begin);
+            if (!out.empty()) {
+                out.push_back(',');
+            }
+            out.append(std::to_string(r.begin));
             if (r.end - r.begin > 1) {
-                out += "-" + std::to_string(r.end - 1);
+                out.push_back('-');
+                out.append(std::to_string(r.end - 1));
             }
         }
         return out;

@@ -1,0 +1,94 @@
+// SPDX-License-Identifier: MIT
+#ifndef LOWRANK_EXAMPLES_CLI_REPORT_HPP
+#define LOWRANK_EXAMPLES_CLI_REPORT_HPP
+
+/// \file
+/// One HTML file with everything in it: no scripts, no fonts, no pictures from elsewhere.
+///
+///     tool::report_page page("lowrank demo", "seed 0");
+///     page.section("Training", "<p>...</p>" + tool::svg(tool::line_chart{...}));
+///     write(page.text());
+///
+/// Charts are inline SVG in the colours of the page, light or dark as the reader's system says. Hovering a point, cell
+/// or bar shows its number.
+
+#include <cstddef>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+namespace tool {
+
+/// Text as it may stand between tags and in attributes.
+[[nodiscard]] std::string html_escaped(std::string_view text);
+
+/// A line through y[0], y[1], ... at x = first_x, first_x + 1, ...
+struct chart_line {
+    std::string name = {};
+    std::vector<double> y = {};
+    double first_x = 0;
+    bool faint = false;  ///< Raw values behind a smoothed line.
+};
+
+struct line_chart {
+    std::string x_label = {};
+    std::string y_label = {};
+    std::vector<chart_line> lines = {};
+    std::optional<double> mark_x = {};  ///< A dashed vertical line,
+    std::string mark_label = {};        ///< and what it says.
+    bool points = false;                ///< Draw a dot at each value.
+    bool from_zero = true;              ///< The y axis begins at 0.
+};
+
+/// Values in [0, 1] by row and column; NaN is drawn as an empty cell.
+struct heat_map {
+    std::vector<std::string> rows = {};
+    std::vector<std::string> columns = {};
+    std::string column_label = {};
+    std::vector<std::vector<double>> values = {};
+    std::optional<std::size_t> best_row = {};  ///< The cell that is framed.
+    std::optional<std::size_t> best_column = {};
+};
+
+/// Shares in [0, 1] as bars, some with an interval.
+struct bar_chart {
+    struct bar {
+        std::string label = {};
+        double value = 0;
+        std::optional<double> low = {};
+        std::optional<double> high = {};
+        bool second = false;  ///< In the second colour.
+    };
+    std::vector<bar> bars = {};
+};
+
+[[nodiscard]] std::string svg(const line_chart& chart);
+[[nodiscard]] std::string svg(const heat_map& map);
+[[nodiscard]] std::string svg(const bar_chart& chart);
+
+/// A table with aligned columns; cells are escaped.
+[[nodiscard]] std::string html_table(const std::vector<std::string>& head,
+                                     const std::vector<std::vector<std::string>>& rows);
+
+/// A page of sections under one heading.
+class report_page {
+public:
+    report_page(std::string_view title, std::string_view lead);
+
+    /// `body` is HTML.
+    void section(std::string_view heading, std::string_view body);
+    /// A row of large numbers under the heading, each with a caption.
+    void numbers(const std::vector<std::pair<std::string, std::string>>& number_and_caption);
+
+    [[nodiscard]] std::string text() const;
+
+private:
+    std::string body_;
+    std::string title_;
+};
+
+}  // namespace tool
+
+#endif  // LOWRANK_EXAMPLES_CLI_REPORT_HPP
