@@ -105,13 +105,14 @@ template <real S = float>
     if (!why) {
         return why;
     }
-    for (const auto& tensor : file->tensors()) {
+    for (const auto& place : file->tensors()) {
         // Old checkpoints store the rotation frequencies, and some a second copy of tied embeddings.
+        const std::string& name = place.info->name;
         const bool harmless =
-            tensor.name.ends_with("rotary_emb.inv_freq") || (c.tie_word_embeddings && tensor.name == "lm_head.weight");
-        if (!harmless && !known.contains(tensor.name)) {
-            return status{errc::unsupported, "tensor " + tensor.name +
-                                                 " is not part of the Llama architecture that config.json describes"};
+            name.ends_with("rotary_emb.inv_freq") || (c.tie_word_embeddings && name == "lm_head.weight");
+        if (!harmless && !known.contains(name)) {
+            return status{errc::unsupported,
+                          "tensor " + name + " is not part of the Llama architecture that config.json describes"};
         }
     }
     model<S> m = zero_model<S>(c);

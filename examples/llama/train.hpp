@@ -37,7 +37,7 @@
 namespace llama {
 
 struct training_options {
-    index steps = 400;
+    index steps = 300;
     double learning_rate = 1e-2;  ///< At its peak.
     double warmup_share = 0.05;   ///< Of the steps, rising linearly to the peak.
     double final_share = 0.05;    ///< Of the peak, reached by a cosine at the last step.
@@ -62,7 +62,7 @@ using batch_source = std::function<batch(index step)>;
 
 /// Peak rate times warmup or cosine, for step in [0, steps).
 [[nodiscard]] inline double learning_rate_at(const training_options& o, index step) {
-    const double warmup = std::max(1.0, o.warmup_share * static_cast<double>(o.steps));
+    const double warmup = std::max(1.0, std::round(o.warmup_share * static_cast<double>(o.steps)));
     const auto at = static_cast<double>(step);
     if (at < warmup) {
         return o.learning_rate * (at + 1) / (warmup + 1);
@@ -112,10 +112,9 @@ template <real S, class Make>
                                             const batch_source& next, const training_options& o) {
     training_report report;
     std::vector<std::unique_ptr<training_worker<S>>> workers;
-    lowrank::adamw<S> optimizer({.beta1 = o.beta1, .beta2 = o.beta2, .epsilon = o.epsilon});
-    for (const auto& p : parameters) {
-        optimizer.add_group(p, {.weight_decay = o.weight_decay});
-    }
+    std::vector<lowrank::trainable<S>> list;  // each parameter with its gradient in the first worker
+    lowrank::adamw_state<S> state;
+    lowrank::adamw_options adamw{.beta1 = o.beta1, .beta2 = o.beta2, .epsilon = o.epsilon};
     for (index step = 0; step < o.steps; ++step) {
         const batch whole = next(step);
         if (status why = llama::check(whole, m.shape); !why) {
@@ -129,6 +128,12 @@ template <real S, class Make>
         while (workers.size() < groups.size()) {
             workers.push_back(std::make_unique<training_worker<S>>());
             make(*workers.back());
+        }
+        if (list.empty()) {
+            for (std::size_t p = 0; p < parameters.size(); ++p) {
+                list.push_back({.value = parameters[p], .gradient = workers.front()->gradients[p]});
+            }
+            state = lowrank::make_adamw_state(list);
         }
         std::vector<index> first_column(groups.size(), 0);
         for (std::size_t g = 1; g < groups.size(); ++g) {
@@ -148,32 +153,23 @@ template <real S, class Make>
                                  .scale = 1 / static_cast<double>(targets)});
         });
         double loss = 0;
-        double square = 0;
         for (std::size_t g = 0; g < groups.size(); ++g) {
             loss += workers[g]->nll / static_cast<double>(targets);
         }
-        auto& sum = workers.front()->gradients;
-        for (std::size_t p = 0; p < parameters.size(); ++p) {
-            for (std::size_t g = 1; g < groups.size(); ++g) {
-                std::ranges::transform(sum[p], workers[g]->gradients[p], sum[p].begin(), std::plus<>());
-            }
-            for (const S x : sum[p]) {
-                square += static_cast<double>(x) * static_cast<double>(x);
+        for (std::size_t g = 1; g < groups.size(); ++g) {
+            for (std::size_t p = 0; p < list.size(); ++p) {
+                std::ranges::transform(list[p].gradient, workers[g]->gradients[p], list[p].gradient.begin(),
+                                       std::plus<>());
             }
         }
-        if (!lowrank::is_finite(loss) || !lowrank::is_finite(square)) {
+        const double norm = o.clip_norm > 0 ? lowrank::clip_gradients(list, o.clip_norm) : lowrank::gradient_norm(list);
+        if (!lowrank::is_finite(loss) || !lowrank::is_finite(norm)) {
             return status{errc::non_finite, "training: the loss is not a number after " + std::to_string(step) +
                                                 " steps; use a smaller learning rate"};
         }
         const double rate = learning_rate_at(o, step);
-        const double norm = std::sqrt(square);
-        const auto shrink = static_cast<S>(o.clip_norm > 0 && norm > o.clip_norm ? o.clip_norm / norm : 1);
-        for (std::size_t p = 0; p < parameters.size(); ++p) {
-            for (S& x : sum[p]) {
-                x *= shrink;
-            }
-        }
-        optimizer.step(sum, rate);
+        adamw.groups = {{.learning_rate = rate, .weight_decay = o.weight_decay}};
+        lowrank::adamw_step(list, state, adamw);
         report.loss.push_back(loss);
         report.tokens += targets;
         char text[96];
@@ -233,7 +229,7 @@ struct finetune_options {
     lowrank::lora_options lora = {.r = 4, .lora_alpha = 8};       ///< `seed` and `stream` are set per projection.
     std::vector<std::string> target_modules = all_projections();  ///< Module paths, or their ends.
     index window = 256;                                           ///< Tokens of a training sequence.
-    index sequences = 16;                                         ///< Of a step.
+    index sequences = 8;                                          ///< Of a step.
     training_options training = {};
 };
 
