@@ -83,12 +83,13 @@ template <real S>
     return std::min({k, m, n});
 }
 
-/// floor(rho min(m, n)): LASER's fraction of the full rank. \pre 0 <= rho <= 1
+/// floor(rho min(m, n)): LASER's fraction of the full rank, the product rounded in double as in the reference code.
+/// \pre 0 <= rho <= 1
 ///
-/// `rho` means the decimal that was written: 0.29 of 100 is 29, although the double product is 28.999999999999996.
+/// 0.29 of 100 is 28, because no double is 0.29 and the product is 28.999999999999996.
 [[nodiscard]] inline index rank_from_fraction(double rho, index m, index n) {
     detail::expects_in_range("rank_from_fraction", "rho", rho, 0.0, 1.0);
-    return std::min(detail::careful_floor(rho * static_cast<double>(std::min(m, n))), std::min(m, n));
+    return static_cast<index>(rho * static_cast<double>(std::min(m, n)));
 }
 
 /// int(min(m, n) * ((10 - rate) * 0.1)): `--rate` of the LASER reference code, with its rounding. \pre 0 <= rate <= 10
