@@ -3,6 +3,8 @@
 
 #include <string>
 #include <string_view>
+#include <utility>
+#include <vector>
 
 #include <doctest/doctest.h>
 
@@ -19,6 +21,13 @@ TEST_CASE("a document is read") {
     REQUIRE(document);
     CHECK(document->at("a").size() == 6);
     CHECK(read("[{\"a\":1},{\"a\":2}]"));  // the same key in two objects
+}
+
+TEST_CASE("the order of inner keys is known") {
+    std::vector<std::pair<std::string, std::string>> keys;
+    const std::string text = R"({"b":{"z":1,"a":{"deep":2}},"a":3,"c":[{"d":4}],"e":{"y":5}})";
+    REQUIRE(detail::read_json(std::as_bytes(std::span(text)), &keys));
+    CHECK(keys == std::vector<std::pair<std::string, std::string>>{{"b", "z"}, {"b", "a"}, {"e", "y"}});
 }
 
 TEST_CASE("hostile documents are refused with a sentence") {

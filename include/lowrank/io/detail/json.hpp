@@ -63,6 +63,9 @@ template <class Handler>
 class json_guard {
 public:
     status why = {};
+    /// Keys of the objects directly inside the root object, as (its key, their key), in the order of the file; a
+    /// document sorts them.
+    std::vector<std::pair<std::string, std::string>> inner_keys = {};
 
     bool null() { return true; }
     bool boolean(bool) { return true; }
@@ -75,6 +78,9 @@ public:
     bool start_array(std::size_t) { return enter(); }
     bool end_array() { return leave(); }
     bool key(std::string& name) {
+        if (keys_.size() == 2 && !keys_.front().empty()) {
+            inner_keys.emplace_back(keys_.front().back(), name);
+        }
         keys_.back().push_back(std::move(name));
         return true;
     }
@@ -111,10 +117,11 @@ private:
     std::vector<std::vector<std::string>> keys_ = {};
 };
 
-/// A small document, such as a configuration file.
+/// A small document, such as a configuration file, and the order of its inner keys (see `json_guard`) if asked for.
 ///
 /// \return `invalid_format` for broken JSON, duplicate keys, more than 64 levels or 4 MiB.
-[[nodiscard]] inline result<json> read_json(std::span<const std::byte> bytes) {
+[[nodiscard]] inline result<json> read_json(std::span<const std::byte> bytes,
+                                            std::vector<std::pair<std::string, std::string>>* inner_keys = nullptr) {
     constexpr std::size_t largest = std::size_t{4} << 20;
     if (bytes.size() > largest) {
         return status{errc::invalid_format, "a configuration of " + std::to_string(bytes.size()) +
@@ -128,6 +135,9 @@ private:
     json document = json::parse(text.begin(), text.end(), nullptr, false);
     if (document.is_discarded()) {
         return status{errc::invalid_format, "the text is not valid JSON"};
+    }
+    if (inner_keys != nullptr) {
+        *inner_keys = std::move(guard.inner_keys);
     }
     return document;
 }

@@ -1,0 +1,431 @@
+// SPDX-License-Identifier: MIT
+#ifndef LOWRANK_IO_PEFT_CONFIG_HPP
+#define LOWRANK_IO_PEFT_CONFIG_HPP
+
+/// \file
+/// The adapter_config.json of a LoRA adapter as PEFT reads and writes it.
+///
+///     auto config = lowrank::parse_peft_config(text);
+///     config->r_for("model.layers.0.mlp.up_proj");     // r, or what rank_pattern says
+///
+/// Keys, defaults and the rule for patterns follow huggingface/peft, LoraConfig.
+
+#include <algorithm>
+#include <array>
+#include <cmath>
+#include <cstddef>
+#include <cstdint>
+#include <map>
+#include <optional>
+#include <span>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include <nlohmann/json.hpp>
+
+#include <lowrank/core/check.hpp>
+#include <lowrank/core/config.hpp>
+#include <lowrank/core/status.hpp>
+#include <lowrank/core/types.hpp>
+#include <lowrank/io/detail/json.hpp>
+#include <lowrank/io/detail/pattern.hpp>
+#include <lowrank/io/detail/text.hpp>
+
+namespace lowrank::inline LOWRANK_ABI {
+
+/// Keys that are patterns, in order: the first that matches a module's path gives its value.
+template <class T>
+using module_pattern = std::vector<std::pair<std::string, T>>;
+
+struct peft_lora_config {
+    index r = 8;
+    double lora_alpha = 8;
+    bool use_rslora = false;
+    double lora_dropout = 0;
+    bool fan_in_fan_out = false;  ///< The base stores in x out (GPT-2's Conv1D); A and B do not change.
+    std::string bias = "none";    ///< "none", "all" or "lora_only".
+    std::vector<std::string> target_modules = {};  ///< Names, or empty if `target_pattern` is given.
+    std::string target_pattern = {};               ///< A regular expression, or "all-linear".
+    module_pattern<index> rank_pattern = {};
+    module_pattern<double> alpha_pattern = {};
+    std::vector<std::string> modules_to_save = {};
+    std::optional<std::string> base_model_name_or_path = {};
+    std::optional<std::string> task_type = {};  ///< "CAUSAL_LM", ...
+    /// The whole document this was read from: keys not named here are kept and written again.
+    nlohmann::json document = {};
+
+    /// The rank of a module: the first key k of rank_pattern for which `(.*\.)?(k)` matches its path, or r.
+    /// \pre the keys are valid patterns, as after `parse_peft_config`.
+    [[nodiscard]] index r_for(std::string_view module) const;
+    /// The same for lora_alpha.
+    [[nodiscard]] double alpha_for(std::string_view module) const;
+};
+
+namespace detail {
+
+/// A key of rank_pattern or alpha_pattern as PEFT applies it to a module's path.
+[[nodiscard]] inline result<pattern> compile_module_pattern(std::string_view key) {
+    if (auto alone = pattern::compile(key); !alone) {  // so that "a)|(b" cannot borrow the group around it
+        return alone.error();
+    }
+    return pattern::compile("(.*\\.)?(" + std::string(key) + ")");
+}
+
+template <class T>
+[[nodiscard]] T value_for(const module_pattern<T>& patterns, std::string_view module, T otherwise) {
+    for (const auto& [key, value] : patterns) {
+        const auto compiled = compile_module_pattern(key);
+        if (!compiled) {
+            fail_contract("peft_lora_config: " + compiled.error().message);
+        }
+        if (compiled->matches(module)) {
+            return value;
+        }
+    }
+    return otherwise;
+}
+
+/// Reads the values of one document and remembers the first that is wrong.
+class config_reader {
+public:
+    explicit config_reader(const json& document) : document_(document) {}
+
+    status why = {};
+
+    /// The value of `key`, or null if it is absent or null.
+    [[nodiscard]] const json* find(const char* key) const {
+        const auto at = document_.find(key);
+        return at == document_.end() || at->is_null() ? nullptr : &*at;
+    }
+    void boolean(const char* key, bool& out) {
+        if (const json* v = find(key)) {
+            v->is_boolean() ? void(out = v->get<bool>()) : wrong(key, "true or false", *v);
+        }
+    }
+    void rank(const char* key, index& out) {
+        if (const json* v = find(key)) {
+            rank(key, *v, out);
+        }
+    }
+    void rank(const std::string& key, const json& v, index& out) {
+        constexpr std::int64_t largest = 1 << 24;
+        if (!v.is_number_integer() || v.get<std::int64_t>() < 1 || v.get<std::int64_t>() > largest ||
+            (v.is_number_unsigned() && v.get<std::uint64_t>() > std::uint64_t{largest})) {
+            return wrong(key, "a positive integer", v);
+        }
+        out = static_cast<index>(v.get<std::int64_t>());
+    }
+    void number(const std::string& key, const json& v, double& out) {
+        if (!v.is_number() || !std::isfinite(v.get<double>())) {
+            return wrong(key, "a number", v);
+        }
+        out = v.get<double>();
+    }
+    void text(const char* key, std::optional<std::string>& out) {
+        if (const json* v = find(key)) {
+            v->is_string() ? void(out = v->get<std::string>()) : wrong(key, "a string or null", *v);
+        }
+    }
+    void names(const char* key, std::vector<std::string>& out) {
+        const json* v = find(key);
+        if (v == nullptr) {
+            return;
+        }
+        if (!v->is_array()) {
+            return wrong(key, "a list of names", *v);
+        }
+        for (const json& name : *v) {
+            if (!name.is_string()) {
+                return wrong(key, "a list of names", *v);
+            }
+            out.push_back(name.get<std::string>());
+        }
+    }
+    /// Fails if a feature that changes the result is switched on.
+    void refuse(const char* key, const char* feature) {
+        const json* v = find(key);
+        if (v != nullptr && *v != json(false) && !(v->is_structured() && v->empty()) && why) {
+            why = {errc::unsupported,
+                   std::string(key) + " is set: " + feature + " would change the result and is not supported"};
+        }
+    }
+    void wrong(const std::string& key, const char* expected, const json& got) {
+        if (why) {
+            std::string value = got.is_structured() ? (got.is_array() ? "a list" : "an object")
+                                                    : got.dump(-1, ' ', true, json::error_handler_t::replace);
+            why = {errc::invalid_format,
+                   key + " must be " + expected + ", got " + (value.size() > 80 ? value.substr(0, 80) + "..." : value)};
+        }
+    }
+
+private:
+    const json& document_;
+};
+
+/// The keys of LoraConfig in any release read so far.
+inline constexpr std::array<std::string_view, 42> known_peft_keys{"alora_invocation_tokens",
+                                                                  "alpha_pattern",
+                                                                  "arrow_config",
+                                                                  "auto_mapping",
+                                                                  "base_model_name_or_path",
+                                                                  "bias",
+                                                                  "corda_config",
+                                                                  "ensure_weight_tying",
+                                                                  "eva_config",
+                                                                  "exclude_modules",
+                                                                  "fan_in_fan_out",
+                                                                  "inference_mode",
+                                                                  "init_lora_weights",
+                                                                  "kasa_config",
+                                                                  "layer_replication",
+                                                                  "layers_pattern",
+                                                                  "layers_to_transform",
+                                                                  "loftq_config",
+                                                                  "lora_alpha",
+                                                                  "lora_bias",
+                                                                  "lora_dropout",
+                                                                  "lora_ga_config",
+                                                                  "megatron_config",
+                                                                  "megatron_core",
+                                                                  "modules_to_save",
+                                                                  "monteclora_config",
+                                                                  "peft_type",
+                                                                  "peft_version",
+                                                                  "qalora_group_size",
+                                                                  "r",
+                                                                  "rank_pattern",
+                                                                  "revision",
+                                                                  "runtime_config",
+                                                                  "target_modules",
+                                                                  "target_parameters",
+                                                                  "task_type",
+                                                                  "trainable_token_indices",
+                                                                  "use_bdlora",
+                                                                  "use_dora",
+                                                                  "use_qalora",
+                                                                  "use_rslora",
+                                                                  "velora_config"};
+
+[[nodiscard]] inline bool is_known_peft_key(std::string_view key) {
+    return std::find(known_peft_keys.begin(), known_peft_keys.end(), key) != known_peft_keys.end();
+}
+
+/// What a new adapter's file says besides the values of its config.
+[[nodiscard]] inline json peft_defaults() {
+    json d = json::object();
+    for (const char* absent : {"alora_invocation_tokens", "auto_mapping", "corda_config", "eva_config",
+                               "exclude_modules", "layer_replication", "layers_pattern", "layers_to_transform",
+                               "megatron_config", "revision", "target_parameters", "trainable_token_indices"}) {
+        d[absent] = nullptr;
+    }
+    for (const char* off : {"lora_bias", "use_dora", "use_qalora"}) {
+        d[off] = false;
+    }
+    d["inference_mode"] = true;
+    d["init_lora_weights"] = true;
+    d["loftq_config"] = json::object();
+    d["megatron_core"] = "megatron.core";
+    d["peft_type"] = "LORA";
+    return d;
+}
+
+/// An integer where the value is one, as Python code usually writes alpha.
+[[nodiscard]] inline json number_as_written(double x) {
+    if (std::abs(x) < 1e15 && x == std::floor(x)) {
+        return static_cast<std::int64_t>(x);
+    }
+    return x;
+}
+
+}  // namespace detail
+
+inline index peft_lora_config::r_for(std::string_view module) const {
+    return detail::value_for(rank_pattern, module, r);
+}
+inline double peft_lora_config::alpha_for(std::string_view module) const {
+    return detail::value_for(alpha_pattern, module, lora_alpha);
+}
+
+struct peft_read_options {
+    /// Accept an adapter whose initialization changed the base weights (PiSSA, OLoRA, CorDA, LoftQ, LoRA-GA): the
+    /// caller's base is that changed one.
+    bool base_is_residual = false;
+};
+
+/// Reads the text of an adapter_config.json. Unknown keys are named in `warnings` and kept.
+///
+/// \return `invalid_format` naming the key that is wrong; `unsupported` naming the key of a feature that would change
+///         the result (DoRA, lora_bias, aLoRA, ...), another adapter type, or a pattern that is not understood.
+[[nodiscard]] inline result<peft_lora_config> parse_peft_config(std::span<const std::byte> text,
+                                                                std::vector<std::string>& warnings,
+                                                                const peft_read_options& opt = {}) {
+    std::vector<std::pair<std::string, std::string>> inner_keys;
+    auto document = detail::read_json(text, &inner_keys);
+    if (!document) {
+        return document.error();
+    }
+    if (!document->is_object()) {
+        return status{errc::invalid_format, "the configuration must be a JSON object"};
+    }
+    detail::config_reader in(*document);
+    peft_lora_config c;
+
+    std::optional<std::string> type;
+    in.text("peft_type", type);
+    if (in.why && type != "LORA") {
+        return type ? status{errc::unsupported,
+                             "peft_type " + detail::in_quotes(*type) + " is not supported; this reads LORA adapters"}
+                    : status{errc::invalid_format,
+                             "the configuration has no peft_type; it is not an adapter_config.json"};
+    }
+    in.rank("r", c.r);
+    if (const auto* v = in.find("lora_alpha")) {
+        in.number("lora_alpha", *v, c.lora_alpha);
+    }
+    if (const auto* v = in.find("lora_dropout")) {
+        in.number("lora_dropout", *v, c.lora_dropout);
+        if (!(c.lora_dropout >= 0 && c.lora_dropout <= 1)) {
+            in.wrong("lora_dropout", "between 0 and 1", *v);
+        }
+    }
+    in.boolean("use_rslora", c.use_rslora);
+    in.boolean("fan_in_fan_out", c.fan_in_fan_out);
+    std::optional<std::string> bias;
+    in.text("bias", bias);
+    c.bias = bias.value_or("none");
+    if (const auto* v = in.find("bias"); c.bias != "none" && c.bias != "all" && c.bias != "lora_only") {
+        in.wrong("bias", "\"none\", \"all\" or \"lora_only\"", *v);
+    }
+    if (const auto* v = in.find("target_modules"); v != nullptr && v->is_string()) {
+        c.target_pattern = v->get<std::string>();
+    } else {
+        in.names("target_modules", c.target_modules);
+    }
+    in.names("modules_to_save", c.modules_to_save);
+    in.text("base_model_name_or_path", c.base_model_name_or_path);
+    in.text("task_type", c.task_type);
+    for (const char* key : {"rank_pattern", "alpha_pattern"}) {
+        if (const auto* v = in.find(key); v != nullptr && !v->is_object()) {
+            in.wrong(key, "an object", *v);
+        }
+    }
+    for (const auto& [outer, key] : in.why ? inner_keys : decltype(inner_keys){}) {  // in the order of the file
+        const bool is_rank = outer == "rank_pattern";
+        if (!is_rank && outer != "alpha_pattern") {
+            continue;
+        }
+        const auto& value = (*document)[outer][key];
+        if (const auto compiled = detail::compile_module_pattern(key); !compiled) {
+            return detail::in_context(outer, compiled.error());
+        }
+        if (is_rank) {
+            in.rank("rank_pattern of " + detail::in_quotes(key), value, c.rank_pattern.emplace_back(key, 0).second);
+        } else {
+            in.number("alpha_pattern of " + detail::in_quotes(key), value, c.alpha_pattern.emplace_back(key, 0).second);
+        }
+    }
+
+    in.refuse("use_dora", "weight-decomposed adaptation (DoRA)");
+    in.refuse("lora_bias", "a bias on lora_B");
+    in.refuse("use_qalora", "pooled inputs (QA-LoRA)");
+    in.refuse("use_bdlora", "block-diagonal factors");
+    in.refuse("alora_invocation_tokens", "activation by tokens (aLoRA)");
+    in.refuse("layer_replication", "replicated layers");
+    in.refuse("trainable_token_indices", "separately trained token embeddings");
+    in.refuse("target_parameters", "adapters of bare parameters");
+    in.refuse("arrow_config", "routing between adapters (Arrow)");
+    in.refuse("kasa_config", "a diagonal factor (KaSA)");
+    in.refuse("velora_config", "compressed activations (VeLoRA)");
+    in.refuse("monteclora_config", "sampled factors (MonteCLoRA)");
+    if (const auto* v = in.find("init_lora_weights"); v != nullptr && v->is_string() && !opt.base_is_residual) {
+        const auto& how = v->get_ref<const std::string&>();
+        for (const char* changes : {"pissa", "olora", "corda", "loftq", "lora_ga"}) {
+            if (how.starts_with(changes) && in.why) {
+                in.why = {errc::unsupported,
+                          "init_lora_weights is " + detail::in_quotes(how) +
+                              ", which changed the base weights; convert the adapter to plain LoRA when saving it, or "
+                              "set base_is_residual if your base is the changed one"};
+            }
+        }
+    }
+    if (!in.why) {
+        return in.why;
+    }
+    for (const auto& [key, value] : document->items()) {
+        if (!detail::is_known_peft_key(key)) {
+            warnings.push_back("the key " + detail::in_quotes(key) +
+                               " of the configuration is unknown and has no effect");
+        }
+    }
+    c.document = std::move(*document);
+    return c;
+}
+
+/// The text of an adapter_config.json: keys sorted, two spaces, as PEFT writes it. Values that are as they were read
+/// keep their spelling.
+[[nodiscard]] inline std::string format_peft_config(const peft_lora_config& c) {
+    using detail::json;
+    const auto text_or_null = [](const std::optional<std::string>& text) { return text ? json(*text) : json(nullptr); };
+    json out = c.document.is_object() ? c.document : detail::peft_defaults();
+    const auto set = [&](const char* key, json value, const json& absent) {
+        const auto at = out.find(key);
+        if (at == out.end() ? !c.document.is_object() || value != absent : *at != value) {
+            out[key] = std::move(value);
+        }
+    };
+    set("r", c.r, 8);
+    set("lora_alpha", detail::number_as_written(c.lora_alpha), 8);
+    set("lora_dropout", c.lora_dropout, 0.0);
+    set("use_rslora", c.use_rslora, false);
+    set("fan_in_fan_out", c.fan_in_fan_out, false);
+    set("bias", c.bias, "none");
+    set("target_modules",
+        c.target_pattern.empty() ? (c.target_modules.empty() ? json(nullptr) : json(c.target_modules))
+                                 : json(c.target_pattern),
+        nullptr);
+    set("modules_to_save", c.modules_to_save.empty() ? json(nullptr) : json(c.modules_to_save), nullptr);
+    set("base_model_name_or_path", text_or_null(c.base_model_name_or_path), nullptr);
+    set("task_type", text_or_null(c.task_type), nullptr);
+    for (const char* key : {"rank_pattern", "alpha_pattern"}) {  // values follow below
+        const bool has = key[0] == 'r' ? !c.rank_pattern.empty() : !c.alpha_pattern.empty();
+        if (!out.contains(key) && (has || !c.document.is_object())) {
+            out[key] = json::object();
+        }
+    }
+
+    // Patterns are written in their order, which a JSON document would sort: the first match wins.
+    const auto patterns = [](const auto& pattern, const json& old) {
+        std::string text = "{";
+        for (const auto& [key, value] : pattern) {
+            json number = detail::number_as_written(static_cast<double>(value));
+            if (const auto at = old.find(key); at != old.end() && *at == number) {
+                number = *at;
+            }
+            text += text.size() > 1 ? ",\n    " : "\n    ";
+            text += json(key).dump(-1, ' ', true, json::error_handler_t::replace) + ": " + number.dump();
+        }
+        return text + (pattern.empty() ? "}" : "\n  }");
+    };
+    std::string text = "{";
+    for (const auto& [key, value] : out.items()) {
+        text += text.size() > 1 ? ",\n  " : "\n  ";
+        text += json(key).dump(-1, ' ', true, json::error_handler_t::replace) + ": ";
+        if (key == "rank_pattern" && !(value.is_null() && c.rank_pattern.empty())) {
+            text += patterns(c.rank_pattern, value);
+        } else if (key == "alpha_pattern" && !(value.is_null() && c.alpha_pattern.empty())) {
+            text += patterns(c.alpha_pattern, value);
+        } else {
+            for (const char ch : value.dump(2, ' ', true, json::error_handler_t::replace)) {
+                text += ch;
+                text += ch == '\n' ? "  " : "";
+            }
+        }
+    }
+    return text + "\n}";
+}
+
+}  // namespace lowrank::inline LOWRANK_ABI
+
+#endif  // LOWRANK_IO_PEFT_CONFIG_HPP
