@@ -1,4 +1,5 @@
 # Compiles SOURCE twice; see CMakeLists.txt.
+cmake_minimum_required(VERSION 3.25)
 file(STRINGS ${SOURCE} expects REGEX "^// expects: ")
 string(REGEX REPLACE "^// expects: " "" expects "${expects}")
 if(NOT expects)

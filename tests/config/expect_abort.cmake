@@ -1,4 +1,5 @@
 # Passes if PROGRAM ARGUMENT is ended by abort() after printing EXPECTED.
+cmake_minimum_required(VERSION 3.25)
 execute_process(COMMAND ${PROGRAM} ${ARGUMENT} RESULT_VARIABLE ended OUTPUT_VARIABLE out ERROR_VARIABLE err)
 if(NOT ended MATCHES "[Aa]bort")
   message(FATAL_ERROR "expected an abort, got '${ended}'\n${out}${err}")

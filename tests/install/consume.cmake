@@ -1,4 +1,5 @@
 # Configures, builds and runs the project SOURCE in BINARY_DIR. Cache entries listed below are handed on when given.
+cmake_minimum_required(VERSION 3.25)
 file(REMOVE_RECURSE ${BINARY_DIR})
 set(arguments -DCMAKE_CXX_COMPILER=${COMPILER} -DCMAKE_BUILD_TYPE=Debug)
 foreach(entry CMAKE_PREFIX_PATH LOWRANK_SOURCE FETCHCONTENT_SOURCE_DIR_LOWRANK VENDOR_DIR Eigen3_DIR)

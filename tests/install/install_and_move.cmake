@@ -1,4 +1,5 @@
 # Installs BUILD_DIR somewhere and moves the result to PREFIX.
+cmake_minimum_required(VERSION 3.25)
 file(REMOVE_RECURSE ${PREFIX} ${PREFIX}-first)
 execute_process(COMMAND ${CMAKE_COMMAND} --install ${BUILD_DIR} --prefix ${PREFIX}-first
                 OUTPUT_QUIET COMMAND_ERROR_IS_FATAL ANY)

@@ -1,4 +1,5 @@
 # Compiles and runs SOURCE with nothing but what pkg-config says about the lowrank installed in PREFIX.
+cmake_minimum_required(VERSION 3.25)
 set(ENV{PKG_CONFIG_PATH} ${PREFIX}/share/pkgconfig)
 execute_process(COMMAND ${PKG_CONFIG} --cflags lowrank OUTPUT_VARIABLE flags OUTPUT_STRIP_TRAILING_WHITESPACE
                 COMMAND_ERROR_IS_FATAL ANY)
