@@ -1,0 +1,160 @@
+// SPDX-License-Identifier: MIT
+#include "checkpoint_edit.hpp"
+
+#include <algorithm>
+#include <map>
+#include <system_error>
+
+#include <lowrank/io/atomic_file.hpp>
+#include <lowrank/io/checkpoint.hpp>
+#include <lowrank/io/peft.hpp>
+
+#include "options.hpp"
+
+namespace tool {
+namespace fs = std::filesystem;
+namespace {
+
+/// Writes that a stop request ends within a few megabytes.
+class interruptible_calls : public lowrank::file_calls {
+public:
+    std::ptrdiff_t write(int file, const std::byte* data, std::size_t size) override {
+        constexpr std::size_t piece = std::size_t{16} << 20;
+        return interrupted() ? -ECANCELED : lowrank::file_calls::write(file, data, std::min(size, piece));
+    }
+};
+
+/// What belongs to a model beside its weights: configuration, tokenizer, licence.
+bool belongs_to_model(const std::string& name) {
+    for (const char* pattern : {"*.json", "*.txt", "*.model", "*.jinja", "*.tsv", "tok*.bin", "LICENSE*", "NOTICE*"}) {
+        if (glob_match(pattern, name)) {
+            return name != "model.safetensors.index.json" && name != "pytorch_model.bin.index.json" &&
+                   name != "adapter_config.json";
+        }
+    }
+    return false;
+}
+
+void copy_small_file(const fs::path& from, const fs::path& to) {
+    const auto source = take(lowrank::mapped_file::open(from, {.map = false}));
+    lowrank::throw_if_failed(lowrank::write_file(to, source.bytes()));
+}
+
+void copy_companions(const fs::path& source, bool sharded, const fs::path& target) {
+    std::error_code error;
+    std::vector<fs::path> files;
+    for (fs::directory_iterator it(source, error), end; !error && it != end; it.increment(error)) {
+        if (it->is_regular_file(error) && belongs_to_model(it->path().filename().string())) {
+            files.push_back(it->path());
+        }
+    }
+    if (error) {
+        fail("cannot list " + source.string() + ": " + error.message(), lowrank::errc::io_failure);
+    }
+    std::sort(files.begin(), files.end());
+    if (sharded) {
+        files.push_back(source / "model.safetensors.index.json");
+    }
+    for (const auto& file : files) {
+        stop_if_interrupted();
+        copy_small_file(file, target / file.filename());
+    }
+}
+
+lowrank::checkpoint open_checkpoint(const fs::path& source) {
+    std::error_code error;
+    if (!fs::exists(source, error)) {
+        fail(source.string() + ": no such file or folder", lowrank::errc::not_found);
+    }
+    return take(lowrank::checkpoint::open(source));
+}
+
+}  // namespace
+
+std::vector<lowrank::tensor_info> list_tensors(const fs::path& source) {
+    const auto checkpoint = open_checkpoint(source);
+    std::vector<lowrank::tensor_info> all;
+    for (const auto& place : checkpoint.tensors()) {
+        all.push_back(*place.info);
+    }
+    return all;
+}
+
+void write_edited_checkpoint(const fs::path& source, const fs::path& target,
+                             const std::function<bool(const lowrank::tensor_info&)>& wanted, const tensor_edit& edit,
+                             progress_bar& bar) {
+    const auto checkpoint = open_checkpoint(source);
+    lowrank::index total = 0;
+    for (const auto& place : checkpoint.tensors()) {
+        total += static_cast<lowrank::index>(checkpoint.bytes(place).size());
+    }
+    interruptible_calls calls;
+    lowrank::index done = 0;
+    for (const auto& shard : checkpoint.shards()) {
+        std::vector<lowrank::tensor_plan> plans;
+        for (const auto& t : shard.file.tensors()) {
+            plans.push_back({t.name, t.type, t.shape});
+        }
+        auto out = take(lowrank::safetensors_writer::create(target / shard.path.filename(), std::move(plans),
+                                                            shard.file.metadata(), {.calls = &calls}));
+        for (const auto& t : out.order()) {
+            bar.update({.done = done, .total = total, .what = t.name});
+            stop_if_interrupted();
+            const auto bytes = shard.file.bytes(*shard.file.find(t.name));
+            if (wanted(t)) {
+                std::vector<std::byte> changed(bytes.begin(), bytes.end());
+                edit(t, changed);
+                lowrank::throw_if_failed(out.write(changed));
+            } else {
+                lowrank::throw_if_failed(out.write(bytes));
+            }
+            done += static_cast<lowrank::index>(bytes.size());
+        }
+        lowrank::throw_if_failed(out.commit());
+    }
+    if (fs::is_directory(source)) {
+        copy_companions(source, !fs::exists(source / "model.safetensors"), target);
+    }
+}
+
+void write_truncated_checkpoint(const fs::path& source, const std::vector<matrix_rank>& matrices,
+                                const fs::path& target) {
+    std::map<std::string, lowrank::index> ranks;
+    for (const auto& m : matrices) {
+        ranks[m.name] = m.rank;
+    }
+    progress_bar bar("writing");
+    write_edited_checkpoint(
+        source, target, [&](const lowrank::tensor_info& t) { return ranks.contains(t.name); },
+        [&](const lowrank::tensor_info& t, std::vector<std::byte>& bytes) {
+            with_matrix(t, bytes, [&]<lowrank::storage T>(lowrank::weight_view<T> w) {
+                const auto spectrum = take_named(t.name, lowrank::make_spectrum(w));
+                (void)take_named(t.name, lowrank::truncate_weight<T>(w, spectrum, ranks.at(t.name)));
+            });
+        },
+        bar);
+}
+
+void write_edit_adapter(const lowrank::edit& edit, const lowrank::spectrum<float>& spectrum, const fs::path& model,
+                        const fs::path& target) {
+    auto delta = lowrank::edit_delta(spectrum, edit.keep);
+    if (delta.rank() == 0) {
+        fail("the best edit keeps the full rank, so there is nothing an adapter could take away",
+             lowrank::errc::not_found);
+    }
+    const auto rank = static_cast<double>(delta.rank());
+    std::string module = edit.weight;
+    if (module.ends_with(".weight")) {
+        module.erase(module.size() - std::string_view(".weight").size());
+    }
+    lowrank::peft_adapter adapter;
+    adapter.config.r = delta.rank();
+    adapter.config.lora_alpha = rank;  // scaling 1
+    adapter.config.target_modules = {module};
+    adapter.config.base_model_name_or_path = model.string();
+    adapter.config.task_type = "CAUSAL_LM";
+    adapter.modules[module] = {.lora_A = std::move(delta.right), .lora_B = std::move(delta.left), .lora_alpha = rank};
+    lowrank::throw_if_failed(lowrank::write_peft(target, adapter));
+}
+
+}  // namespace tool

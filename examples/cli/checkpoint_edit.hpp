@@ -1,0 +1,79 @@
+// SPDX-License-Identifier: MIT
+#ifndef LOWRANK_EXAMPLES_CLI_CHECKPOINT_EDIT_HPP
+#define LOWRANK_EXAMPLES_CLI_CHECKPOINT_EDIT_HPP
+
+/// \file
+/// New checkpoints from old ones: every tensor copied bit for bit, some changed, one of them in memory at a time.
+
+#include <cstddef>
+#include <cstring>
+#include <filesystem>
+#include <functional>
+#include <string>
+#include <vector>
+
+#include <lowrank/core/types.hpp>
+#include <lowrank/io/safetensors.hpp>
+#include <lowrank/laser/edit.hpp>
+
+#include "console.hpp"
+
+namespace tool {
+
+/// The tensor's own bytes, to be changed in place.
+using tensor_edit = std::function<void(const lowrank::tensor_info&, std::vector<std::byte>&)>;
+
+/// Writes the checkpoint in `source` into the folder `target`: the same files with the same tensors, those that
+/// `wanted` names changed by `edit`, with config and tokenizer files beside them.
+void write_edited_checkpoint(const std::filesystem::path& source, const std::filesystem::path& target,
+                             const std::function<bool(const lowrank::tensor_info&)>& wanted, const tensor_edit& edit,
+                             progress_bar& bar);
+
+/// All tensors of a checkpoint folder or a safetensors file.
+[[nodiscard]] std::vector<lowrank::tensor_info> list_tensors(const std::filesystem::path& source);
+
+/// Calls `body(weight_view<T>)` with the bytes of a matrix as what they are. Fails with a sentence unless the tensor is
+/// a matrix of F64, F32, F16 or BF16.
+template <class F>
+void with_matrix(const lowrank::tensor_info& tensor, std::vector<std::byte>& bytes, F&& body) {
+    if (tensor.shape.size() != 2) {
+        fail(tensor.name + " is not a matrix", lowrank::errc::unsupported);
+    }
+    const auto rows = static_cast<lowrank::index>(tensor.shape[0]);
+    const auto cols = static_cast<lowrank::index>(tensor.shape[1]);
+    const auto run = [&]<lowrank::storage T>(T) {
+        // A copy gives the scalars the alignment their type asks for.
+        lowrank::row_matrix<T> w(rows, cols);
+        std::memcpy(w.data(), bytes.data(), bytes.size());
+        body(lowrank::weight_view<T>(w));
+        std::memcpy(bytes.data(), w.data(), bytes.size());
+    };
+    switch (tensor.type) {
+        case lowrank::dtype::f64: return run(double{});
+        case lowrank::dtype::f32: return run(float{});
+        case lowrank::dtype::f16: return run(lowrank::half{});
+        case lowrank::dtype::bf16: return run(lowrank::bfloat16{});
+        default:
+            fail(tensor.name + " holds " + std::string(lowrank::name_of(tensor.type)) +
+                     " numbers; only F64, F32, F16 and BF16 weights can be changed",
+                 lowrank::errc::unsupported);
+    }
+}
+
+/// A matrix and the rank it is truncated to.
+struct matrix_rank {
+    std::string name;
+    lowrank::index rank = 0;
+};
+
+/// Writes the checkpoint with these matrices truncated.
+void write_truncated_checkpoint(const std::filesystem::path& source, const std::vector<matrix_rank>& matrices,
+                                const std::filesystem::path& target);
+
+/// Writes an edit as a PEFT adapter: - sum_dropped s_i u_i v_i^T with scaling 1.
+void write_edit_adapter(const lowrank::edit& edit, const lowrank::spectrum<float>& spectrum,
+                        const std::filesystem::path& model, const std::filesystem::path& target);
+
+}  // namespace tool
+
+#endif  // LOWRANK_EXAMPLES_CLI_CHECKPOINT_EDIT_HPP

@@ -1,0 +1,350 @@
+// SPDX-License-Identifier: MIT
+/// \file
+/// `lowrank inspect`: what a checkpoint, a safetensors file or an adapter holds, and what its spectra look like.
+
+#include <algorithm>
+#include <cmath>
+#include <map>
+#include <memory>
+#include <mutex>
+#include <optional>
+
+#include <lowrank/core/finite.hpp>
+#include <lowrank/factor/low_rank.hpp>
+#include <lowrank/factor/rank_rules.hpp>
+#include <lowrank/factor/svd.hpp>
+#include <lowrank/io/checkpoint.hpp>
+#include <lowrank/io/peft.hpp>
+
+#include "commands.hpp"
+#include "console.hpp"
+#include "matrices.hpp"
+#include "models.hpp"
+#include "options.hpp"
+#include "threads.hpp"
+
+namespace tool {
+namespace {
+
+namespace fs = std::filesystem;
+using lowrank::index;
+
+struct inspect_options {
+    common_options common;
+    fs::path path;
+    bool spectra = false;
+    std::vector<std::string> matrices;
+};
+
+/// The numbers people read off a spectrum.
+struct spectrum_summary {
+    index size = 0;
+    double largest = 0;
+    double smallest = 0;
+    double norm = 0;
+    double effective_rank = 0;
+    double stable_rank = 0;
+    index energy_50 = 0;
+    index energy_90 = 0;
+    index energy_99 = 0;
+};
+
+spectrum_summary summarize(const lowrank::vector<double>& s) {
+    if (s.size() == 0) {
+        return {};
+    }
+    return {.size = s.size(),
+            .largest = s(0),
+            .smallest = s(s.size() - 1),
+            .norm = s.norm(),
+            .effective_rank = lowrank::effective_rank(s),
+            .stable_rank = lowrank::stable_rank(s),
+            .energy_50 = lowrank::rank_from_energy(s, 0.50),
+            .energy_90 = lowrank::rank_from_energy(s, 0.90),
+            .energy_99 = lowrank::rank_from_energy(s, 0.99)};
+}
+
+json to_json(const spectrum_summary& s) {
+    return {{"size", s.size},
+            {"sigma_1", s.largest},
+            {"sigma_min", s.smallest},
+            {"frobenius_norm", s.norm},
+            {"effective_rank", s.effective_rank},
+            {"stable_rank", s.stable_rank},
+            {"energy_rank_50", s.energy_50},
+            {"energy_rank_90", s.energy_90},
+            {"energy_rank_99", s.energy_99}};
+}
+
+std::vector<std::string> spectrum_head() {
+    return {"sigma_1", "eff. rank", "stable rank", "50 %", "90 %", "99 %", "of"};
+}
+
+std::vector<std::string> spectrum_cells(const std::optional<spectrum_summary>& s) {
+    if (!s) {
+        return std::vector<std::string>(7);
+    }
+    return {format("%.4g", s->largest),   format("%.1f", s->effective_rank), format("%.1f", s->stable_rank),
+            std::to_string(s->energy_50), std::to_string(s->energy_90),      std::to_string(s->energy_99),
+            std::to_string(s->size)};
+}
+
+void append(std::vector<std::string>& row, std::vector<std::string> more) {
+    row.insert(row.end(), std::make_move_iterator(more.begin()), std::make_move_iterator(more.end()));
+}
+
+std::string in_bytes(std::uint64_t n) {
+    if (n < 10'000) {
+        return std::to_string(n) + " bytes";
+    }
+    const char* unit = "kB";
+    auto x = static_cast<double>(n) / 1e3;
+    for (const char* next : {"MB", "GB", "TB"}) {
+        if (x < 1000) {
+            break;
+        }
+        x /= 1e3;
+        unit = next;
+    }
+    return format("%.1f %s", x, unit);
+}
+
+std::uint64_t elements(const lowrank::tensor_info& t) {
+    std::uint64_t n = 1;
+    for (const auto extent : t.shape) {
+        n *= extent;
+    }
+    return n;
+}
+
+/// Runs `body(i)` for all i on the pool, with progress.
+template <class F>
+void for_each_with_progress(std::size_t n, thread_pool& pool, const char* label, F&& body) {
+    progress_bar bar(label);
+    std::mutex drawing;
+    index done = 0;
+    pool.run(static_cast<index>(n), [&](index i) {
+        if (interrupted()) {
+            return;
+        }
+        body(static_cast<std::size_t>(i));
+        const std::lock_guard lock(drawing);
+        bar.update({.done = ++done, .total = static_cast<index>(n)});
+    });
+    stop_if_interrupted();
+}
+
+void inspect_checkpoint(const inspect_options& options, thread_pool& pool) {
+    const auto checkpoint = take(lowrank::checkpoint::open(options.path));
+    const matrix_choice chosen(options.matrices);
+    struct line {
+        const lowrank::tensor_info* info;
+        std::optional<spectrum_summary> spectrum;
+    };
+    std::vector<line> lines;
+    std::vector<std::size_t> wanted;
+    std::uint64_t parameters = 0;
+    std::uint64_t bytes = 0;
+    std::map<std::string, std::uint64_t> dtypes;
+    for (const auto& place : checkpoint.tensors()) {
+        const auto& t = *place.info;
+        parameters += elements(t);
+        bytes += t.end - t.begin;
+        dtypes[std::string(lowrank::name_of(t.type))] += elements(t);
+        if (options.matrices.empty() || chosen.contains(t.name)) {
+            if (options.spectra && t.shape.size() == 2 && lowrank::is_real(t.type)) {
+                wanted.push_back(lines.size());
+            }
+        }
+        lines.push_back({&t, {}});
+    }
+    chosen.require_all_used();
+    for_each_with_progress(wanted.size(), pool, "factorizing", [&](std::size_t i) {
+        auto& at = lines[wanted[i]];
+        const auto w = take(checkpoint.matrix<double>(at.info->name));
+        at.spectrum = summarize(take_named(at.info->name, lowrank::singular_values(w)));
+    });
+
+    if (options.common.json) {
+        json tensors = json::array();
+        for (const auto& at : lines) {
+            json one = {{"name", at.info->name},
+                        {"dtype", lowrank::name_of(at.info->type)},
+                        {"shape", at.info->shape},
+                        {"parameters", elements(*at.info)},
+                        {"bytes", at.info->end - at.info->begin}};
+            if (at.spectrum) {
+                one["spectrum"] = to_json(*at.spectrum);
+            }
+            tensors.push_back(std::move(one));
+        }
+        json metadata = json::object();
+        for (const auto& shard : checkpoint.shards()) {
+            for (const auto& [key, value] : shard.file.metadata()) {
+                metadata[key] = value;
+            }
+        }
+        print_json({{"command", "inspect"},
+                    {"kind", "checkpoint"},
+                    {"path", options.path.string()},
+                    {"files", checkpoint.shards().size()},
+                    {"parameters", parameters},
+                    {"bytes", bytes},
+                    {"dtypes", dtypes},
+                    {"metadata", metadata},
+                    {"tensors", tensors}});
+        return;
+    }
+    std::vector<std::string> head = {"tensor", "dtype", "shape", "parameters"};
+    if (options.spectra) {
+        append(head, spectrum_head());
+    }
+    table rows(std::move(head));
+    for (const auto& at : lines) {
+        std::string shape;
+        for (const auto extent : at.info->shape) {
+            shape += (shape.empty() ? "" : "x") + std::to_string(extent);
+        }
+        std::vector<std::string> row = {at.info->name, std::string(lowrank::name_of(at.info->type)),
+                                        shape.empty() ? "scalar" : shape, grouped(elements(*at.info))};
+        if (options.spectra) {
+            append(row, spectrum_cells(at.spectrum));
+        }
+        rows.add(std::move(row));
+    }
+    std::string types;
+    for (const auto& [type, count] : dtypes) {
+        types += (types.empty() ? "" : ", ") + grouped(count) + " " + type;
+    }
+    print(rows.text() + format("\n%zu tensors in %zu files, %s parameters (%s), %s\n", lines.size(),
+                               checkpoint.shards().size(), grouped(parameters).c_str(), types.c_str(),
+                               in_bytes(bytes).c_str()));
+}
+
+/// Singular values of left * right from two small triangular factors, never from the product.
+lowrank::vector<double> singular_values_of(const lowrank::low_rank<float>& delta) {
+    const auto core = [](lowrank::matrix<double> factor) {
+        return factor.rows() > factor.cols() ? lowrank::thin_qr(std::move(factor)).r : std::move(factor);
+    };
+    const lowrank::matrix<double> left = core(delta.left.cast<double>());
+    const lowrank::matrix<double> right = core(delta.right.transpose().cast<double>());
+    const lowrank::matrix<double> small = left * right.transpose();
+    return take(lowrank::singular_values(small));
+}
+
+void inspect_adapter(const inspect_options& options, thread_pool& pool) {
+    const auto adapter = load_adapter(options.path);
+    const auto& base = adapter.config.base_model_name_or_path;
+    const matrix_choice chosen(options.matrices);
+    struct line {
+        const std::string* module;
+        const lowrank::lora_adapter<float>* lora;
+        double norm = 0;
+        std::optional<spectrum_summary> spectrum;
+    };
+    std::vector<line> lines;
+    std::uint64_t parameters = 0;
+    for (const auto& [module, lora] : adapter.modules) {
+        parameters += static_cast<std::uint64_t>(lora.lora_A.size() + lora.lora_B.size());
+        if (options.matrices.empty() || chosen.contains(module)) {
+            lines.push_back({&module, &lora, 0, {}});
+        }
+    }
+    chosen.require_all_used();
+    for_each_with_progress(lines.size(), pool, "measuring", [&](std::size_t i) {
+        const auto delta = lines[i].lora->delta();
+        lines[i].norm = lowrank::frobenius_norm(delta);
+        if (options.spectra) {
+            lines[i].spectrum = summarize(singular_values_of(delta));
+        }
+    });
+
+    if (options.common.json) {
+        json modules = json::array();
+        for (const auto& at : lines) {
+            json one = {{"module", *at.module},
+                        {"in", at.lora->cols()},
+                        {"out", at.lora->rows()},
+                        {"r", at.lora->rank()},
+                        {"lora_alpha", at.lora->lora_alpha},
+                        {"scaling", lowrank::lora_scaling(at.lora->lora_alpha, at.lora->rank(), at.lora->use_rslora)},
+                        {"delta_norm", at.norm}};
+            if (at.spectrum) {
+                one["spectrum"] = to_json(*at.spectrum);
+            }
+            modules.push_back(std::move(one));
+        }
+        print_json({{"command", "inspect"},
+                    {"kind", "adapter"},
+                    {"path", options.path.string()},
+                    {"base_model", base ? json(*base) : json(nullptr)},
+                    {"r", adapter.config.r},
+                    {"lora_alpha", adapter.config.lora_alpha},
+                    {"use_rslora", adapter.config.use_rslora},
+                    {"target_modules", adapter.config.target_modules},
+                    {"parameters", parameters},
+                    {"warnings", adapter.warnings},
+                    {"modules", modules}});
+        return;
+    }
+    std::vector<std::string> head = {"module", "shape", "r", "alpha", "scaling", "delta norm"};
+    if (options.spectra) {
+        append(head, spectrum_head());
+    }
+    table rows(std::move(head));
+    for (const auto& at : lines) {
+        std::vector<std::string> row = {
+            *at.module,
+            std::to_string(at.lora->rows()) + "x" + std::to_string(at.lora->cols()),
+            std::to_string(at.lora->rank()),
+            format("%g", at.lora->lora_alpha),
+            format("%.4g", lowrank::lora_scaling(at.lora->lora_alpha, at.lora->rank(), at.lora->use_rslora)),
+            format("%.4g", at.norm)};
+        if (options.spectra) {
+            append(row, spectrum_cells(at.spectrum));
+        }
+        rows.add(std::move(row));
+    }
+    print(rows.text() + format("\nLoRA adapter for %s: %zu modules, %s parameters\n",
+                               base ? base->c_str() : "an unnamed model", adapter.modules.size(),
+                               grouped(parameters).c_str()));
+}
+
+void run_inspect(const inspect_options& options) {
+    std::error_code error;
+    if (!fs::exists(options.path, error)) {
+        fail(options.path.string() + ": no such file or folder", lowrank::errc::not_found);
+    }
+    thread_pool pool(options.common.threads);
+    if (fs::is_directory(options.path, error) && fs::exists(options.path / "adapter_config.json", error)) {
+        inspect_adapter(options, pool);
+    } else {
+        inspect_checkpoint(options, pool);
+    }
+}
+
+}  // namespace
+
+void add_inspect(CLI::App& app) {
+    auto options = std::make_shared<inspect_options>();
+    auto* command = app.add_subcommand("inspect", "List what a model, a safetensors file or an adapter holds");
+    command->add_option("path", options->path, "Model folder, safetensors file, index.json or PEFT folder")
+        ->type_name("PATH")
+        ->required();
+    command->add_flag("--spectra", options->spectra,
+                      "Add the spectrum of every matrix: largest singular value, effective and stable rank, and the "
+                      "ranks that hold 50, 90 and 99 % of the squared norm");
+    command
+        ->add_option("--matrix", options->matrices,
+                     "Spectra of these matrices only: names, ends of names or patterns with * and ?")
+        ->type_name("PATTERN")
+        ->take_all();
+    add_common(*command, options->common);
+    command->footer(
+        "Example:\n"
+        "  lowrank inspect models/stories260K --spectra --matrix 'layers.0.*'\n"
+        "  lowrank inspect adapters/shakespeare");
+    command->callback([options] { run_inspect(*options); });
+}
+
+}  // namespace tool

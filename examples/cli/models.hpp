@@ -1,0 +1,50 @@
+// SPDX-License-Identifier: MIT
+#ifndef LOWRANK_EXAMPLES_CLI_MODELS_HPP
+#define LOWRANK_EXAMPLES_CLI_MODELS_HPP
+
+/// \file
+/// A model from its folder, adapters put in place, scores with progress.
+///
+///     auto model = tool::load_model(folder);
+///     tool::attach_adapters(model, {{"poet", 0.5}});
+///     auto scores = tool::evaluate(model, batch, pool, "evaluating");
+
+#include <filesystem>
+#include <string>
+#include <vector>
+
+#include <lowrank/io/peft.hpp>
+
+#include "llama/batch.hpp"
+#include "llama/forward.hpp"
+#include "llama/model.hpp"
+#include "options.hpp"
+#include "threads.hpp"
+
+namespace tool {
+
+/// The model in `folder`, in float, every weight finite.
+[[nodiscard]] llama::model<float> load_model(const std::filesystem::path& folder);
+
+/// The adapter in `folder`; its warnings go to stderr. Every factor is finite.
+[[nodiscard]] lowrank::peft_adapter load_adapter(const std::filesystem::path& folder);
+
+/// The same for applying it: fails with a sentence if it holds more than LoRA modules (saved layers, biases), because
+/// leaving that out would give plausible, wrong numbers.
+[[nodiscard]] lowrank::peft_adapter load_applicable_adapter(const std::filesystem::path& folder);
+
+/// Puts adapters in place, each module of them at the projection of that name.
+/// Fails with a sentence if a module is not in the model, has another shape, or the adapter needs what an engine of
+/// linear layers does not apply.
+void attach_adapters(llama::model<float>& model, const std::vector<adapter_choice>& adapters);
+
+/// Merges all adapters of every projection into its weight and removes them: what a merged checkpoint computes.
+void merge_attached(llama::model<float>& model);
+
+/// `llama::evaluate` with progress.
+[[nodiscard]] llama::scores evaluate(const llama::model<float>& model, const llama::batch& batch, thread_pool& pool,
+                                     const std::string& label);
+
+}  // namespace tool
+
+#endif  // LOWRANK_EXAMPLES_CLI_MODELS_HPP

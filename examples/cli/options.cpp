@@ -1,0 +1,113 @@
+// SPDX-License-Identifier: MIT
+#include "options.hpp"
+
+#include <cmath>
+#include <cstdlib>
+#include <system_error>
+
+#include "console.hpp"
+
+namespace tool {
+namespace {
+
+/// The whole of `text` as a finite number.
+bool parse_number(const std::string& text, double& value) {
+    char* end = nullptr;
+    value = std::strtod(text.c_str(), &end);
+    return !text.empty() && end == text.c_str() + text.size() && std::isfinite(value);
+}
+
+}  // namespace
+
+void add_common(CLI::App& command, common_options& options) {
+    command.add_flag("--json", options.json, "Print one JSON object on stdout, for machines");
+    command.add_option("--threads", options.threads, "Threads to use; 0 is all the machine has")
+        ->check(CLI::Range(0, 4096))
+        ->capture_default_str();
+}
+
+void add_text(CLI::App& command, text_options& options) {
+    auto* ids = command.add_option("--ids", options.ids,
+                                   "Token ids: a JSON list of numbers, a JSON list of lists (one per document), or a "
+                                   "text file of numbers");
+    auto* text = command.add_option("--text", options.text, "A UTF-8 text file; needs a tokenizer");
+    ids->excludes(text);
+    command
+        .add_option("--tokenizer", options.tokenizer,
+                    "A llama2.c tokenizer file; without it the one in the model folder (tokenizer.bin or tok*.bin)")
+        ->excludes(ids);
+    command.add_option("--range", options.range, "Use only the bytes BEGIN:END of the text (either side may be empty)")
+        ->excludes(ids);
+    command
+        .add_option("--window", options.window,
+                    "Tokens per window when a stream is cut into windows, each preceded by the BOS token; 256, or the "
+                    "model's positions if these are fewer")
+        ->check(CLI::Range(std::int64_t{1}, std::int64_t{1} << 30));
+}
+
+adapter_choice parse_adapter(const std::string& text) {
+    std::error_code ignored;
+    const auto colon = text.rfind(':');
+    if (colon == std::string::npos || std::filesystem::exists(text, ignored)) {
+        return {text, 1.0};
+    }
+    adapter_choice choice{text.substr(0, colon), 1.0};
+    if (!parse_number(text.substr(colon + 1), choice.strength)) {
+        throw usage_error("--adapter " + text + ": the strength after the colon is not a number");
+    }
+    return choice;
+}
+
+void add_adapters(CLI::App& command, std::vector<std::string>& adapters, bool required) {
+    auto* option = command.add_option("--adapter", adapters,
+                                      "A PEFT adapter folder, DIR or DIR:STRENGTH; may be given several times");
+    option->type_name("DIR[:STRENGTH]")->take_all()->required(required);
+}
+
+void add_output(CLI::App& command, output_options& options, bool required, const char* what) {
+    command.add_option("--output", options.folder, what)->type_name("DIR")->required(required);
+    command.add_flag("--force", options.force, "Replace the output folder if it holds a checkpoint or an adapter");
+}
+
+std::vector<double> parse_numbers(const char* option, const std::string& text, double low, double high) {
+    std::vector<double> values;
+    for (std::size_t begin = 0; begin <= text.size();) {
+        const auto end = std::min(text.find(',', begin), text.size());
+        double value = 0;
+        const std::string piece = text.substr(begin, end - begin);
+        if (!parse_number(piece, value) || value < low || value > high) {
+            throw usage_error(format("%s: expected numbers from %g to %g with commas between, got %s", option, low,
+                                     high, in_quotes(piece).c_str()));
+        }
+        values.push_back(value);
+        begin = end + 1;
+    }
+    return values;
+}
+
+bool glob_match(std::string_view pattern, std::string_view name) {
+    std::size_t p = 0;
+    std::size_t n = 0;
+    std::size_t star = std::string_view::npos;
+    std::size_t retry = 0;
+    while (n < name.size()) {
+        if (p < pattern.size() && pattern[p] == '*') {
+            star = p++;
+            retry = n;
+        } else if (p < pattern.size() && (pattern[p] == '?' || pattern[p] == name[n])) {
+            ++p;
+            ++n;
+        } else if (star != std::string_view::npos) {
+            p = star + 1;
+            n = ++retry;
+        } else {
+            return false;
+        }
+    }
+    while (p < pattern.size() && pattern[p] == '*') {
+        ++p;
+    }
+    return p == pattern.size();
+}
+
+}  // namespace tool

@@ -1,0 +1,58 @@
+// SPDX-License-Identifier: MIT
+#ifndef LOWRANK_EXAMPLES_CLI_OPTIONS_HPP
+#define LOWRANK_EXAMPLES_CLI_OPTIONS_HPP
+
+/// \file
+/// Options that several subcommands share, with one name and one meaning everywhere.
+
+#include <cstdint>
+#include <filesystem>
+#include <string>
+#include <vector>
+
+#include <CLI/CLI.hpp>
+
+namespace tool {
+
+/// `--json` and `--threads`.
+struct common_options {
+    bool json = false;
+    int threads = 0;
+};
+void add_common(CLI::App& command, common_options& options);
+
+/// Which tokens: `--ids` or `--text` with `--tokenizer`, `--range`, `--window`.
+struct text_options {
+    std::filesystem::path ids;
+    std::filesystem::path text;
+    std::filesystem::path tokenizer;
+    std::string range;
+    std::int64_t window = 0;  ///< 0: 256, or the model's positions if these are fewer.
+};
+void add_text(CLI::App& command, text_options& options);
+
+/// A PEFT folder and how strongly it applies.
+struct adapter_choice {
+    std::filesystem::path folder;
+    double strength = 1;
+};
+/// Reads `DIR` or `DIR:STRENGTH`.
+[[nodiscard]] adapter_choice parse_adapter(const std::string& text);
+void add_adapters(CLI::App& command, std::vector<std::string>& adapters, bool required);
+
+/// `--output` and `--force`.
+struct output_options {
+    std::filesystem::path folder;
+    bool force = false;
+};
+void add_output(CLI::App& command, output_options& options, bool required, const char* what);
+
+/// "0.9,0.5,0.1" as numbers, each within [low, high]; a usage error names the option.
+[[nodiscard]] std::vector<double> parse_numbers(const char* option, const std::string& text, double low, double high);
+
+/// True if `name` matches `pattern`, where `*` stands for any characters and `?` for one.
+[[nodiscard]] bool glob_match(std::string_view pattern, std::string_view name);
+
+}  // namespace tool
+
+#endif  // LOWRANK_EXAMPLES_CLI_OPTIONS_HPP
