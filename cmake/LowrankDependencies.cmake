@@ -1,11 +1,21 @@
 # Where dependencies come from: a target the caller already has, then the system, then the network.
 include(FetchContent)
 
-# Options of fetched projects are set as plain variables and stay inside these functions.
+# Options of fetched projects are plain variables and stay inside these functions.
 macro(lowrank_fetch)
   set(CMAKE_POLICY_DEFAULT_CMP0077 NEW)
   FetchContent_Declare(${ARGV} GIT_SHALLOW ON)
   FetchContent_MakeAvailable(${ARGV0})
+endmacro()
+
+# lowrank_fetch_headers(name target folder ...): fetches a header-only project without running its build system, which
+# brings hundreds of targets and probes, and makes `target` of its include folder.
+macro(lowrank_fetch_headers name target folder)
+  FetchContent_Declare(${name} ${ARGN} GIT_SHALLOW ON SOURCE_SUBDIR lowrank-needs-the-headers-only)
+  FetchContent_MakeAvailable(${name})
+  FetchContent_GetProperties(${name} SOURCE_DIR lowrank_fetched_dir)
+  add_library(${target} INTERFACE IMPORTED GLOBAL)
+  target_include_directories(${target} INTERFACE ${lowrank_fetched_dir}/${folder})
 endmacro()
 
 # Eigen 3.4 and 5.x. The version check is ours, because Eigen's own version file accepts only one major version.
@@ -21,14 +31,7 @@ function(lowrank_find_eigen)
     return()
   endif()
   message(STATUS "Eigen not found on this system; fetching it")
-  set(BUILD_TESTING OFF)
-  set(EIGEN_BUILD_TESTING OFF)
-  set(EIGEN_BUILD_DOC OFF)
-  set(EIGEN_BUILD_BLAS OFF)
-  set(EIGEN_BUILD_LAPACK OFF)
-  set(EIGEN_BUILD_DEMOS OFF)
-  set(EIGEN_BUILD_PKGCONFIG OFF)
-  lowrank_fetch(Eigen3 GIT_REPOSITORY https://gitlab.com/libeigen/eigen.git GIT_TAG 3.4.0)
+  lowrank_fetch_headers(Eigen3 Eigen3::Eigen . GIT_REPOSITORY https://gitlab.com/libeigen/eigen.git GIT_TAG 3.4.0)
 endfunction()
 
 # nlohmann/json is needed by lowrank::io alone; without it that target does not exist.
@@ -38,9 +41,8 @@ function(lowrank_find_json found)
   endif()
   if(NOT TARGET nlohmann_json::nlohmann_json AND PROJECT_IS_TOP_LEVEL)
     message(STATUS "nlohmann_json not found on this system; fetching it")
-    set(JSON_BuildTests OFF)
-    set(JSON_Install ON)  # an exported lowrank::io needs an exported nlohmann_json
-    lowrank_fetch(nlohmann_json GIT_REPOSITORY https://github.com/nlohmann/json.git GIT_TAG v3.11.3)
+    lowrank_fetch_headers(nlohmann_json nlohmann_json::nlohmann_json include
+                          GIT_REPOSITORY https://github.com/nlohmann/json.git GIT_TAG v3.11.3)
   endif()
   if(TARGET nlohmann_json::nlohmann_json)
     set(${found} TRUE PARENT_SCOPE)
