@@ -12,6 +12,7 @@
 #include <vector>
 
 #include <lowrank/factor/spectrum.hpp>
+#include <lowrank/io/atomic_file.hpp>
 #include <lowrank/io/peft.hpp>
 #include <lowrank/laser/edit.hpp>
 #include <lowrank/laser/search.hpp>
@@ -35,7 +36,7 @@ namespace fs = std::filesystem;
 using lowrank::index;
 
 constexpr int batch_sequences = 32;
-constexpr index training_steps = 800;
+constexpr index training_steps = 1200;
 constexpr index adapter_steps = 250;
 constexpr index validation_questions = 250;
 constexpr index held_out_questions = 1000;
@@ -287,7 +288,7 @@ private:
         const auto page = demo_page(found_);
         model_folder_->commit();
         adapter_folder_->commit();
-        write_file(options_.output / "report.html", page);
+        lowrank::throw_if_failed(lowrank::write_file(options_.output / "report.html", page));
     }
 
     demo_options options_;

@@ -6,7 +6,7 @@
 /// What the demo found, in three forms: sentences, JSON, a page.
 ///
 ///     print(tool::demo_text(found));
-///     write_file(folder / "report.html", tool::demo_page(found));
+///     lowrank::write_file(folder / "report.html", tool::demo_page(found));
 
 #include <cstdint>
 #include <optional>
