@@ -133,7 +133,9 @@ TEST_CASE("what the hook hands out is the weight's gradient, and passes sum over
         llama::backward<double>(m, part, record, ws, {.on_linear = hook, .scale = 0.5});
     }
     CHECK(hooked.size() == llama::projection_names(m).size());
-    for (const auto& [name, sum] : hooked) {
+    for (const auto& each : hooked) {
+        const auto& name = each.first;
+        const auto& sum = each.second;
         CAPTURE(name);
         const auto& want = llama::find_projection(g, name)->weight;
         CHECK((sum - want).cwiseAbs().maxCoeff() < 1e-12 * (1 + want.cwiseAbs().maxCoeff()));
