@@ -155,20 +155,60 @@ template <class M, real S>
     }
 }
 
-/// The singular triplets of A inside the range of Q, from the tall B^T = A^T Q: A ~ Q B.
+/// The k leading singular triplets of A inside the range of Q, from the tall B^T = A^T Q: A ~ Q B.
 template <real S>
 [[nodiscard]] truncated_svd_result<S> svd_within(const matrix<S>& q, matrix<S> b_transposed, index k) {
     truncated_svd_result<S> out;
-    auto core = svd_of_tall<S>(std::move(b_transposed));
-    if (!core) {
-        out.why = std::move(core.why);
-        return out;
+    if constexpr (std::same_as<S, float>) {
+        // As in svd, but only the k columns wanted are formed.
+        matrix<double> gram;
+        gram_lower(b_transposed, gram);
+        auto eigen = symmetric_eigen_of<double>(gram, true);
+        if (!eigen) {
+            out.why = std::move(eigen.why);
+            return out;
+        }
+        matrix<double> turn = eigen.vectors.leftCols(k);
+        matrix<double> v = wide_product(b_transposed, turn);
+        vector<double> s;
+        normalize_columns(v, s, turn, 3e-5);
+        out.u.noalias() = q * turn.template cast<S>();
+        out.s = s.template cast<S>();
+        out.v = v.template cast<S>();
+    } else {
+        auto core = svd_of_tall<S>(std::move(b_transposed));
+        if (!core) {
+            out.why = std::move(core.why);
+            return out;
+        }
+        out.u.noalias() = q * core.v.leftCols(k);
+        out.s = core.s.head(k);
+        out.v = core.u.leftCols(k);
     }
-    out.u.noalias() = q * core.v.leftCols(k);
-    out.s = core.s.head(k);
-    out.v = core.u.leftCols(k);
     fix_signs(out.u, out.v);
     return out;
+}
+
+/// Completes a factorization of an A of lower rank to k triplets with s = 0 and orthonormal vectors.
+template <real S>
+void pad_with_zeros(truncated_svd_result<S>& f, index k) {
+    const index found = f.s.size();
+    if (found >= k) {
+        return;
+    }
+    const auto complete = [&](matrix<S>& x) {
+        matrix<S> all = matrix<S>::Zero(x.rows(), k);
+        all.leftCols(found) = x;
+        const matrix<S> q = thin_qr(std::move(all)).q;  // zero columns become orthonormal ones
+        matrix<S> out(x.rows(), k);
+        out << x, q.rightCols(k - found);
+        x.swap(out);
+    };
+    complete(f.u);
+    complete(f.v);
+    f.s.conservativeResize(k);
+    f.s.tail(k - found).setZero();
+    fix_signs(f.u, f.v);
 }
 
 [[nodiscard]] inline status non_finite_map(const char* function) {

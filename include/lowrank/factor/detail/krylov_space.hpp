@@ -1,0 +1,169 @@
+// SPDX-License-Identifier: MIT
+#ifndef LOWRANK_FACTOR_DETAIL_KRYLOV_SPACE_HPP
+#define LOWRANK_FACTOR_DETAIL_KRYLOV_SPACE_HPP
+
+/// \file
+/// The growing block Krylov space of A A^T behind `krylov_svd` and `adaptive_svd`: an orthonormal Q and W = A^T Q.
+///
+///     krylov_space<S> space(rows, cols, capacity, seed);
+///     space.start(a, block, samples, ws);              // Q spans A Omega
+///     space.grow(a, ws);                               // Q spans A Omega, (A A^T) A Omega
+///
+/// Columns that the space already holds are dropped, and when a block has nothing new left it is replaced by a fresh
+/// random one; values repeated more often than a block is wide are found that way.
+
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
+#include <limits>
+#include <utility>
+
+#include <lowrank/core/config.hpp>
+#include <lowrank/core/finite.hpp>
+#include <lowrank/core/linear_map.hpp>
+#include <lowrank/core/philox.hpp>
+#include <lowrank/core/status.hpp>
+#include <lowrank/core/types.hpp>
+#include <lowrank/core/workspace.hpp>
+#include <lowrank/factor/orthonormalize.hpp>
+#include <lowrank/factor/randomized_svd.hpp>
+#include <lowrank/factor/sketch.hpp>
+#include <lowrank/factor/symmetric_eigen.hpp>
+
+namespace lowrank::inline LOWRANK_ABI::detail {
+
+/// An orthonormal basis of what the columns of `y` add to the orthonormal `q`; directions at rounding level are left
+/// out, so the result may have fewer columns than y, or none.
+template <class Q, real S>
+[[nodiscard]] matrix<S> orthonormal_remainder(const Q& q, matrix<S> y) {
+    for (index j = 0; j < y.cols(); ++j) {
+        const S size = y.col(j).stableNorm();
+        if (size > S(0)) {
+            y.col(j) /= size;
+        }
+    }
+    matrix<S> inside;
+    const auto project = [&] {
+        if (q.cols() > 0 && y.cols() > 0) {
+            inside.noalias() = q.transpose() * y;
+            y.noalias() -= q * inside;
+        }
+    };
+    project();
+    project();
+    matrix<double> gram;
+    gram_lower(y, gram);
+    const auto eigen = symmetric_eigen_of<double>(gram, true);
+    const double floor = 200.0 * static_cast<double>(std::numeric_limits<S>::epsilon());
+    index kept = 0;
+    while (eigen && kept < eigen.values.size() && eigen.values(kept) > floor * floor) {
+        ++kept;
+    }
+    const matrix<S> turn =
+        (eigen.vectors.leftCols(kept) * eigen.values.head(kept).cwiseSqrt().cwiseInverse().asDiagonal())
+            .template cast<S>();
+    y = y * turn;
+    project();  // dividing by a small remainder has magnified what was left inside
+    if (kept > 0) {
+        orthonormalize(y);
+    }
+    return y;
+}
+
+template <real S>
+class krylov_space {
+public:
+    krylov_space(index rows, index cols, index capacity, std::uint64_t seed)
+        : q_(rows, capacity), w_(cols, capacity), seed_(seed) {}
+
+    [[nodiscard]] index dimension() const noexcept { return dimension_; }
+    [[nodiscard]] index capacity() const noexcept { return q_.cols(); }
+    /// True once A has nothing outside the space.
+    [[nodiscard]] bool exhausted() const noexcept { return exhausted_; }
+    [[nodiscard]] auto q() const { return q_.leftCols(dimension_); }
+    [[nodiscard]] auto w() const { return w_.leftCols(dimension_); }
+    /// A G for signs G that had no part in the space.
+    [[nodiscard]] const matrix<S>& samples() const noexcept { return samples_; }
+
+    /// The first block, and `samples` held-back columns from the same product.
+    template <linear_map M>
+    [[nodiscard]] status start(const M& a, index block, index samples, workspace& ws) {
+        block_ = std::min(block, capacity());
+        matrix<S> y;
+        product_into(a, sign_sketch<S>(a.cols(), block_ + samples, philox(seed_)), y, false, ws);
+        if (!all_finite(y)) {
+            return non_finite_map("krylov_svd");
+        }
+        samples_ = y.rightCols(samples);
+        y.conservativeResize(Eigen::NoChange, block_);
+        return append(a, std::move(y), ws);
+    }
+
+    /// One more block: A orth(A^T Q_last), or fresh random columns when that adds nothing.
+    template <linear_map M>
+    [[nodiscard]] status grow(const M& a, workspace& ws) {
+        if (exhausted_ || dimension_ == capacity()) {
+            return {};
+        }
+        matrix<S> x = w_.middleCols(dimension_ - last_, last_);
+        orthonormalize(x);
+        matrix<S> y;
+        product_into(a, x, y, false, ws);
+        return append(a, std::move(y), ws);
+    }
+
+    /// ||(I - Q Q^T) A G||_F^2 / columns: an estimate of ||A - Q Q^T A||_F^2 without cancellation.
+    [[nodiscard]] double sampled_rest() const {
+        if (samples_.cols() == 0) {
+            return 0.0;
+        }
+        matrix<S> rest = samples_;
+        rest.noalias() -= q() * (q().transpose() * samples_);
+        return rest.template cast<double>().squaredNorm() / static_cast<double>(samples_.cols());
+    }
+
+private:
+    template <linear_map M>
+    status append(const M& a, matrix<S> y, workspace& ws) {
+        if (!all_finite(y)) {
+            return non_finite_map("krylov_svd");
+        }
+        matrix<S> fresh = orthonormal_remainder(q(), std::move(y));
+        if (2 * fresh.cols() < std::min(block_, capacity() - dimension_)) {
+            // Most of the block is in the space already: a start in new random directions.
+            matrix<S> z;
+            product_into(a, sign_sketch<S>(a.cols(), block_, philox(seed_, ++restarts_)), z, false, ws);
+            matrix<S> both(z.rows(), fresh.cols() + z.cols());
+            both << fresh, z;
+            fresh = orthonormal_remainder(q(), std::move(both));
+        }
+        last_ = std::min(fresh.cols(), capacity() - dimension_);
+        if (last_ == 0) {
+            exhausted_ = true;
+            return {};
+        }
+        q_.middleCols(dimension_, last_) = fresh.leftCols(last_);
+        matrix<S> w;
+        product_into(a, matrix<S>(fresh.leftCols(last_)), w, true, ws);
+        if (!all_finite(w)) {
+            return non_finite_map("krylov_svd");
+        }
+        w_.middleCols(dimension_, last_) = w;
+        dimension_ += last_;
+        return {};
+    }
+
+    matrix<S> q_;
+    matrix<S> w_;
+    matrix<S> samples_ = {};
+    index dimension_ = 0;
+    index last_ = 0;
+    index block_ = 1;
+    std::uint64_t seed_ = 0;
+    std::uint64_t restarts_ = 0;
+    bool exhausted_ = false;
+};
+
+}  // namespace lowrank::inline LOWRANK_ABI::detail
+
+#endif  // LOWRANK_FACTOR_DETAIL_KRYLOV_SPACE_HPP
