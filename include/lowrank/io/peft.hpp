@@ -30,6 +30,7 @@
 #include <lowrank/core/types.hpp>
 #include <lowrank/io/atomic_file.hpp>
 #include <lowrank/io/checkpoint.hpp>
+#include <lowrank/io/detail/peft_factors.hpp>
 #include <lowrank/io/detail/peft_names.hpp>
 #include <lowrank/io/detail/text.hpp>
 #include <lowrank/io/mapped_file.hpp>
@@ -56,106 +57,6 @@ struct peft_adapter {
 };
 
 namespace detail {
-
-/// The two factors of one module while they are collected.
-struct peft_factors {
-    const checkpoint::place* a = nullptr;
-    const checkpoint::place* b = nullptr;
-};
-
-/// Makes an adapter of two tensors, or says what is wrong with them.
-[[nodiscard]] inline result<lora_adapter<float>> join_factors(const checkpoint& file, const peft_factors& f,
-                                                              const std::string& module, const peft_lora_config& c) {
-    const auto about = [&](errc code, const tensor_info& t, std::string text) {
-        return status{code, "tensor " + in_quotes(t.name) + " " + std::move(text)};
-    };
-    if (f.a == nullptr || f.b == nullptr) {
-        const tensor_info& there = f.a != nullptr ? *f.a->info : *f.b->info;
-        return about(errc::invalid_format, there,
-                     std::string("has no partner: the file lacks ") + (f.a == nullptr ? "lora_A" : "lora_B") +
-                         " of module " + in_quotes(module));
-    }
-    const tensor_info& a = *f.a->info;
-    const tensor_info& b = *f.b->info;
-    for (const tensor_info* t : {&a, &b}) {
-        if (t->shape.size() > 2) {
-            return about(errc::unsupported, *t,
-                         "has shape " + shape_in_words(t->shape) + "; adapters of convolutions are not supported");
-        }
-        if (t->shape.size() < 2) {
-            return about(errc::invalid_format, *t, "has shape " + shape_in_words(t->shape) + ", expected a matrix");
-        }
-        if (!is_real(t->type)) {
-            return not_real(*t);
-        }
-    }
-    const auto r = static_cast<std::uint64_t>(c.r_for(module));
-    const std::uint64_t lora_r = a.shape[0];
-    if (lora_r != r || b.shape[1] != r) {
-        if (a.shape[1] == r && b.shape[0] == r) {
-            return about(errc::mismatch, a,
-                         "has shape " + shape_in_words(a.shape) + " where [r, in] with r = " + std::to_string(r) +
-                             " is expected; it looks transposed, as MLX stores it");
-        }
-        if (lora_r != b.shape[1]) {
-            return about(errc::mismatch, b,
-                         "has shape " + shape_in_words(b.shape) + ", its lora_A has " + shape_in_words(a.shape) +
-                             "; [out, r] and [r, in] must have the same r");
-        }
-        return about(errc::mismatch, a,
-                     "has rank " + std::to_string(lora_r) + ", the configuration says " + std::to_string(r));
-    }
-    lora_adapter<float> out{
-        .lora_alpha = c.alpha_for(module), .use_rslora = c.use_rslora, .lora_dropout = c.lora_dropout};
-    const auto read = [&](const checkpoint::place& p, matrix<float>& to) -> status {
-        auto m = matrix_from<float>(*p.info, file.bytes(p));
-        if (!m) {
-            return m.error();
-        }
-        if (!all_finite(*m)) {
-            return about(errc::non_finite, *p.info, "holds NaN or infinity");
-        }
-        to = *m;
-        return {};
-    };
-    if (status why = read(*f.a, out.lora_A); !why) {
-        return why;
-    }
-    if (status why = read(*f.b, out.lora_B); !why) {
-        return why;
-    }
-    return out;
-}
-
-/// Every key of a pattern must match a module, or it was misspelt.
-template <class T>
-[[nodiscard]] status check_patterns_used(const char* what, const module_pattern<T>& patterns,
-                                         const std::vector<std::string_view>& modules) {
-    for (const auto& [key, value] : patterns) {
-        const auto compiled = compile_module_pattern(key);
-        if (!compiled) {
-            return in_context(what, compiled.error());
-        }
-        if (std::none_of(modules.begin(), modules.end(), [&](auto m) { return compiled->matches(m); })) {
-            return {errc::mismatch, std::string("the key ") + in_quotes(key) + " of " + what +
-                                        " matches no module of the adapter; correct or remove it"};
-        }
-    }
-    return {};
-}
-
-[[nodiscard]] inline status check_patterns_used(const peft_lora_config& c, const peft_adapter& adapter) {
-    std::vector<std::string_view> modules;
-    for (const auto* group : {&adapter.modules, &adapter.embeddings}) {
-        for (const auto& [module, lora] : *group) {
-            modules.push_back(module);
-        }
-    }
-    if (status why = check_patterns_used("rank_pattern", c.rank_pattern, modules); !why) {
-        return why;
-    }
-    return check_patterns_used("alpha_pattern", c.alpha_pattern, modules);
-}
 
 /// Opens the weights of an adapter folder, or says why there are none to read.
 [[nodiscard]] inline result<checkpoint> open_peft_weights(const std::filesystem::path& folder) {
@@ -247,10 +148,17 @@ template <class T>
             }
         }
     }
+    if (modules.empty() && embeddings.empty()) {
+        return detail::in_file(path, {errc::invalid_format, "the file holds no LoRA tensors"});
+    }
+    const auto rules = detail::peft_rules::compile(out.config, detail::names_of(modules, embeddings));
+    if (!rules) {
+        return detail::in_file(config_path, rules.error());
+    }
     std::size_t silent = 0;
     for (auto* group : {&modules, &embeddings}) {
         for (const auto& [module, factors] : *group) {
-            auto adapter = detail::join_factors(*file, factors, module, out.config);
+            auto adapter = detail::join_factors(*file, factors, module, out.config, *rules);
             if (!adapter) {
                 return detail::in_file(path, adapter.error());
             }
@@ -261,12 +169,6 @@ template <class T>
             }
             (group == &modules ? out.modules : out.embeddings).emplace(module, std::move(*adapter));
         }
-    }
-    if (status why = detail::check_patterns_used(out.config, out); !why) {
-        return detail::in_file(config_path, why);
-    }
-    if (out.modules.empty() && out.embeddings.empty()) {
-        return detail::in_file(path, {errc::invalid_format, "the file holds no LoRA tensors"});
     }
     if (silent != 0) {
         out.warnings.push_back("lora_B is zero in " + std::to_string(silent) + " of " +
@@ -307,7 +209,7 @@ namespace detail {
 }
 
 [[nodiscard]] inline status check_against_config(const std::string& module, const lora_adapter<float>& lora,
-                                                 const peft_lora_config& c) {
+                                                 const peft_lora_config& c, const peft_rules& rules) {
     const auto differs = [&](const char* what, const std::string& has, const std::string& says) {
         return status{errc::mismatch, "module " + in_quotes(module) + " has " + what + " " + has +
                                           ", the configuration says " + says +
@@ -316,11 +218,11 @@ namespace detail {
     if (lora.lora_B.cols() != lora.rank()) {
         return {errc::mismatch, "module " + in_quotes(module) + " has factors of different rank"};
     }
-    if (lora.rank() != c.r_for(module)) {
-        return differs("rank", std::to_string(lora.rank()), std::to_string(c.r_for(module)));
+    if (lora.rank() != rules.r_for(module)) {
+        return differs("rank", std::to_string(lora.rank()), std::to_string(rules.r_for(module)));
     }
-    if (lora.lora_alpha != c.alpha_for(module)) {
-        return differs("lora_alpha", in_words(lora.lora_alpha), in_words(c.alpha_for(module)));
+    if (lora.lora_alpha != rules.alpha_for(module)) {
+        return differs("lora_alpha", in_words(lora.lora_alpha), in_words(rules.alpha_for(module)));
     }
     if (lora.use_rslora != c.use_rslora) {
         return differs("use_rslora", lora.use_rslora ? "true" : "false", c.use_rslora ? "true" : "false");
@@ -382,13 +284,15 @@ inline peft_lora_config peft_config_for(const std::map<std::string, lora_adapter
 }
 
 inline status write_peft(const std::filesystem::path& folder, const peft_adapter& adapter, const write_options& opt) {
-    if (status why = detail::check_patterns_used(adapter.config, adapter); !why) {
-        return why;
+    const auto rules =
+        detail::peft_rules::compile(adapter.config, detail::names_of(adapter.modules, adapter.embeddings));
+    if (!rules) {
+        return rules.error();
     }
     std::vector<tensor_to_write> tensors = adapter.extra;
     for (const auto* group : {&adapter.modules, &adapter.embeddings}) {
         for (const auto& [module, lora] : *group) {
-            if (status why = detail::check_against_config(module, lora, adapter.config); !why) {
+            if (status why = detail::check_against_config(module, lora, adapter.config, *rules); !why) {
                 return why;
             }
             const auto at = adapter.factor_types.find(module);

@@ -30,7 +30,7 @@
 #include <lowrank/core/status.hpp>
 #include <lowrank/core/types.hpp>
 #include <lowrank/io/detail/json.hpp>
-#include <lowrank/io/detail/pattern.hpp>
+#include <lowrank/io/detail/module_rules.hpp>
 #include <lowrank/io/detail/text.hpp>
 
 namespace lowrank::inline LOWRANK_ABI {
@@ -65,26 +65,14 @@ struct peft_lora_config {
 
 namespace detail {
 
-/// A key of rank_pattern or alpha_pattern as PEFT applies it to a module's path.
-[[nodiscard]] inline result<pattern> compile_module_pattern(std::string_view key) {
-    if (auto alone = pattern::compile(key); !alone) {  // so that "a)|(b" cannot borrow the group around it
-        return alone.error();
-    }
-    return pattern::compile("(.*\\.)?(" + std::string(key) + ")");
-}
-
 template <class T>
 [[nodiscard]] T value_for(const module_pattern<T>& patterns, std::string_view module, T otherwise) {
-    for (const auto& [key, value] : patterns) {
-        const auto compiled = compile_module_pattern(key);
-        if (!compiled) {
-            fail_contract("peft_lora_config: " + compiled.error().message);
-        }
-        if (compiled->matches(module)) {
-            return value;
-        }
+    const auto rules = module_rules<T>::compile(patterns);
+    if (!rules) {
+        fail_contract("peft_lora_config: " + rules.error().message);
     }
-    return otherwise;
+    const T* value = rules->find(module);
+    return value != nullptr ? *value : otherwise;
 }
 
 /// Reads the values of one document and remembers the first that is wrong.
@@ -317,14 +305,17 @@ struct peft_read_options {
             continue;
         }
         const auto& value = (*document)[outer][key];
-        if (const auto compiled = detail::compile_module_pattern(key); !compiled) {
-            return detail::in_context(outer, compiled.error());
-        }
         if (is_rank) {
             in.rank("rank_pattern of " + detail::in_quotes(key), value, c.rank_pattern.emplace_back(key, 0).second);
         } else {
             in.number("alpha_pattern of " + detail::in_quotes(key), value, c.alpha_pattern.emplace_back(key, 0).second);
         }
+    }
+    if (const auto rules = detail::module_rules<index>::compile(c.rank_pattern); in.why && !rules) {
+        return detail::in_context("rank_pattern", rules.error());
+    }
+    if (const auto rules = detail::module_rules<double>::compile(c.alpha_pattern); in.why && !rules) {
+        return detail::in_context("alpha_pattern", rules.error());
     }
 
     in.refuse("use_dora", "weight-decomposed adaptation (DoRA)");

@@ -84,6 +84,9 @@ public:
         return false;
     }
 
+    /// States of the automaton.
+    [[nodiscard]] std::size_t size() const noexcept { return states_.size(); }
+
 private:
     enum class op : std::uint8_t { set, split, begin, end, accept };
     struct state {

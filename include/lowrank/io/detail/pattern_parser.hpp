@@ -33,7 +33,7 @@ struct pattern_item {
 /// Translates the text of a pattern to postfix (shunting-yard: nothing recurses), expanding counts.
 class pattern_parser {
 public:
-    static constexpr std::size_t most_items = 4096;
+    static constexpr std::size_t most_items = 1024;
 
     explicit pattern_parser(std::string_view text) : text_(text) {}
 

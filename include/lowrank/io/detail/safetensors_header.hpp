@@ -19,6 +19,7 @@
 #include <span>
 #include <string>
 #include <string_view>
+#include <tuple>
 #include <utility>
 #include <vector>
 
@@ -374,8 +375,8 @@ private:
     if (twin != out.tensors.end()) {
         return bad("the tensor name " + in_quotes(twin->name) + " appears twice");
     }
-    std::stable_sort(out.tensors.begin(), out.tensors.end(), [](const tensor_info& a, const tensor_info& b) {
-        return std::pair(a.begin, a.end) < std::pair(b.begin, b.end);
+    std::sort(out.tensors.begin(), out.tensors.end(), [](const tensor_info& a, const tensor_info& b) {
+        return std::tie(a.begin, a.end, a.name) < std::tie(b.begin, b.end, b.name);
     });
     if (status why = check_layout(out.tensors, file.size() - out.data_begin); !why) {
         return why;

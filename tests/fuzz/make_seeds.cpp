@@ -1,0 +1,94 @@
+// SPDX-License-Identifier: MIT
+// Writes a seed corpus for each fuzz target: make_seeds <folder>. Small valid files of every kind, and their parts.
+#include <cstddef>
+#include <cstdio>
+#include <filesystem>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include <lowrank/io/atomic_file.hpp>
+#include <lowrank/io/peft.hpp>
+#include <lowrank/io/safetensors.hpp>
+
+namespace {
+
+namespace fs = std::filesystem;
+
+void put(const fs::path& path, std::string_view text) {
+    if (const lowrank::status why = lowrank::write_file(path, text); !why) {
+        std::fprintf(stderr, "%s\n", why.message.c_str());
+        std::exit(1);
+    }
+}
+
+void put(const fs::path& path, std::vector<lowrank::tensor_to_write> tensors,
+         const std::map<std::string, std::string>& metadata = {}) {
+    if (const lowrank::status why = lowrank::write_safetensors(path, std::move(tensors), metadata); !why) {
+        std::fprintf(stderr, "%s\n", why.message.c_str());
+        std::exit(1);
+    }
+}
+
+void safetensors_seeds(const fs::path& folder) {
+    using namespace lowrank;
+    const row_matrix<float> w = row_matrix<float>::Constant(2, 3, 0.5F);
+    const vector<double> v = vector<double>::LinSpaced(3, 0, 1);
+    put(folder / "empty", std::vector<tensor_to_write>{});
+    put(folder / "matrix", {tensor_of("w", w)}, {{"format", "pt"}});
+    put(folder / "several", {tensor_of("w", w), tensor_of("v", v), tensor_of("e", matrix<float>(0, 4))});
+    std::vector<tensor_to_write> all;
+    const std::vector<std::byte> bytes(8);
+    for (std::size_t i = 0; i < detail::dtype_table.size(); ++i) {
+        const auto type = static_cast<dtype>(i);
+        const std::uint64_t n = bits_of(type) < 8 ? 4 : 1;
+        all.push_back({"t." + std::string(name_of(type)), type, {n}, std::span(bytes).first(n * bits_of(type) / 8)});
+    }
+    put(folder / "types", std::move(all));
+    put(folder / "unknown_field",
+        std::string("\x50\0\0\0\0\0\0\0", 8) +
+            R"({"a\u00e9":{"x":[1,{"y":null}],"dtype":"U8","shape":[],"data_offsets":[0,1]}}   a)");
+}
+
+void index_seeds(const fs::path& folder) {
+    put(folder / "two", R"({"metadata":{"total_size":8},"weight_map":{"a":"model-00001-of-00002.safetensors",)"
+                        R"("b":"model-00002-of-00002.safetensors"}})");
+    put(folder / "empty", R"({"weight_map":{}})");
+    put(folder / "nested",
+        R"({"metadata":{"weight_map":[{"a":1.5e3}]},"weight_map":{"a\n":"m.safetensors"},"z":null})");
+}
+
+void config_seeds(const fs::path& folder) {
+    using namespace lowrank;
+    put(folder / "default", format_peft_config({}));
+    put(folder / "full", format_peft_config({.r = 4,
+                                             .lora_alpha = 0.5,
+                                             .use_rslora = true,
+                                             .lora_dropout = 0.05,
+                                             .fan_in_fan_out = true,
+                                             .bias = "all",
+                                             .target_pattern = ".*_proj",
+                                             .rank_pattern = {{"layers\\.[0-3]\\.(q|k)_proj", 2}, {"up", 1}},
+                                             .alpha_pattern = {{"^a{1,2}b+?$", 1e3}},
+                                             .modules_to_save = {"score"},
+                                             .base_model_name_or_path = "m",
+                                             .task_type = "CAUSAL_LM"}));
+    put(folder / "minimal", R"({"peft_type":"LORA","target_modules":["q"],"unknown":{"a":[1,2.5,"\ud83d\ude00"]}})");
+}
+
+}  // namespace
+
+int main(int count, char** arguments) {
+    if (count != 2) {
+        std::fprintf(stderr, "usage: make_seeds <folder>\n");
+        return 2;
+    }
+    const fs::path root = arguments[1];
+    for (const auto& [name, make] : {std::pair{"safetensors", &safetensors_seeds}, std::pair{"index", &index_seeds},
+                                     std::pair{"adapter_config", &config_seeds}}) {
+        std::error_code error;
+        fs::create_directories(root / name, error);
+        make(root / name);
+    }
+    return 0;
+}
