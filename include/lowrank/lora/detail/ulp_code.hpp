@@ -27,13 +27,13 @@ namespace lowrank::inline LOWRANK_ABI {
 namespace detail {
 
 template <storage T>
-using bits_of =
+using ulp_bits =
     std::conditional_t<sizeof(T) == 8, std::uint64_t, std::conditional_t<sizeof(T) == 4, std::uint32_t, std::uint16_t>>;
 
 /// Numbers the values of T in ascending order: neighbours differ by one, -0 comes just before +0.
 template <storage T>
-[[nodiscard]] bits_of<T> ulp_rank(T x) noexcept {
-    using U = bits_of<T>;
+[[nodiscard]] ulp_bits<T> ulp_rank(T x) noexcept {
+    using U = ulp_bits<T>;
     constexpr U sign = static_cast<U>(U{1} << (8 * sizeof(T) - 1));
     const U bits = std::bit_cast<U>(x);
     return static_cast<U>((bits & sign) != 0 ? ~bits : (bits | sign));
@@ -41,8 +41,8 @@ template <storage T>
 
 /// The value with that number.
 template <storage T>
-[[nodiscard]] T from_ulp_rank(bits_of<T> rank) noexcept {
-    using U = bits_of<T>;
+[[nodiscard]] T from_ulp_rank(ulp_bits<T> rank) noexcept {
+    using U = ulp_bits<T>;
     constexpr U sign = static_cast<U>(U{1} << (8 * sizeof(T) - 1));
     return std::bit_cast<T>(static_cast<U>((rank & sign) != 0 ? (rank ^ sign) : ~rank));
 }
@@ -50,7 +50,7 @@ template <storage T>
 /// The signed distance `to - from` in units of the last place, modulo 2^width.
 template <storage T>
 [[nodiscard]] std::int64_t ulp_distance(T from, T to) noexcept {
-    using U = bits_of<T>;
+    using U = ulp_bits<T>;
     const auto difference = static_cast<U>(ulp_rank(to) - ulp_rank(from));
     return static_cast<std::int64_t>(static_cast<std::make_signed_t<U>>(difference));
 }
@@ -58,7 +58,7 @@ template <storage T>
 /// The value `distance` units of the last place above `from`, modulo 2^width: ulp_shift(a, ulp_distance(a, b)) is b.
 template <storage T>
 [[nodiscard]] T ulp_shift(T from, std::int64_t distance) noexcept {
-    using U = bits_of<T>;
+    using U = ulp_bits<T>;
     return from_ulp_rank<T>(static_cast<U>(ulp_rank(from) + static_cast<U>(static_cast<std::uint64_t>(distance))));
 }
 

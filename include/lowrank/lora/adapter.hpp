@@ -1,0 +1,90 @@
+// SPDX-License-Identifier: MIT
+#ifndef LOWRANK_LORA_ADAPTER_HPP
+#define LOWRANK_LORA_ADAPTER_HPP
+
+/// \file
+/// What every adapter of the family is: a way to write a low-rank change, and the way back through it.
+///
+///     auto change = adapter.delta();                               // left * right, whatever the parameters are
+///     auto g = lowrank::zero_gradient(change);
+///     lowrank::delta_backward(change, x, dy, g, &dx, ws);          // shared by all adapters
+///     auto gradient = adapter.pull_back(g);                        // each adapter's own, on small matrices
+///
+/// LoRA, AdaLoRA, VeRA, LoHa and fused projections differ in how their parameters become the two factors and in nothing
+/// else. Merging, sums, norms, conversion and serving know only the factors.
+
+#include <concepts>
+#include <type_traits>
+
+#include <lowrank/core/check.hpp>
+#include <lowrank/core/config.hpp>
+#include <lowrank/core/skinny_product.hpp>
+#include <lowrank/core/types.hpp>
+#include <lowrank/core/workspace.hpp>
+#include <lowrank/factor/low_rank.hpp>
+
+namespace lowrank::inline LOWRANK_ABI {
+
+/// Gradients of the two factors of a change; backward adds to them.
+template <real S>
+struct delta_gradient {
+    matrix<S> left = {};
+    matrix<S> right = {};
+};
+
+/// A gradient of the shapes of `change`, all zero.
+template <real S>
+[[nodiscard]] delta_gradient<S> zero_gradient(const low_rank<S>& change) {
+    return {.left = matrix<S>::Zero(change.left.rows(), change.left.cols()),
+            .right = matrix<S>::Zero(change.right.rows(), change.right.cols())};
+}
+
+/// An adapter whose change is a product of two factors: `delta()`, and `pull_back(g)` from the gradients of the
+/// factors to those of its parameters, which come as a value of the adapter's own type.
+template <class A>
+concept factored_adapter = requires(const A& a, const delta_gradient<typename A::scalar>& g) {
+    { a.delta() } -> std::same_as<low_rank<typename A::scalar>>;
+    { a.pull_back(g) } -> std::same_as<A>;
+};
+
+/// Adds the gradients of a loss through Y += L (R X), given dY:
+///
+///     dL += dY (R X)^T     dR += (L^T dY) X^T     dX += R^T (L^T dY)
+///
+/// `dx` may be null.
+/// \pre  Shapes agree.
+/// \cost 2 k (3 in + 2 out) n flops with dX.
+template <real S>
+void delta_backward(const low_rank<S>& change, std::type_identity_t<const_column_view<S>> x,
+                    std::type_identity_t<const_column_view<S>> dy, delta_gradient<S>& gradient,
+                    std::type_identity_t<column_view<S>>* dx, workspace& ws) {
+    const index k = change.rank();
+    detail::expects_shape("delta_backward", "x", x.rows(), x.cols(), change.cols(), dy.cols());
+    detail::expects_shape("delta_backward", "dy", dy.rows(), dy.cols(), change.rows(), x.cols());
+    detail::expects_shape("delta_backward", "gradient.left", gradient.left.rows(), gradient.left.cols(), change.rows(),
+                          k);
+    detail::expects_shape("delta_backward", "gradient.right", gradient.right.rows(), gradient.right.cols(), k,
+                          change.cols());
+    if (dx != nullptr) {
+        detail::expects_shape("delta_backward", "dx", dx->rows(), dx->cols(), x.rows(), x.cols());
+    }
+    if (k == 0 || x.cols() == 0) {
+        return;
+    }
+    const workspace::frame scope(ws);
+    auto z = ws.take<S>(k, x.cols());  // R x
+    z.setZero();
+    add_product<S, 0>(S(1), const_column_view<S>(change.right), x, z, ws);
+    auto t = ws.take<S>(k, x.cols());  // L^T dy
+    t.setZero();
+    add_transposed_product<S, 0>(S(1), const_column_view<S>(change.left), dy, t, ws);
+    gradient.left.noalias() += dy * z.transpose();
+    gradient.right.noalias() += t * x.transpose();
+    if (dx != nullptr) {
+        add_transposed_product<S, 0>(S(1), const_column_view<S>(change.right), t, *dx, ws);
+    }
+}
+
+}  // namespace lowrank::inline LOWRANK_ABI
+
+#endif  // LOWRANK_LORA_ADAPTER_HPP

@@ -1,0 +1,154 @@
+// SPDX-License-Identifier: MIT
+#ifndef LOWRANK_LORA_DORA_HPP
+#define LOWRANK_LORA_DORA_HPP
+
+/// \file
+/// DoRA: direction from W + change, length from a magnitude of its own: W' = diag(m / n) (W + D), n_i = ||row i of W +
+/// D||.
+///
+///     auto n = lowrank::adapted_row_norms(w, lowrank::squared_row_norms(w), adapter.delta());   // never forms W + D
+///     lowrank::dora_linear<float> layer{.base = lowrank::map_of(w), .change = adapter.delta(),
+///                                       .scale = lowrank::dora_scale(magnitude, n)};
+///     auto y = lowrank::apply(layer, x);
+///
+/// Liu et al., arXiv 2402.09353. The norms come from the factors, n^2 = ||W||^2_row + 2 rowsum((W R^T) o L) +
+/// rowsum((L (R R^T)) o L), at r / in of the cost of the dense sum. Like PEFT, the backward pass treats n as a
+/// constant. The norm is always that of the ORIGINAL weight plus this adapter's change, so several DoRAs do not depend
+/// on order.
+
+#include <algorithm>
+#include <limits>
+#include <type_traits>
+
+#include <lowrank/core/check.hpp>
+#include <lowrank/core/config.hpp>
+#include <lowrank/core/linear_map.hpp>
+#include <lowrank/core/types.hpp>
+#include <lowrank/core/workspace.hpp>
+#include <lowrank/factor/low_rank.hpp>
+#include <lowrank/lora/adapter.hpp>
+
+namespace lowrank::inline LOWRANK_ABI {
+
+/// ||row i of W||^2 for every row, in double. Needed once per base. \cost One pass over W.
+template <detail::dense_weight W>
+[[nodiscard]] vector<double> squared_row_norms(const W& w) {
+    vector<double> norms = vector<double>::Zero(w.rows());
+    using stored = typename W::Scalar;
+    if constexpr (detail::borrowable<W, 1> && !detail::borrowable<W, 0>) {
+        for (index i = 0; i < w.rows(); ++i) {
+            for (index j = 0; j < w.cols(); ++j) {
+                const auto x = static_cast<double>(static_cast<compute_t<stored>>(w(i, j)));
+                norms(i) += x * x;
+            }
+        }
+    } else {
+        for (index j = 0; j < w.cols(); ++j) {
+            for (index i = 0; i < w.rows(); ++i) {
+                const auto x = static_cast<double>(static_cast<compute_t<stored>>(w(i, j)));
+                norms(i) += x * x;
+            }
+        }
+    }
+    return norms;
+}
+
+/// ||row i of W + L R|| for every row, from ||W||^2_row and the factors; never forms the sum.
+///
+/// \pre  `base_norms2` is `squared_row_norms` of the base, or the row norms it stands for.
+/// \cost One product W R^T (2 r m n flops), and r^2 (m + n).
+/// \note Where the change nearly cancels a row, digits are lost as in any difference of squares: the error of n^2 is a
+///       few eps of ||W||^2 + ||D||^2.
+template <mappable W>
+[[nodiscard]] vector<map_scalar<W>> adapted_row_norms(const W& w, const vector<double>& base_norms2,
+                                                      const low_rank<map_scalar<W>>& change) {
+    using S = map_scalar<W>;
+    const auto& map = map_of(w);
+    detail::expects_shape("adapted_row_norms", "change", change.rows(), change.cols(), map.rows(), map.cols());
+    detail::expects_shape("adapted_row_norms", "base_norms2", base_norms2.size(), index{1}, map.rows(), index{1});
+    const matrix<S> right_t = change.right.transpose();
+    const matrix<double> cross = apply(map, right_t).template cast<double>();  // W R^T
+    const matrix<double> l = change.left.template cast<double>();
+    const matrix<double> r = change.right.template cast<double>();
+    const matrix<double> gram = r * r.transpose();
+    const vector<double> n2 =
+        base_norms2 + 2 * cross.cwiseProduct(l).rowwise().sum() + (l * gram).cwiseProduct(l).rowwise().sum();
+    return n2.cwiseMax(0.0).cwiseSqrt().template cast<S>();
+}
+
+/// m / n, with 0 where the norm is 0 (the row is zero whatever its magnitude).
+template <real S>
+[[nodiscard]] vector<S> dora_scale(const vector<S>& magnitude, const vector<S>& norms) {
+    detail::expects(magnitude.size() == norms.size(), "dora_scale: magnitude and norms must be equally long");
+    return (norms.array() > S(0)).select(magnitude.array() / norms.array().max(std::numeric_limits<S>::min()), S(0));
+}
+
+/// The linear map diag(scale) (base + change): a layer under one DoRA adapter.
+///
+/// Merged, it is `merge(w, change, {.row_scale = scale})` (column_scale for transposed storage).
+template <real S>
+struct dora_linear {
+    using scalar = S;
+
+    any_map<S> base;
+    low_rank<S> change;
+    vector<S> scale;  ///< m / n
+
+    [[nodiscard]] index rows() const { return base.rows(); }
+    [[nodiscard]] index cols() const { return base.cols(); }
+
+    /// Y += alpha diag(scale) (W X + L (R X)).
+    void add_product(S alpha, const_column_view<S> x, column_view<S> y, workspace& ws) const {
+        detail::expects_shape("dora_linear::add_product", "y", y.rows(), y.cols(), rows(), x.cols());
+        const workspace::frame scope(ws);
+        auto v = ws.take<S>(rows(), x.cols());
+        v.setZero();
+        base.add_product(S(1), x, v, ws);
+        change.add_product(S(1), x, v, ws);
+        y.noalias() += alpha * (scale.asDiagonal() * v);
+    }
+    /// Y += alpha (base + change)^T (diag(scale) X).
+    void add_transposed_product(S alpha, const_column_view<S> x, column_view<S> y, workspace& ws) const {
+        detail::expects_shape("dora_linear::add_transposed_product", "x", x.rows(), x.cols(), rows(), y.cols());
+        const workspace::frame scope(ws);
+        auto v = ws.take<S>(rows(), x.cols());
+        v.noalias() = scale.asDiagonal() * x;
+        base.add_transposed_product(alpha, v, y, ws);
+        change.add_transposed_product(alpha, v, y, ws);
+    }
+};
+
+/// Adds the gradients of a loss through Y += diag(m / n) (W + L R) X with n held constant, given dY:
+///
+///     dm += rowsum(dY o (W + L R) X) / n     dL, dR as for a change whose dY is diag(m / n) dY
+///     dX += (W + L R)^T diag(m / n) dY
+///
+/// `norms` are the n that `layer.scale` was made with; `dx` may be null.
+template <real S>
+void dora_backward(const dora_linear<S>& layer, std::type_identity_t<const vector<S>&> norms,
+                   std::type_identity_t<const_column_view<S>> x, std::type_identity_t<const_column_view<S>> dy,
+                   delta_gradient<S>& gradient, vector<S>& magnitude_gradient, std::type_identity_t<column_view<S>>* dx,
+                   workspace& ws) {
+    detail::expects_shape("dora_backward", "dy", dy.rows(), dy.cols(), layer.rows(), x.cols());
+    detail::expects(norms.size() == layer.rows() && magnitude_gradient.size() == layer.rows(),
+                    "dora_backward: norms and magnitude_gradient need one entry per row");
+    const workspace::frame scope(ws);
+    auto v = ws.take<S>(layer.rows(), x.cols());
+    v.setZero();
+    layer.base.add_product(S(1), x, v, ws);
+    layer.change.add_product(S(1), x, v, ws);
+    for (index i = 0; i < layer.rows(); ++i) {
+        if (norms(i) > S(0)) {
+            magnitude_gradient(i) += v.row(i).dot(dy.row(i)) / norms(i);
+        }
+    }
+    v.noalias() = layer.scale.asDiagonal() * dy;
+    delta_backward(layer.change, x, const_column_view<S>(v), gradient, dx, ws);
+    if (dx != nullptr) {
+        layer.base.add_transposed_product(S(1), v, *dx, ws);
+    }
+}
+
+}  // namespace lowrank::inline LOWRANK_ABI
+
+#endif  // LOWRANK_LORA_DORA_HPP
