@@ -26,7 +26,7 @@ void check(bool condition, const char* what) {
 
 int main(int count, char**) {
     if (count > 1) {
-        lowrank::make_lora<float>(4, 3, {.r = -1});
+        (void)lowrank::make_lora<float>(4, 3, {.r = -1});
         return 0;
     }
 

@@ -1,0 +1,163 @@
+// SPDX-License-Identifier: MIT
+#ifndef LOWRANK_FWD_HPP
+#define LOWRANK_FWD_HPP
+
+/// \file
+/// The name of every class, for headers that hold pointers and references only. Includes neither Eigen nor containers.
+/// Written by cmake/names.cmake.
+///
+///     #include <lowrank/fwd.hpp>
+///     class engine {
+///         std::unique_ptr<lowrank::any_map<float>> base_;
+///     };
+
+#include <lowrank/core/config.hpp>
+#include <lowrank/core/scalar.hpp>
+
+namespace lowrank::inline LOWRANK_ABI {
+
+// core
+class contract_violation;
+template <storage T, int Order>
+class dense_map;
+template <storage T>
+class owned_map;
+template <real S>
+class any_map;
+template <real S>
+class sum_map;
+class philox;
+struct progress;
+enum class errc;
+struct status;
+class failure;
+template <class T>
+class result;
+class workspace;
+
+// factor
+struct adaptive_svd_options;
+struct spectral_norm_options;
+struct spectral_norm_result;
+template <real S>
+struct resize_result;
+template <real S>
+struct pivoted_qr_result;
+struct pivoted_qr_options;
+template <real S>
+struct interpolative_result;
+template <real S>
+struct cur_result;
+struct krylov_svd_options;
+template <real S>
+struct low_rank;
+enum class metric_kind;
+class metric;
+template <real S>
+struct thin_qr_result;
+enum class orthonormalization;
+template <real S>
+class partitioned_low_rank;
+struct cluster_options;
+struct cluster_result;
+template <real S>
+struct partition_result;
+struct randomized_svd_options;
+struct budget_item;
+struct rank_plan;
+template <real S>
+struct shared_basis_result;
+struct single_pass_options;
+template <real S>
+class single_pass_sketch;
+enum class sigma_split;
+template <real S>
+class spectrum;
+class gram_accumulator;
+class triangle_accumulator;
+class moment_accumulator;
+class fisher_accumulator;
+template <real S>
+struct svd_result;
+struct symmetric_eigen_result;
+enum class error_source;
+struct error_evidence;
+template <real S>
+struct truncated_svd_result;
+struct metrics;
+template <real S>
+class weighted_spectrum;
+template <real S>
+struct weighted_svd_result;
+
+// quant
+enum class ggml_type : std::int32_t;
+struct ggml_type_facts;
+
+// lora
+template <real S>
+struct trainable;
+struct parameter_group;
+struct adamw_options;
+template <real S>
+struct adamw_state;
+template <real S>
+struct active_adapter;
+template <real S>
+struct adapted_linear;
+template <real S>
+struct delta_gradient;
+enum class padding_mode;
+struct conv_geometry;
+template <storage T>
+class grouped_map;
+template <real S>
+struct conv_lora_adapter;
+template <real S>
+struct dora_linear;
+struct dropout_key;
+struct embedding_options;
+template <real S>
+struct lora_gradient;
+struct lora_options;
+template <real S>
+struct lora_adapter;
+struct merge_audit;
+struct merge_receipt;
+template <real S>
+struct merge_options;
+template <storage T>
+class merge_stack;
+template <real S>
+struct merged_linear_adapter;
+
+// laser
+class component_set;
+struct edit;
+template <storage T>
+struct edit_receipt;
+template <storage T>
+struct named_weight;
+template <storage T>
+struct applied_edit;
+struct sample_range;
+struct sample_scores;
+struct score;
+struct evaluation_options;
+struct interval;
+struct paired_evidence;
+struct greedy_step;
+struct greedy_result;
+class search_journal;
+struct search_options;
+struct search_candidate;
+template <real S>
+struct search_result;
+struct sigma_scores;
+enum class screening_policy;
+template <real S>
+class sigma_gradient;
+
+}  // namespace lowrank::inline LOWRANK_ABI
+
+#endif  // LOWRANK_FWD_HPP

@@ -1,0 +1,83 @@
+// SPDX-License-Identifier: MIT
+#ifndef LOWRANK_LOWRANK_HPP
+#define LOWRANK_LOWRANK_HPP
+
+/// \file
+/// Every floor but io, which needs nlohmann/json and is included by name. Written by cmake/names.cmake.
+///
+///     #include <lowrank/lowrank.hpp>
+///     auto s = lowrank::make_spectrum(w);             // once per weight
+///     auto best = s->truncate(8);                     // any rank after that
+///
+/// docs/index.md says which header holds what.
+
+#include <lowrank/core/check.hpp>
+#include <lowrank/core/config.hpp>
+#include <lowrank/core/finite.hpp>
+#include <lowrank/core/linear_map.hpp>
+#include <lowrank/core/parallel.hpp>
+#include <lowrank/core/philox.hpp>
+#include <lowrank/core/progress.hpp>
+#include <lowrank/core/scalar.hpp>
+#include <lowrank/core/skinny_product.hpp>
+#include <lowrank/core/status.hpp>
+#include <lowrank/core/types.hpp>
+#include <lowrank/core/workspace.hpp>
+
+#include <lowrank/factor/adaptive_svd.hpp>
+#include <lowrank/factor/error_estimate.hpp>
+#include <lowrank/factor/factored_algebra.hpp>
+#include <lowrank/factor/interpolative.hpp>
+#include <lowrank/factor/krylov_svd.hpp>
+#include <lowrank/factor/low_rank.hpp>
+#include <lowrank/factor/metric.hpp>
+#include <lowrank/factor/noise_threshold.hpp>
+#include <lowrank/factor/orthonormalize.hpp>
+#include <lowrank/factor/partition.hpp>
+#include <lowrank/factor/randomized_svd.hpp>
+#include <lowrank/factor/rank_budget.hpp>
+#include <lowrank/factor/rank_rules.hpp>
+#include <lowrank/factor/shared_basis.hpp>
+#include <lowrank/factor/shrink.hpp>
+#include <lowrank/factor/single_pass_svd.hpp>
+#include <lowrank/factor/sketch.hpp>
+#include <lowrank/factor/spectrum.hpp>
+#include <lowrank/factor/statistics.hpp>
+#include <lowrank/factor/subspace.hpp>
+#include <lowrank/factor/svd.hpp>
+#include <lowrank/factor/symmetric_eigen.hpp>
+#include <lowrank/factor/truncated_svd.hpp>
+#include <lowrank/factor/update.hpp>
+#include <lowrank/factor/weighted.hpp>
+
+#include <lowrank/quant/ggml_blocks.hpp>
+#include <lowrank/quant/ggml_type.hpp>
+
+#include <lowrank/prune/magnitude.hpp>
+
+#include <lowrank/lora/adamw.hpp>
+#include <lowrank/lora/adapted_linear.hpp>
+#include <lowrank/lora/adapter.hpp>
+#include <lowrank/lora/conv.hpp>
+#include <lowrank/lora/conv_lora.hpp>
+#include <lowrank/lora/dora.hpp>
+#include <lowrank/lora/dropout.hpp>
+#include <lowrank/lora/embedding.hpp>
+#include <lowrank/lora/gradient.hpp>
+#include <lowrank/lora/lora.hpp>
+#include <lowrank/lora/merge.hpp>
+#include <lowrank/lora/merge_stack.hpp>
+#include <lowrank/lora/merged_linear.hpp>
+#include <lowrank/lora/mixed_batch.hpp>
+
+#include <lowrank/laser/component_set.hpp>
+#include <lowrank/laser/edit.hpp>
+#include <lowrank/laser/edit_list.hpp>
+#include <lowrank/laser/evaluation.hpp>
+#include <lowrank/laser/evidence.hpp>
+#include <lowrank/laser/greedy_search.hpp>
+#include <lowrank/laser/journal.hpp>
+#include <lowrank/laser/search.hpp>
+#include <lowrank/laser/sigma_gradient.hpp>
+
+#endif  // LOWRANK_LOWRANK_HPP
