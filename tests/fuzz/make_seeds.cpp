@@ -1,13 +1,16 @@
 // SPDX-License-Identifier: MIT
 // Writes a seed corpus for each fuzz target: make_seeds <folder>. Small valid files of every kind, and their parts.
 #include <cstddef>
+#include <cstdint>
 #include <cstdio>
+#include <cstdlib>
 #include <filesystem>
 #include <string>
 #include <string_view>
 #include <vector>
 
 #include <lowrank/io/atomic_file.hpp>
+#include <lowrank/io/gguf_lora.hpp>
 #include <lowrank/io/peft.hpp>
 #include <lowrank/io/safetensors.hpp>
 
@@ -76,6 +79,38 @@ void config_seeds(const fs::path& folder) {
     put(folder / "minimal", R"({"peft_type":"LORA","target_modules":["q"],"unknown":{"a":[1,2.5,"\ud83d\ude00"]}})");
 }
 
+void check(const lowrank::status& why) {
+    if (!why) {
+        std::fprintf(stderr, "%s\n", why.message.c_str());
+        std::exit(1);
+    }
+}
+
+void gguf_seeds(const fs::path& folder) {
+    using namespace lowrank;
+    peft_adapter adapter;
+    adapter.modules["model.layers.0.self_attn.q_proj"] = make_lora<float>(4, 3, {.r = 1});
+    adapter.config = peft_config_for(adapter.modules);
+    check(write_gguf_lora(folder / "adapter", adapter, {.n_head = 1, .n_head_kv = 1}));
+    check(write_gguf(folder / "empty", {}, {}));
+    check(write_gguf(folder / "values",
+                     {{"words", {.type = gguf_type::array, .element = gguf_type::string, .texts = {"", "a"}}},
+                      {"numbers", {.type = gguf_type::array, .element = gguf_type::u16, .elements = {{}, {}, {}, {}}}},
+                      {"b", gguf_value::of(true)},
+                      {"general.alignment", gguf_value::of(8U)}},
+                     {gguf_tensor_of("v", vector<float>(vector<float>::Ones(3)), ggml_type::bf16)}));
+    std::vector<gguf_tensor_to_write> blocks;
+    const std::vector<std::byte> zeros(256);
+    for (std::int32_t i = 0; i < 40; ++i) {
+        const auto type = static_cast<ggml_type>(i);
+        if (is_decodable(type)) {
+            blocks.push_back(
+                {"t" + std::to_string(i), type, {facts_of(type).block}, std::span(zeros).first(facts_of(type).bytes)});
+        }
+    }
+    check(write_gguf(folder / "blocks", {}, blocks));
+}
+
 }  // namespace
 
 int main(int count, char** arguments) {
@@ -85,7 +120,7 @@ int main(int count, char** arguments) {
     }
     const fs::path root = arguments[1];
     for (const auto& [name, make] : {std::pair{"safetensors", &safetensors_seeds}, std::pair{"index", &index_seeds},
-                                     std::pair{"adapter_config", &config_seeds}}) {
+                                     std::pair{"adapter_config", &config_seeds}, std::pair{"gguf", &gguf_seeds}}) {
         std::error_code error;
         fs::create_directories(root / name, error);
         make(root / name);

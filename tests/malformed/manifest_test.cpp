@@ -8,6 +8,7 @@
 
 #include <nlohmann/json.hpp>
 
+#include <lowrank/io/gguf_lora.hpp>
 #include <lowrank/io/safetensors.hpp>
 
 #include "allocation_meter.hpp"
@@ -72,5 +73,26 @@ TEST_CASE("safetensors files get their verdict") {
             (void)file->matrix<float>(t.name);
             (void)file->view<float>(t.name);
         }
+    }
+}
+
+TEST_CASE("GGUF adapters get their verdict") {
+    LOWRANK_NEEDS_SHARED(shared);
+    const auto base = gguf_file::open(shared / "models" / "gguf" / "stories260K-f32.gguf");
+    REQUIRE(base);
+    const auto manifest = nlohmann::json::parse(text_of(shared / "malformed" / "manifest_gguf.json"));
+    REQUIRE(manifest.size() > 0);
+    for (const auto& entry : manifest) {
+        const auto name = entry.at("file").get<std::string>();
+        const auto expect = entry.at("expect").get<std::string>();
+        const auto path = shared / "malformed" / name;
+        const allocation_meter meter;
+        const auto adapter = read_gguf_lora(path);
+        CHECK_MESSAGE(meter.bytes() <= justified(static_cast<std::size_t>(std::filesystem::file_size(path))), name);
+        const status why = adapter ? check_gguf_base(*adapter, *base) : adapter.error();
+        if (expect != "policy") {  // where the format leaves room, a value or a sentence
+            CHECK_MESSAGE(static_cast<bool>(why) == (expect == "accept"), name, ": ", why ? "accepted" : why.message);
+        }
+        CHECK((why || why.message.size() > 10));
     }
 }

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include <lowrank/io/checkpoint.hpp>
+#include <lowrank/io/gguf_lora.hpp>
 #include <lowrank/io/peft.hpp>
 #include <lowrank/io/safetensors.hpp>
 
@@ -144,6 +145,24 @@ TEST_CASE("an adapter whose tensors are cut or changed anywhere") {
         }
     }
     CHECK(accepted > 0);  // a changed weight is still a weight
+}
+
+TEST_CASE("GGUF files that are cut or changed anywhere") {
+    temporary_folder folder;
+    peft_adapter adapter;
+    adapter.modules["model.layers.0.mlp.up_proj"] = make_lora<float>(2, 3, {.r = 1});
+    adapter.config = peft_config_for(adapter.modules);
+    REQUIRE(write_gguf_lora(folder / "a.gguf", adapter, {.n_head = 1, .n_head_kv = 1}));
+    std::string whole = text_of(folder / "a.gguf");
+    whole.resize(whole.size() - 24);  // without the padding after the last tensor, which readers may miss
+    mutate(whole, true, [](std::span<const std::byte> bytes) {
+        const auto file = gguf_file::from_bytes({bytes.begin(), bytes.end()});
+        if (!file) {
+            return told(file.error());
+        }
+        const auto read = read_gguf_lora(*file);
+        return read ? true : told(read.error());
+    });
 }
 
 TEST_CASE("documents that are large or deep in one dimension") {

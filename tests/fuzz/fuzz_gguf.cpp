@@ -1,0 +1,37 @@
+// SPDX-License-Identifier: MIT
+// Any bytes as a GGUF file: refused with a sentence, or every tensor decodes and an adapter in it is consistent.
+#include <cstddef>
+#include <cstdint>
+#include <cstdlib>
+#include <span>
+
+#include <lowrank/io/gguf_lora.hpp>
+
+extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
+    using namespace lowrank;
+    const auto bytes = std::as_bytes(std::span(data, size));
+    const auto file = gguf_file::from_bytes({bytes.begin(), bytes.end()});
+    if (!file) {
+        if (file.error().message.empty()) {
+            std::abort();
+        }
+        return 0;
+    }
+    for (const gguf_tensor& t : file->tensors()) {
+        if (file->bytes(t).size() != t.bytes || file->find(t.name) != &t) {
+            std::abort();
+        }
+        (void)file->matrix<float>(t);
+        (void)file->matrix<double>(t);
+    }
+    if (const auto adapter = read_gguf_lora(*file)) {
+        for (const auto& [tensor, lora] : adapter->tensors) {
+            if (lora.lora_B.cols() != lora.rank()) {
+                std::abort();
+            }
+        }
+        (void)check_gguf_base(*adapter, *file);
+        (void)peft_from_gguf(*adapter, {.n_head = 2, .n_head_kv = 1});
+    }
+    return 0;
+}
