@@ -1,0 +1,291 @@
+// SPDX-License-Identifier: MIT
+#ifndef LOWRANK_CORE_DETAIL_SKINNY_KERNEL_HPP
+#define LOWRANK_CORE_DETAIL_SKINNY_KERNEL_HPP
+
+/// \file
+/// The loops around the register tiles of the skinny product: what is packed, what stays in which cache, who does what.
+///
+///     lowrank::detail::skinny_along(alpha, r, x, y, ws);   // Y += alpha R X   for R row-major
+///     lowrank::detail::skinny_across(alpha, r, x, y, ws);  // Y += alpha R^T X
+///
+/// A column-major matrix is the transpose of a row-major one, so these two are all there is. Work is cut into pieces
+/// whose size depends on the shapes alone, and no sum crosses a piece: the bits do not depend on the executor.
+
+#include <algorithm>
+#include <type_traits>
+
+#include <Eigen/Core>
+
+#include <lowrank/core/config.hpp>
+#include <lowrank/core/detail/skinny_tiles.hpp>
+#include <lowrank/core/detail/widen.hpp>
+#include <lowrank/core/parallel.hpp>
+#include <lowrank/core/types.hpp>
+#include <lowrank/core/workspace.hpp>
+
+namespace lowrank::inline LOWRANK_ABI::detail {
+
+[[nodiscard]] constexpr index ceil_div(index a, index b) noexcept { return (a + b - 1) / b; }
+[[nodiscard]] constexpr index round_up(index a, index b) noexcept { return ceil_div(a, b) * b; }
+
+/// Pieces are spread over at most this many tasks, each with scratch of its own.
+inline constexpr index most_tasks = 64;
+
+/// Runs body(piece, scratch) for each piece; pieces of one task share `scratch_size` scalars.
+template <real S, class F>
+void for_pieces(workspace& ws, index pieces, index scratch_size, F&& body) {
+    const index tasks = ws.exec ? std::min(pieces, most_tasks) : 1;
+    const index spaced = round_up(std::max<index>(scratch_size, 1), line<S>);
+    workspace::frame scope(ws);
+    S* scratch = ws.take<S>(spaced, tasks).data();
+    parallel_for(ws.exec, tasks, [&](index t) {
+        for (index piece = pieces * t / tasks; piece < pieces * (t + 1) / tasks; ++piece) {
+            body(piece, scratch + t * spaced);
+        }
+    });
+}
+
+/// Rows of the next tile when `left` are left: a full tile, or what the small tiles can do.
+template <int Full>
+[[nodiscard]] constexpr index tile_of(index left) noexcept {
+    return left >= Full ? Full : left >= 4 ? 4 : 1;
+}
+
+/// Calls f with the row count of a tile as a constant.
+template <int Full, class F>
+void with_tile(index taken, F&& f) {
+    if (taken == Full) {
+        f(std::integral_constant<int, Full>());
+    } else if (taken == 4) {
+        f(std::integral_constant<int, 4>());
+    } else {
+        f(std::integral_constant<int, 1>());
+    }
+}
+
+/// A cursor over rows x cols of R from (row, col) on, as far as R goes, that is through after `steps` lines of depth.
+template <storage T>
+fetch_cursor<T> fetch_block(const strided_view<const T, 1>& r, index row, index col, index rows, index cols,
+                            index steps) noexcept {
+    rows = std::min(rows, r.rows() - row);
+    cols = std::min(cols, r.cols() - col);
+    if (rows <= 0 || cols <= 0) {
+        return {};
+    }
+    return {.row = r.data() + row * r.outerStride() + col,
+            .stride = r.outerStride(),
+            .rows = rows,
+            .length = cols,
+            .pace = ceil_div(rows * ceil_div(cols, line<T>), std::max<index>(steps, 1))};
+}
+
+/// to[i] = from[i] for i in [0, count), widened if need be, then zeros up to `padded`.
+template <storage T>
+void copy_row(const T* from, index count, index padded, compute_t<T>* to) noexcept {
+    if constexpr (real<T>) {
+        std::copy_n(from, count, to);
+    } else {
+        widen(from, count, to);
+    }
+    std::fill(to + count, to + padded, compute_t<T>(0));
+}
+
+// ---- Y += alpha R X ---------------------------------------------------------------------------------------------
+
+/// How R X is cut: X into blocks of `depth` rows and panels of along_packets packets, R into pieces of `rows` rows.
+template <storage T>
+struct along_plan {
+    using S = compute_t<T>;
+    index width;  ///< columns of X, rounded up to packets
+    index depth;  ///< rows of X in one block
+    index rows;   ///< rows of R in one piece
+
+    along_plan(index cols, index k) : width(round_up(k, lanes<S>)) {
+        constexpr index panel_bytes = 96 << 10;  // the panel of X that the tiles of a piece share: first-level cache
+        const index panel = std::min(width, along_packets * lanes<S>);
+        const index most = panel_bytes / static_cast<index>(sizeof(S)) / panel;
+        depth = round_up(ceil_div(cols, ceil_div(cols, most)), line<S>);
+        rows = along_rows * 8;
+    }
+};
+
+/// Copies X, column-major, into panels: block after block, panel after panel, row after row, padded with zeros.
+template <real S>
+void pack_panels(const_column_view<S> x, index depth, index width, S* to) {
+    constexpr index full = along_packets * lanes<S>;
+    const index rows = x.rows(), stride = x.outerStride();
+    for (index first = 0; first < rows; first += depth) {
+        const index length = std::min(depth, rows - first);
+        for (index c0 = 0; c0 < width; c0 += full) {
+            const index panel = std::min(full, width - c0), filled = std::min(panel, x.cols() - c0);
+            for (index p0 = 0; p0 < length; p0 += line<S>) {
+                const index p1 = std::min(p0 + line<S>, length);
+                for (index c = 0; c < filled; ++c) {
+                    const S* from = x.data() + (c0 + c) * stride + first;
+                    for (index p = p0; p < p1; ++p) {
+                        to[p * panel + c] = from[p];
+                    }
+                }
+                for (index c = filled; c < panel; ++c) {
+                    for (index p = p0; p < p1; ++p) {
+                        to[p * panel + c] = S(0);
+                    }
+                }
+            }
+            to += length * panel;
+        }
+    }
+}
+
+/// Y += (row-major block at `from`, rows `stride` apart), in strips that one cache line of each column of Y covers.
+template <real S, class Y>
+void add_transposed(const S* from, index stride, Y y) {
+    for (index i = 0; i < y.rows(); i += line<S>) {
+        const index end = std::min(i + line<S>, y.rows());
+        for (index c = 0; c < y.cols(); ++c) {
+            S* to = y.data() + c * y.outerStride();
+            for (index j = i; j < end; ++j) {
+                to[j] += from[j * stride + c];
+            }
+        }
+    }
+}
+
+template <storage T>
+void skinny_along(compute_t<T> alpha, strided_view<const T, 1> r, const_column_view<compute_t<T>> x,
+                  column_view<compute_t<T>> y, workspace& ws) {
+    using S = compute_t<T>;
+    constexpr index full = along_packets * lanes<S>;
+    const index rows = r.rows(), cols = r.cols(), k = x.cols();
+    const along_plan<T> plan(cols, k);
+    workspace::frame scope(ws);
+    S* packed = ws.take<S>(cols, plan.width).data();
+    pack_panels<S>(x, plan.depth, plan.width, packed);
+
+    const index out_size = round_up(plan.rows * plan.width, line<S>);
+    const index wide_size = real<T> ? 0 : plan.rows * plan.depth;  // one block of R, widened
+    for_pieces<S>(ws, ceil_div(rows, plan.rows), out_size + wide_size, [&](index piece, S* out) {
+        const index top = piece * plan.rows, bottom = std::min(top + plan.rows, rows);
+        for (index first = 0; first < cols; first += plan.depth) {
+            const index length = std::min(plan.depth, cols - first);
+            const S* block = out + out_size;
+            index stride = plan.depth;
+            if constexpr (real<T>) {
+                block = r.data() + top * r.outerStride() + first;
+                stride = r.outerStride();
+            } else {
+                for (index i = top; i < bottom; ++i) {
+                    copy_row(r.data() + i * r.outerStride() + first, length, length,
+                             out + out_size + (i - top) * stride);
+                }
+            }
+            fetch_nothing ahead;  // rows are consecutive in memory and few at a time
+            const S* panel = packed + first * plan.width;
+            for (index c = 0; c < plan.width; c += full) {
+                const index width = std::min(full, plan.width - c);
+                for (index i = top; i < bottom;) {
+                    const index taken = tile_of<along_rows>(bottom - i);
+                    const S* from = block + (i - top) * stride;
+                    S* to = out + (i - top) * plan.width + c;
+                    with_tile<along_rows>(taken, [&](auto tile) {
+                        if (width == full) {
+                            multiply_tile<tile, along_packets>(alpha, from, stride, length, panel, to, plan.width,
+                                                               first != 0, ahead);
+                        } else {
+                            multiply_tile<tile, 1>(alpha, from, stride, length, panel, to, plan.width, first != 0,
+                                                   ahead);
+                        }
+                    });
+                    i += taken;
+                }
+                panel += length * width;
+            }
+        }
+        add_transposed(out, plan.width, y.middleRows(top, bottom - top));
+    });
+}
+
+// ---- Y += alpha R^T X -------------------------------------------------------------------------------------------
+
+/// Copies rows x cols of R from `from` on into strips of across_packets packets, strip after strip, row after row; the
+/// last strip is one packet wide if that is enough. Pads with zeros.
+template <storage T>
+void pack_strips(const T* from, index stride, index rows, index cols, compute_t<T>* to) noexcept {
+    using S = compute_t<T>;
+    constexpr index full = across_packets * lanes<S>;
+    for (index i = 0; i < rows; ++i) {
+        const T* row = from + i * stride;
+        index j = 0;
+        for (; j + full <= cols; j += full) {
+            S* strip = to + j * rows + i * full;
+            if constexpr (real<T>) {
+                using P = packet_of<S>;
+                unroll<across_packets>([&](auto v) {
+                    Eigen::internal::pstore(strip + v * lanes<S>, Eigen::internal::ploadu<P>(row + j + v * lanes<S>));
+                });
+            } else {
+                widen(row + j, full, strip);
+            }
+        }
+        if (j < cols) {
+            const index width = cols - j <= lanes<S> ? lanes<S> : full;
+            copy_row(row + j, cols - j, width, to + j * rows + i * width);
+        }
+    }
+}
+
+// R^T X = (X^T R)^T: the columns of X, as they lie, are broadcast against packets of R, and the sums land on
+// consecutive entries of a column of Y. Only R is copied, a block at a time into strips: rows of R lie far apart, and
+// what every tile reads again must not compete for the same few lines of a cache, nor for pages.
+template <storage T>
+void skinny_across(compute_t<T> alpha, strided_view<const T, 1> r, const_column_view<compute_t<T>> x,
+                   column_view<compute_t<T>> y, workspace& ws) {
+    using S = compute_t<T>;
+    constexpr index full = across_packets * lanes<S>, depth = 192, piece_cols = 12 * full;
+    const index rows = r.rows(), cols = r.cols(), k = x.cols();
+    const index most = std::min(depth, rows), passes = ceil_div(k, across_rows);
+    const index block_size = round_up(most * std::min(piece_cols, round_up(cols, full)), line<S>);
+    for_pieces<S>(ws, ceil_div(cols, piece_cols), block_size + across_rows * full, [&](index piece, S* block) {
+        S* edge = block + block_size;
+        const index begin = piece * piece_cols, end = std::min(begin + piece_cols, cols);
+        for (index top = 0; top < rows; top += depth) {
+            const index length = std::min(depth, rows - top);
+            pack_strips(r.data() + top * r.outerStride() + begin, r.outerStride(), length, end - begin, block);
+            // While this block is multiplied, the next one is fetched.
+            const bool more = top + depth < rows;
+            auto ahead = fetch_block(r, more ? top + depth : 0, more ? begin : end, depth, piece_cols,
+                                     ceil_div(end - begin, full) * passes * (length / line<S>));
+            for (index j = begin; j < end; j += full) {
+                const S* strip = block + (j - begin) * length;
+                const index filled = std::min(full, end - j), width = filled <= lanes<S> ? lanes<S> : full;
+                for (index c = 0; c < k;) {
+                    const index taken = tile_of<across_rows>(k - c);
+                    const S* from = x.data() + c * x.outerStride() + top;
+                    const bool partial = filled < width;
+                    S* to = partial ? edge : y.data() + c * y.outerStride() + j;
+                    const index to_stride = partial ? width : y.outerStride();
+                    with_tile<across_rows>(taken, [&](auto tile) {
+                        if (width == full) {
+                            multiply_tile<tile, across_packets>(alpha, from, x.outerStride(), length, strip, to,
+                                                                to_stride, !partial, ahead);
+                        } else {
+                            multiply_tile<tile, 1>(alpha, from, x.outerStride(), length, strip, to, to_stride, !partial,
+                                                   ahead);
+                        }
+                    });
+                    for (index a = 0; partial && a < taken; ++a) {
+                        S* column = y.data() + (c + a) * y.outerStride() + j;
+                        for (index q = 0; q < filled; ++q) {
+                            column[q] += edge[a * width + q];
+                        }
+                    }
+                    c += taken;
+                }
+            }
+        }
+    });
+}
+
+}  // namespace lowrank::inline LOWRANK_ABI::detail
+
+#endif  // LOWRANK_CORE_DETAIL_SKINNY_KERNEL_HPP

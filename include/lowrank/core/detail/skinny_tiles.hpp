@@ -1,0 +1,151 @@
+// SPDX-License-Identifier: MIT
+#ifndef LOWRANK_CORE_DETAIL_SKINNY_TILES_HPP
+#define LOWRANK_CORE_DETAIL_SKINNY_TILES_HPP
+
+/// \file
+/// The register tiles of the skinny product, on Eigen's portable packets: the only code that runs once per flop.
+///
+///     lowrank::detail::multiply_tile<12, 2>(1.0F, r, stride, depth, x, out, 64, false, ahead);
+///
+/// A tile keeps rows x packets sums in registers: 12 x 2 or 8 x 3 of 32 registers, 6 x 2 or 4 x 3 of 16. 24 fused
+/// multiply-adds then need 14 or 11 loads, which two load ports deliver. docs/kernel.md has the pictures.
+
+#include <utility>
+
+#include <Eigen/Core>
+
+#include <lowrank/core/config.hpp>
+#include <lowrank/core/types.hpp>
+
+#if defined(__GNUC__) && !defined(__clang__)
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wignored-attributes"  // a packet as a template argument, on purpose
+#endif
+
+// For lambdas: without it arrays of packets live in memory wherever a compiler finds a body too long to inline.
+#if defined(__GNUC__) || defined(__clang__)
+#define LOWRANK_FORCE_INLINE __attribute__((always_inline))
+#elif defined(_MSC_VER)
+#define LOWRANK_FORCE_INLINE [[msvc::forceinline]]
+#else
+#define LOWRANK_FORCE_INLINE
+#endif
+
+namespace lowrank::inline LOWRANK_ABI::detail {
+
+template <real S>
+using packet_of = typename Eigen::internal::packet_traits<S>::type;
+
+/// Scalars in one packet.
+template <real S>
+inline constexpr index lanes = static_cast<index>(Eigen::internal::unpacket_traits<packet_of<S>>::size);
+
+inline constexpr bool many_registers = EIGEN_ARCH_DEFAULT_NUMBER_OF_REGISTERS >= 32;
+
+/// Rows and packets of a full tile of R X, and of R^T X.
+inline constexpr int along_rows = many_registers ? 12 : 6, along_packets = 2;
+inline constexpr int across_rows = many_registers ? 8 : 4, across_packets = 3;
+
+/// Scalars in one cache line.
+template <class T>
+inline constexpr index line = 64 / static_cast<index>(sizeof(T));
+
+/// Asks for the cache line at `p`, into the second level; any address is fine.
+inline void prefetch(const void* p) noexcept {
+#if defined(__GNUC__) || defined(__clang__)
+    __builtin_prefetch(p, 0, 2);
+#else
+    (void)p;
+#endif
+}
+
+/// Calls f(0), .., f(N - 1) with the index as a constant: arrays of packets stay in registers at every level of
+/// optimization.
+template <int N, class F>
+EIGEN_ALWAYS_INLINE void unroll(F&& f) {
+    [&]<int... I>(std::integer_sequence<int, I...>) LOWRANK_FORCE_INLINE { (f(std::integral_constant<int, I>()), ...); }
+    (std::make_integer_sequence<int, N>());
+}
+
+/// Walks over the cache lines of a block, row after row, and asks for them a few at a time while tiles compute.
+///
+/// Along a row the lines are consecutive, so that the hardware sees a stream and runs ahead of us. A core has few line
+/// buffers for what we ask for ourselves, so a tile asks for `pace` lines with each line of its own depth, spread out.
+template <class T>
+struct fetch_cursor {
+    const T* row = nullptr;  ///< first scalar of the row
+    index stride = 0;
+    index rows = 0;    ///< rows left, this one included
+    index length = 0;  ///< scalars in a row
+    index at = 0;      ///< next scalar
+    index pace = 0;
+
+    /// Called at step `q` of each line of depth.
+    void step(index q, index steps) noexcept {
+        for (; q < pace && rows > 0; q += steps) {
+            prefetch(row + at);
+            at += line<T>;
+            if (at >= length) {
+                at = 0;
+                row += stride;
+                --rows;
+            }
+        }
+    }
+};
+
+/// Where the hardware sees the streams by itself.
+struct fetch_nothing {
+    static void step(index, index) noexcept {}
+};
+
+/// out(i, :) = [out(i, :) +] alpha sum_p r(i, p) x(p, :) for `Rows` rows r, `Packets` packets wide, p < depth.
+///
+/// The rows r are `stride` apart; x holds depth x (Packets * lanes) scalars, row after row. Each scalar of r is
+/// broadcast against packets of x. Meanwhile `ahead` goes on fetching.
+template <int Rows, int Packets, real S, class Fetch>
+void multiply_tile(S alpha, const S* r, index stride, index depth, const S* x, S* out, index out_stride,
+                   bool accumulate, Fetch& ahead) noexcept {
+    using P = packet_of<S>;
+    using namespace Eigen::internal;
+    constexpr index width = Packets * lanes<S>;
+    P sum[Rows][Packets];
+    unroll<Rows>([&](auto i) LOWRANK_FORCE_INLINE {
+        unroll<Packets>([&](auto v) LOWRANK_FORCE_INLINE { sum[i][v] = pset1<P>(S(0)); });
+    });
+    const auto step = [&](index p) LOWRANK_FORCE_INLINE {
+        P xs[Packets];
+        unroll<Packets>([&](auto v) LOWRANK_FORCE_INLINE { xs[v] = pload<P>(x + p * width + v * lanes<S>); });
+        unroll<Rows>([&](auto i) LOWRANK_FORCE_INLINE {
+            const P b = pset1<P>(r[i * stride + p]);
+            unroll<Packets>([&](auto v) LOWRANK_FORCE_INLINE { sum[i][v] = pmadd(b, xs[v], sum[i][v]); });
+        });
+    };
+    index p = 0;
+    for (; p + line<S> <= depth; p += line<S>) {
+        for (index q = 0; q < line<S>; ++q) {
+            ahead.step(q, line<S>);
+            step(p + q);
+        }
+    }
+    for (; p < depth; ++p) {
+        step(p);
+    }
+    const P factor = pset1<P>(alpha);
+    unroll<Rows>([&](auto i) LOWRANK_FORCE_INLINE {
+        unroll<Packets>([&](auto v) LOWRANK_FORCE_INLINE {
+            S* to = out + i * out_stride + v * lanes<S>;
+            pstoreu(to, accumulate ? pmadd(factor, sum[i][v], ploadu<P>(to)) : pmul(factor, sum[i][v]));
+        });
+    });
+}
+
+}  // namespace lowrank::inline LOWRANK_ABI::detail
+
+#undef LOWRANK_FORCE_INLINE
+
+#if defined(__GNUC__) && !defined(__clang__)
+#pragma GCC diagnostic pop
+#endif
+
+#endif  // LOWRANK_CORE_DETAIL_SKINNY_TILES_HPP

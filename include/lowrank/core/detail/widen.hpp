@@ -1,0 +1,46 @@
+// SPDX-License-Identifier: MIT
+#ifndef LOWRANK_CORE_DETAIL_WIDEN_HPP
+#define LOWRANK_CORE_DETAIL_WIDEN_HPP
+
+/// \file
+/// 16-bit storage to float, exactly, in loops a compiler turns into vectors on any machine.
+///
+///     lowrank::detail::widen(w.data(), w.cols(), row);
+
+#include <bit>
+#include <concepts>
+#include <cstdint>
+
+#include <lowrank/core/config.hpp>
+#include <lowrank/core/types.hpp>
+
+namespace lowrank::inline LOWRANK_ABI::detail {
+
+/// The float that equals `x`, from its bits: subnormals, infinities and NaN payloads included.
+template <storage T>
+requires(!real<T>) [[nodiscard]] inline float widened(T x) noexcept {
+    const std::uint32_t bits = std::bit_cast<std::uint16_t>(x);
+    if constexpr (std::same_as<T, bfloat16>) {
+        return std::bit_cast<float>(bits << 16);
+    } else {
+        const std::uint32_t sign = (bits & 0x8000U) << 16, rest = (bits & 0x7fffU) << 13;
+        // Normal: rebias the exponent by 112; infinity and NaN: once more, to all ones.
+        const std::uint32_t large = rest + (rest >= 0x0f800000U ? 224U << 23 : 112U << 23);
+        // Subnormal: mantissa * 2^-24 as the difference of two floats, which is exact and needs no subnormal float.
+        const float small = std::bit_cast<float>((113U << 23) | rest) - 0x1p-14F;
+        const std::uint32_t value = rest < 0x00800000U ? std::bit_cast<std::uint32_t>(small) : large;
+        return std::bit_cast<float>(value | sign);
+    }
+}
+
+/// to[i] = from[i] for i in [0, count).
+template <storage T>
+requires(!real<T>) inline void widen(const T* from, index count, float* to) noexcept {
+    for (index i = 0; i < count; ++i) {
+        to[i] = widened(from[i]);
+    }
+}
+
+}  // namespace lowrank::inline LOWRANK_ABI::detail
+
+#endif  // LOWRANK_CORE_DETAIL_WIDEN_HPP
