@@ -37,6 +37,8 @@ set(forward [=[
 ///         std::unique_ptr<lowrank::any_map<float>> base_;
 ///     };
 
+#include <cstdint>
+
 #include <lowrank/core/config.hpp>
 #include <lowrank/core/scalar.hpp>
 

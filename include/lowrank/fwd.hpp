@@ -11,6 +11,8 @@
 ///         std::unique_ptr<lowrank::any_map<float>> base_;
 ///     };
 
+#include <cstdint>
+
 #include <lowrank/core/config.hpp>
 #include <lowrank/core/scalar.hpp>
 
@@ -96,6 +98,8 @@ struct ggml_type_facts;
 
 // lora
 template <real S>
+struct adalora_adapter;
+template <real S>
 struct trainable;
 struct parameter_group;
 struct adamw_options;
@@ -119,6 +123,16 @@ struct dropout_key;
 struct embedding_options;
 template <real S>
 struct lora_gradient;
+template <real S>
+struct scaled_map;
+template <real S>
+struct loha_adapter;
+template <real S>
+struct lokr_factor;
+template <real S>
+struct kronecker_map;
+template <real S>
+struct lokr_adapter;
 struct lora_options;
 template <real S>
 struct lora_adapter;
@@ -130,6 +144,12 @@ template <storage T>
 class merge_stack;
 template <real S>
 struct merged_linear_adapter;
+template <real S>
+struct tucker_gradient;
+template <real S>
+struct vera_projections;
+template <real S>
+struct vera_adapter;
 
 // laser
 class component_set;

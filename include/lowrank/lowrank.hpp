@@ -55,6 +55,7 @@
 
 #include <lowrank/prune/magnitude.hpp>
 
+#include <lowrank/lora/adalora.hpp>
 #include <lowrank/lora/adamw.hpp>
 #include <lowrank/lora/adapted_linear.hpp>
 #include <lowrank/lora/adapter.hpp>
@@ -64,11 +65,16 @@
 #include <lowrank/lora/dropout.hpp>
 #include <lowrank/lora/embedding.hpp>
 #include <lowrank/lora/gradient.hpp>
+#include <lowrank/lora/ia3.hpp>
+#include <lowrank/lora/loha.hpp>
+#include <lowrank/lora/lokr.hpp>
 #include <lowrank/lora/lora.hpp>
 #include <lowrank/lora/merge.hpp>
 #include <lowrank/lora/merge_stack.hpp>
 #include <lowrank/lora/merged_linear.hpp>
 #include <lowrank/lora/mixed_batch.hpp>
+#include <lowrank/lora/tucker.hpp>
+#include <lowrank/lora/vera.hpp>
 
 #include <lowrank/laser/component_set.hpp>
 #include <lowrank/laser/edit.hpp>
