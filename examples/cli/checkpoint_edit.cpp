@@ -61,15 +61,38 @@ void copy_companions(const fs::path& source, bool sharded, const fs::path& targe
     }
 }
 
+/// What a file that is no safetensors file is instead, for the kinds people mix up with it.
+const char* other_format(const fs::path& file) {
+    const auto mapped = lowrank::mapped_file::open(file);
+    if (!mapped) {
+        return nullptr;
+    }
+    const auto bytes = mapped->bytes();
+    const std::string_view head(reinterpret_cast<const char*>(bytes.data()), std::min<std::size_t>(bytes.size(), 4));
+    if (head.starts_with("PK\x03\x04") || head.starts_with("\x80")) {
+        return "a pickle, which can run code when it is read, and is refused; save the weights as safetensors";
+    }
+    if (head == "GGUF") {
+        return "a GGUF file, which this command does not read";
+    }
+    return nullptr;
+}
+
+}  // namespace
+
 lowrank::checkpoint open_checkpoint(const fs::path& source) {
     std::error_code error;
     if (!fs::exists(source, error)) {
         fail(source.string() + ": no such file or folder", lowrank::errc::not_found);
     }
-    return take(lowrank::checkpoint::open(source));
+    auto checkpoint = lowrank::checkpoint::open(source);
+    if (!checkpoint && fs::is_regular_file(source, error)) {
+        if (const char* format = other_format(source)) {
+            fail(source.string() + " is " + format, lowrank::errc::unsupported);
+        }
+    }
+    return take(std::move(checkpoint));
 }
-
-}  // namespace
 
 std::vector<lowrank::tensor_info> list_tensors(const fs::path& source) {
     const auto checkpoint = open_checkpoint(source);

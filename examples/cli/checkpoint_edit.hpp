@@ -13,6 +13,7 @@
 #include <vector>
 
 #include <lowrank/core/types.hpp>
+#include <lowrank/io/checkpoint.hpp>
 #include <lowrank/io/safetensors.hpp>
 #include <lowrank/laser/edit.hpp>
 
@@ -28,6 +29,9 @@ using tensor_edit = std::function<void(const lowrank::tensor_info&, std::vector<
 void write_edited_checkpoint(const std::filesystem::path& source, const std::filesystem::path& target,
                              const std::function<bool(const lowrank::tensor_info&)>& wanted, const tensor_edit& edit,
                              progress_bar& bar);
+
+/// Opens a checkpoint folder, a safetensors file or an index; a failure names what the path is instead, where it can.
+[[nodiscard]] lowrank::checkpoint open_checkpoint(const std::filesystem::path& source);
 
 /// All tensors of a checkpoint folder or a safetensors file.
 [[nodiscard]] std::vector<lowrank::tensor_info> list_tensors(const std::filesystem::path& source);

@@ -16,6 +16,7 @@
 #include <lowrank/io/checkpoint.hpp>
 #include <lowrank/io/peft.hpp>
 
+#include "checkpoint_edit.hpp"
 #include "commands.hpp"
 #include "console.hpp"
 #include "matrices.hpp"
@@ -135,7 +136,7 @@ void for_each_with_progress(std::size_t n, thread_pool& pool, const char* label,
 }
 
 void inspect_checkpoint(const inspect_options& options, thread_pool& pool) {
-    const auto checkpoint = take(lowrank::checkpoint::open(options.path));
+    const auto checkpoint = open_checkpoint(options.path);
     const matrix_choice chosen(options.matrices);
     struct line {
         const lowrank::tensor_info* info;
@@ -338,7 +339,8 @@ void add_inspect(CLI::App& app) {
         ->add_option("--matrix", options->matrices,
                      "Spectra of these matrices only: names, ends of names or patterns with * and ?")
         ->type_name("PATTERN")
-        ->take_all();
+        ->take_all()
+        ->allow_extra_args(false);
     add_common(*command, options->common);
     command->footer(
         "Example:\n"

@@ -299,6 +299,7 @@ void add_laser(CLI::App& app) {
                      "Matrices to try: names, ends of names or patterns with * and ?; may be given several times")
         ->type_name("PATTERN")
         ->take_all()
+        ->allow_extra_args(false)
         ->capture_default_str();
     command->add_option("--rho", options->rho, "Fractions of the full rank to keep, with commas between")
         ->type_name("LIST")

@@ -61,7 +61,7 @@ adapter_choice parse_adapter(const std::string& text) {
 void add_adapters(CLI::App& command, std::vector<std::string>& adapters, bool required) {
     auto* option = command.add_option("--adapter", adapters,
                                       "A PEFT adapter folder, DIR or DIR:STRENGTH; may be given several times");
-    option->type_name("DIR[:STRENGTH]")->take_all()->required(required);
+    option->type_name("DIR[:STRENGTH]")->take_all()->allow_extra_args(false)->required(required);
 }
 
 void add_output(CLI::App& command, output_options& options, bool required, const char* what) {

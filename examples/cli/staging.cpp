@@ -46,7 +46,9 @@ bool replaceable(const fs::path& folder) {
 
 fs::path beside(const fs::path& target, const char* suffix) {
     for (int n = 0;; ++n) {
-        fs::path candidate = target.parent_path() / ("." + target.filename().string() + suffix + std::to_string(n));
+        std::string name(".");
+        name.append(target.filename().string()).append(suffix).append(std::to_string(n));
+        fs::path candidate = target.parent_path() / name;
         std::error_code error;
         if (!fs::exists(fs::symlink_status(candidate, error))) {
             return candidate;

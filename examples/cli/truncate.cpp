@@ -163,6 +163,7 @@ void add_truncate(CLI::App& app) {
                      "Matrices to truncate: names, ends of names or patterns with * and ?; may be given several times")
         ->type_name("PATTERN")
         ->take_all()
+        ->allow_extra_args(false)
         ->required();
     auto* group = command->add_option_group("how much to keep", "one of these");
     const auto add = [&](const char* name, const char* what, const CLI::Validator& allowed) {

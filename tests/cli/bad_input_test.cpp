@@ -290,7 +290,7 @@ TEST_CASE("outputs that exist are kept, and replaced with --force when they are 
     std::filesystem::remove_all(taken);
     write_text(taken, "a file");
     expect_sentence(truncate, "exists");
-    expect_sentence(forced, "exists");
+    expect_sentence(forced, "--force");
     CHECK(read_text(taken) == "a file");
     std::filesystem::remove(taken);
 
