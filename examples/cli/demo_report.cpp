@@ -70,10 +70,12 @@ std::vector<double> smoothed(const std::vector<double>& y, std::size_t width) {
 }
 
 std::string loss_chart(const std::vector<double>& loss) {
-    return svg(line_chart{.x_label = "step",
-                          .y_label = "loss (nats per answer)",
-                          .lines = {{.name = "step", .y = loss, .first_x = 1, .faint = true},
-                                    {.name = "mean of 25 steps", .y = smoothed(loss, 25), .first_x = 1}}});
+    const std::size_t width = std::max<std::size_t>(5, loss.size() / 50);
+    return svg(
+        line_chart{.x_label = "step",
+                   .y_label = "loss (nats per answer)",
+                   .lines = {{.name = "step", .y = loss, .first_x = 1, .faint = true},
+                             {.name = format("mean of %zu steps", width), .y = smoothed(loss, width), .first_x = 1}}});
 }
 
 std::string search_map(const demo_results& r) {
@@ -254,7 +256,12 @@ std::string demo_page(const demo_results& r) {
                       "counts as right. Rank reduction helps here because attention learns to look back, while a "
                       "late feed-forward layer learns the noise word "
                       "(Chen, Bruna, Bietti, arXiv 2406.03068)."));
-    page.section("Training", loss_chart(r.training_loss));
+    page.section(
+        "Training",
+        paragraph("The loss cannot reach zero: whether noise comes next, and what a trigger's first answer is, "
+                  "nobody can know. The fall after the first plateau is the moment the model begins to look "
+                  "back.") +
+            loss_chart(r.training_loss));
 
     page.section("The search", paragraph(format("Right answers in percent on %td questions, by matrix and by the "
                                                 "share of the rank that is kept. As trained, the model gets %s. Each "

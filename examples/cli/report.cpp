@@ -88,7 +88,7 @@ std::string html_escaped(std::string_view text) {
 }
 
 std::string svg(const line_chart& chart) {
-    constexpr double height = 260, left = 52, right = 12, top = 26, bottom = 44;
+    constexpr double height = 260, left = 52, right = 20, top = 26, bottom = 44;
     double low = HUGE_VAL, high = -HUGE_VAL, first = HUGE_VAL, last = -HUGE_VAL;
     for (const auto& line : chart.lines) {
         for (const double y : line.y) {

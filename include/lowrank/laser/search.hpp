@@ -13,7 +13,9 @@
 /// LASER's search (Sharma, Ash, Misra, arXiv 2312.13558, sections 4 and 5) with the exact truncation, one
 /// factorization per matrix for all ranks, and the held-out samples evaluated for the winner only.
 
+#include <algorithm>
 #include <cstddef>
+#include <cstdint>
 #include <optional>
 #include <span>
 #include <string>
@@ -31,17 +33,12 @@
 #include <lowrank/factor/spectrum.hpp>
 #include <lowrank/laser/component_set.hpp>
 #include <lowrank/laser/edit.hpp>
+#include <lowrank/laser/edit_list.hpp>
 #include <lowrank/laser/evaluation.hpp>
 #include <lowrank/laser/evidence.hpp>
+#include <lowrank/laser/journal.hpp>
 
 namespace lowrank::inline LOWRANK_ABI {
-
-/// A weight of the model under search, borrowed; the search writes to it and restores it.
-template <storage T>
-struct named_weight {
-    std::string name;
-    weight_view<T> weight;
-};
 
 struct search_options {
     sample_range validation = {};  ///< The samples that choose. At least one.
@@ -52,6 +49,7 @@ struct search_options {
     index samples_per_call = 64;         ///< The evaluator gets at most so many samples at once.
     executor exec = {};                  ///< Runs the evaluator's calls.
     progress_callback on_progress = {};  ///< Called before each evaluation of a candidate; false cancels.
+    search_journal* log = nullptr;       ///< Remembers evaluations, so that an interrupted search can be resumed.
 };
 
 /// One (matrix, rho) that was tried.
@@ -113,6 +111,121 @@ private:
     row_matrix<T> before_;
 };
 
+/// Names and bits of the weights a search starts from.
+template <storage T>
+std::uint64_t search_fingerprint(std::span<const named_weight<T>> weights) {
+    std::uint64_t hash = 0;
+    for (const auto& w : weights) {
+        for (const char c : w.name) {
+            hash = (hash ^ static_cast<unsigned char>(c)) * 0x100000001b3U;
+        }
+        hash ^= bits_hash<T>(w.values());
+        hash *= 0x9E3779B97F4A7C15U;
+    }
+    return hash;
+}
+
+/// What every search does around its trials: progress, scoring, the journal.
+class search_session {
+public:
+    search_session(const char* function, const evaluator& ask, const search_options& options, index total)
+        : function_(function), ask_(&ask), options_(&options), at_{.done = 0, .total = total} {
+        expects(static_cast<bool>(ask), "search: the evaluator must not be empty");
+        expects_in_range(function, "validation.begin", options.validation.begin, index{0}, options.validation.end);
+        expects_in_range(function, "held_out.begin", options.held_out.begin, index{0}, options.held_out.end);
+        expects(options.validation.size() >= 1, "search: there must be samples to choose on");
+        expects(options.held_out.size() == 0 || options.held_out.begin >= options.validation.end ||
+                    options.held_out.end <= options.validation.begin,
+                "search: the samples that report must not be among those that choose");
+        for (const double fraction : options.fractions) {
+            expects_in_range(function, "every fraction", fraction, 0.0, 1.0);
+        }
+    }
+
+    /// Asks to go on with a piece of work; `step` counts the one before it as done.
+    [[nodiscard]] status proceed(std::string_view what, bool step) {
+        at_.done += step ? 1 : 0;
+        at_.what = what;
+        return report(options_->on_progress, at_)
+                   ? status{}
+                   : status{errc::cancelled, std::string(function_) + ": cancelled; all weights are as they were"};
+    }
+
+    /// Scores a range with the model as it is; `edits` says how that is.
+    [[nodiscard]] result<sample_scores> score(sample_range range, std::string_view edits) {
+        if (options_->log != nullptr) {
+            if (const auto* known = options_->log->find(range, edits)) {
+                return *known;
+            }
+        }
+        evaluated_ += range.size();
+        auto scores = evaluate_samples(*ask_, range, {options_->samples_per_call, options_->exec});
+        if (scores && options_->log != nullptr) {
+            if (status why = options_->log->add(range, edits, *scores); !why) {
+                return why;
+            }
+        }
+        return scores;
+    }
+
+    [[nodiscard]] index evaluated() const noexcept { return evaluated_; }
+
+private:
+    const char* function_;
+    const evaluator* ask_;
+    const search_options* options_;
+    progress at_;
+    index evaluated_ = 0;
+};
+
+/// Evaluates one weight at every fraction, appends a candidate for each, restores the weight. `others` describes the
+/// edits in place beside it.
+template <storage T>
+[[nodiscard]] status try_fractions(const named_weight<T>& w, index number, const spectrum<compute_t<T>>& s,
+                                   const search_options& options, const std::string& others, search_session& session,
+                                   std::vector<search_candidate>& out) {
+    const auto first = out.size();
+    for (const double fraction : options.fractions) {
+        if (status why = session.proceed(w.name, true); !why) {
+            return why;
+        }
+        search_candidate c{.weight = number, .fraction = fraction};
+        c.rank = rank_from_fraction(fraction, w.weight.rows(), w.weight.cols());
+        c.relative_error = s.relative_error(c.rank);
+        const auto same = std::find_if(out.begin() + static_cast<std::ptrdiff_t>(first), out.end(),
+                                       [&](const search_candidate& earlier) { return earlier.rank == c.rank; });
+        if (same != out.end()) {
+            c.validation = same->validation;
+            c.why = same->why;
+        } else {
+            const auto keep = component_set::first(c.rank);
+            bits_guard<T> guard(w.weight);
+            if (!write_components<T>(guard.before(), s, keep, w.weight)) {
+                c.why = {errc::non_finite, "the truncated weight does not fit its stored type"};
+            } else if (const auto scores =
+                           session.score(options.validation, others + to_text({w.name, keep, s.size()}))) {
+                c.validation = summarize(*scores);
+            } else if (scores.error().code == errc::non_finite) {
+                c.why = scores.error();
+            } else {
+                return scores.error();
+            }
+        }
+        out.push_back(std::move(c));
+    }
+    return {};
+}
+
+/// The spectrum of a weight as it is now; a failure names the weight.
+template <storage T>
+[[nodiscard]] result<spectrum<compute_t<T>>> spectrum_of(const char* function, const named_weight<T>& w) {
+    auto made = make_spectrum(w.values());
+    if (!made) {
+        return status{made.error().code, std::string(function) + ": " + w.name + ": " + made.error().message};
+    }
+    return made;
+}
+
 }  // namespace detail
 
 /// Tries every weight at every fraction, one at a time, and keeps the strictly best on the validation samples: more
@@ -132,139 +245,79 @@ template <storage T>
 [[nodiscard]] search_result<compute_t<T>> exhaustive_search(std::span<const named_weight<T>> weights,
                                                             const evaluator& ask, const search_options& options) {
     using S = compute_t<T>;
-    detail::expects(static_cast<bool>(ask), "exhaustive_search: the evaluator must not be empty");
-    detail::expects_in_range("exhaustive_search", "validation.begin", options.validation.begin, index{0},
-                             options.validation.end);
-    detail::expects_in_range("exhaustive_search", "held_out.begin", options.held_out.begin, index{0},
-                             options.held_out.end);
-    detail::expects(options.validation.size() >= 1, "exhaustive_search: there must be samples to choose on");
-    detail::expects(options.held_out.size() == 0 || options.held_out.begin >= options.validation.end ||
-                        options.held_out.end <= options.validation.begin,
-                    "exhaustive_search: the samples that report must not be among those that choose");
-    for (const double fraction : options.fractions) {
-        detail::expects_in_range("exhaustive_search", "every fraction", fraction, 0.0, 1.0);
-    }
-
     search_result<S> out;
-    const auto per_weight = static_cast<index>(options.fractions.size());
-    progress at{.done = 0,
-                .total = 1 + static_cast<index>(weights.size()) * per_weight + (options.held_out.size() > 0 ? 2 : 0)};
-    const auto proceed = [&](std::string_view what) {
-        at.what = what;
-        if (report(options.on_progress, at)) {
-            return true;
-        }
-        out.why = {errc::cancelled, "exhaustive_search: cancelled; all weights are as they were"};
-        return false;
-    };
-    const auto scores_of = [&](sample_range range) {
-        out.evaluated_samples += range.size();
-        return evaluate_samples(ask, range, {options.samples_per_call, options.exec});
-    };
-
-    if (!proceed("the unedited model")) {
-        return out;
-    }
-    const auto unedited = scores_of(options.validation);
-    if (!unedited) {
-        out.why = unedited.error();
-        return out;
-    }
-    out.baseline = out.best = summarize(*unedited);
-    ++at.done;
-
-    for (std::size_t w = 0; w < weights.size(); ++w) {
-        const auto& [name, view] = weights[w];
-        if (!proceed(name)) {
-            return out;
-        }
-        auto made = make_spectrum(const_weight_view<T>(view.data(), view.rows(), view.cols(), view.outerStride()));
-        if (!made) {
-            out.why = {made.error().code, "exhaustive_search: " + name + ": " + made.error().message};
-            return out;
-        }
-        const auto first_of_weight = out.candidates.size();
-        bool holds_winner = false;
-        for (index f = 0; f < per_weight; ++f, ++at.done) {
-            search_candidate c{.weight = static_cast<index>(w),
-                               .fraction = options.fractions[static_cast<std::size_t>(f)]};
-            c.rank = rank_from_fraction(c.fraction, view.rows(), view.cols());
-            c.relative_error = made->relative_error(c.rank);
-            const auto same_rank = [&]() -> const search_candidate* {
-                for (auto i = first_of_weight; i < out.candidates.size(); ++i) {
-                    if (out.candidates[i].rank == c.rank) {
-                        return &out.candidates[i];
-                    }
-                }
-                return nullptr;
-            }();
-            if (!proceed(name)) {
-                return out;
+    const auto candidates = static_cast<index>(weights.size() * options.fractions.size());
+    detail::search_session session("exhaustive_search", ask, options,
+                                   1 + candidates + (options.held_out.size() > 0 ? 2 : 0));
+    out.why = [&]() -> status {
+        if (options.log != nullptr) {
+            if (status why = options.log->begin(detail::search_fingerprint(weights)); !why) {
+                return why;
             }
-            if (same_rank != nullptr) {
-                c.validation = same_rank->validation;
-                c.why = same_rank->why;
-                out.candidates.push_back(std::move(c));
-                continue;
+        }
+        if (status why = session.proceed("the unedited model", false); !why) {
+            return why;
+        }
+        const auto unedited = session.score(options.validation, "");
+        if (!unedited) {
+            return unedited.error();
+        }
+        out.baseline = out.best = summarize(*unedited);
+        for (std::size_t w = 0; w < weights.size(); ++w) {
+            auto made = detail::spectrum_of("exhaustive_search", weights[w]);
+            if (!made) {
+                return made.error();
             }
-            detail::bits_guard<T> guard(view);
-            if (!detail::write_components<T>(guard.before(), *made, component_set::first(c.rank), view)) {
-                c.why = {errc::non_finite, "the truncated weight does not fit its stored type"};
-                out.candidates.push_back(std::move(c));
-                continue;
-            }
-            const auto scores = scores_of(options.validation);
-            if (scores) {
-                c.validation = summarize(*scores);
-                if (better(c.validation, out.best)) {
+            const auto first = out.candidates.size();
+            status why = detail::try_fractions<T>(weights[w], static_cast<index>(w), *made, options, "", session,
+                                                  out.candidates);
+            bool holds_winner = false;
+            for (auto i = first; i < out.candidates.size(); ++i) {
+                const auto& c = out.candidates[i];
+                if (c.why && better(c.validation, out.best)) {
                     out.best = c.validation;
-                    out.winner = static_cast<index>(out.candidates.size());
-                    out.best_edit = {name, component_set::first(c.rank), made->size()};
+                    out.winner = static_cast<index>(i);
+                    out.best_edit = {weights[w].name, component_set::first(c.rank), made->size()};
                     holds_winner = true;
                 }
-            } else if (scores.error().code == errc::non_finite) {
-                c.why = scores.error();
-            } else {
-                out.why = scores.error();
-                return out;
             }
-            out.candidates.push_back(std::move(c));
+            if (holds_winner) {
+                out.best_spectrum = *std::move(made);
+            }
+            if (!why) {
+                return why;
+            }
         }
-        if (holds_winner) {
-            out.best_spectrum = *std::move(made);
+        if (options.held_out.size() == 0) {
+            (void)session.proceed("done", true);
+            return {};
         }
-    }
-
-    if (options.held_out.size() > 0) {
-        if (!proceed("held-out samples, before")) {
-            return out;
+        if (status why = session.proceed("held-out samples, before", true); !why) {
+            return why;
         }
-        const auto before = scores_of(options.held_out);
+        const auto before = session.score(options.held_out, "");
         if (!before) {
-            out.why = before.error();
-            return out;
+            return before.error();
         }
         out.held_out_before = out.held_out_after = summarize(*before);
-        ++at.done;
-        if (!proceed("held-out samples, after")) {
-            return out;
+        if (status why = session.proceed("held-out samples, after", true); !why) {
+            return why;
         }
         if (out.winner) {
             const weight_view<T> view = out.winning_weight(weights);
             detail::bits_guard<T> guard(view);
             (void)detail::write_components<T>(guard.before(), *out.best_spectrum, out.best_edit.keep, view);
-            const auto after = scores_of(options.held_out);
+            const auto after = session.score(options.held_out, to_text(out.best_edit));
             if (!after) {
-                out.why = after.error();
-                return out;
+                return after.error();
             }
             out.held_out_after = summarize(*after);
             out.evidence = compare_paired(*before, *after, options.confidence);
         }
-        ++at.done;
-    }
-    at.what = "done";
-    (void)report(options.on_progress, at);
+        (void)session.proceed("done", true);
+        return {};
+    }();
+    out.evaluated_samples = session.evaluated();
     return out;
 }
 

@@ -1,0 +1,96 @@
+// SPDX-License-Identifier: MIT
+#ifndef LOWRANK_TESTS_LASER_PLANTED_MODEL_HPP
+#define LOWRANK_TESTS_LASER_PLANTED_MODEL_HPP
+
+/// \file
+/// A model of which the best edit is known by construction.
+
+#include <atomic>
+#include <cmath>
+#include <cstdint>
+#include <cstring>
+#include <vector>
+
+#include <lowrank/core/philox.hpp>
+#include <lowrank/factor/svd.hpp>
+#include <lowrank/laser/edit_list.hpp>
+#include <lowrank/laser/evaluation.hpp>
+
+namespace lowrank_tests {
+
+using namespace lowrank;
+
+/// logits = head (mixer x). The mixer is orthogonal, so that every truncation of it loses information. The head is a
+/// rank-3 signal with singular values 10, 9, 8 plus four directions of size 5 that only mislead; the label of x is what
+/// the signal alone says. Truncating the head to rank 3 is therefore the one edit that makes every answer right.
+template <class T>
+struct planted_model {
+    static constexpr lowrank::index size = 12;
+    static constexpr lowrank::index planted_rank = 3;
+    row_matrix<T> head, mixer;
+    matrix<compute_t<T>> samples;
+    std::vector<lowrank::index> labels;
+    mutable std::atomic<int> calls{0};
+
+    planted_model(std::uint64_t seed, lowrank::index count) {
+        using S = compute_t<T>;
+        matrix<S> noise(size, size);
+        fill_normal(noise, S(1), philox(seed, 1));
+        const auto left = svd(noise);
+        fill_normal(noise, S(1), philox(seed, 2));
+        const auto right = svd(noise);
+        vector<S> signal = vector<S>::Zero(size), all = vector<S>::Zero(size);
+        signal.head(3) << S(10), S(9), S(8);
+        all = signal;
+        all.segment(3, 4).setConstant(S(5));
+        const matrix<S> truth = left.u * signal.asDiagonal() * right.u.transpose();
+        head = (left.u * all.asDiagonal() * right.u.transpose()).template cast<T>();
+        mixer = left.v.template cast<T>();
+        samples.resize(size, count);
+        fill_normal(samples, S(1), philox(seed, 3));
+        const matrix<S> logits = truth * (mixer.template cast<S>() * samples);
+        for (lowrank::index i = 0; i < count; ++i) {
+            lowrank::index label = 0;
+            logits.col(i).maxCoeff(&label);
+            labels.push_back(label);
+        }
+    }
+
+    [[nodiscard]] sample_scores operator()(sample_range r) const {
+        using S = compute_t<T>;
+        ++calls;
+        const matrix<S> logits =
+            head.template cast<S>() * (mixer.template cast<S>() * samples.middleCols(r.begin, r.size()));
+        sample_scores s;
+        for (lowrank::index i = 0; i < r.size(); ++i) {
+            const auto label = labels[static_cast<std::size_t>(r.begin + i)];
+            lowrank::index answer = 0;
+            const S largest = logits.col(i).maxCoeff(&answer);
+            const double log_sum = std::log((logits.col(i).array() - largest).template cast<double>().exp().sum());
+            s.add(answer == label, log_sum + static_cast<double>(largest - logits(label, i)));
+        }
+        return s;
+    }
+
+    [[nodiscard]] std::vector<named_weight<T>> weights() { return {{"mixer", mixer}, {"head", head}}; }
+    [[nodiscard]] evaluator ask() const {
+        return [this](sample_range r) { return (*this)(r); };
+    }
+};
+
+template <class T>
+bool same_bits(const row_matrix<T>& a, const row_matrix<T>& b) {
+    return std::memcmp(a.data(), b.data(), static_cast<std::size_t>(a.size()) * sizeof(T)) == 0;
+}
+
+/// What must hold after every search, however it ended.
+template <class T>
+struct untouched {
+    planted_model<T>& model;
+    row_matrix<T> head = model.head, mixer = model.mixer;
+    [[nodiscard]] bool now() const { return same_bits(head, model.head) && same_bits(mixer, model.mixer); }
+};
+
+}  // namespace lowrank_tests
+
+#endif  // LOWRANK_TESTS_LASER_PLANTED_MODEL_HPP
