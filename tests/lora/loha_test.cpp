@@ -1,0 +1,26 @@
+// SPDX-License-Identifier: MIT
+#include <lowrank/lora/loha.hpp>
+
+#include "factored_gradient.hpp"
+
+using namespace lowrank;
+using namespace lowrank_tests;
+
+TEST_CASE("the factors of r^2 columns give the entrywise product; gradients are right") {
+    loha_adapter<double> a{.w1_a = random_matrix<double>(5, 3, 1),
+                           .w1_b = random_matrix<double>(3, 7, 2),
+                           .w2_a = random_matrix<double>(5, 3, 3),
+                           .w2_b = random_matrix<double>(3, 7, 4),
+                           .alpha = 6};
+    const matrix<double> want = 2 * (a.w1_a * a.w1_b).cwiseProduct(a.w2_a * a.w2_b);
+    CHECK(a.delta().rank() == 9);
+    CHECK(max_abs_diff(a.delta().dense(), want) < 1e-13);
+    const auto g = probe_gradient(a);
+    const auto loss = [&] { return probe_loss(a); };
+    CHECK(relative_diff(g.w1_a, numeric_gradient(a.w1_a, loss)) < 1e-7);
+    CHECK(relative_diff(g.w1_b, numeric_gradient(a.w1_b, loss)) < 1e-7);
+    CHECK(relative_diff(g.w2_a, numeric_gradient(a.w2_a, loss)) < 1e-7);
+    CHECK(relative_diff(g.w2_b, numeric_gradient(a.w2_b, loss)) < 1e-7);
+    a.w2_b.resize(3, 6);
+    CHECK_THROWS_AS((void)a.delta(), contract_violation);
+}
