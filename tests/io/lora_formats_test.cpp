@@ -1,0 +1,162 @@
+// SPDX-License-Identifier: MIT
+#include <lowrank/io/lora_formats.hpp>
+
+#include <limits>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include <lowrank/io/peft.hpp>
+
+#include "io_support.hpp"
+#include "support/shared.hpp"
+
+using namespace lowrank;
+using lowrank_tests::temporary_folder;
+
+namespace {
+
+using modules = std::map<std::string, lora_adapter<float>>;
+
+modules two_attention_modules(double alpha) {
+    modules out;
+    for (const char* name : {"down_blocks.0.attn1.to_k", "down_blocks.0.attn1.to_out.0"}) {
+        auto& lora = out[name];
+        lora = make_lora<float>(6, 4, {.r = 2, .lora_alpha = alpha, .seed = 2, .stream = out.size()});
+        lora.lora_B.reshaped().setLinSpaced(-1, 1);
+    }
+    return out;
+}
+
+tensor_to_write filled(std::string name, std::vector<std::uint64_t> shape, float value = 1) {
+    Eigen::Index count = 1;
+    for (const auto n : shape) {
+        count *= static_cast<Eigen::Index>(n);
+    }
+    auto t = tensor_of(std::move(name), lowrank::vector<float>(lowrank::vector<float>::Constant(count, value)));
+    t.shape = std::move(shape);
+    return t;
+}
+
+}  // namespace
+
+TEST_CASE("every format reads back what was written, with the same change of the weight") {
+    temporary_folder folder;
+    for (const lora_format format : {lora_format::peft, lora_format::kohya, lora_format::diffusers,
+                                     lora_format::diffusers_old, lora_format::mlx, lora_format::loralib}) {
+        for (const double alpha : {2.0, 1.0, 3.0}) {  // scaling 1, 1/2 and 3/2
+            const modules made = two_attention_modules(alpha);
+            REQUIRE(write_lora_file(folder / "f", made, {.format = format}));
+            lora_file_options opt;
+            if (format == lora_format::peft || format == lora_format::loralib) {
+                opt.lora_alpha = alpha;
+            }
+            const auto read = read_lora_file(folder / "f", opt);
+            REQUIRE_MESSAGE(read, to_string(format), ": ", read ? std::string() : read.error().message);
+            CHECK(read->format == format);
+            CHECK(read->unmapped.empty());
+            REQUIRE(read->modules.size() == 2);
+            for (const auto& [name, lora] : made) {
+                std::string found = name;
+                if (format == lora_format::kohya) {
+                    found = "lora_unet_" + name;
+                    std::replace(found.begin(), found.end(), '.', '_');
+                } else if (format == lora_format::peft) {
+                    found = "base_model.model." + name;
+                }
+                REQUIRE_MESSAGE(read->modules.contains(found), found);
+                const auto& again = read->modules.at(found);
+                CHECK(again.lora_A == lora.lora_A);
+                CHECK(again.scaling() * again.lora_B == lora.scaling() * lora.lora_B);  // halves and 3/2: exact
+            }
+        }
+    }
+}
+
+TEST_CASE("a real adapter travels through kohya without a changed bit") {
+    LOWRANK_NEEDS_SHARED(shared);
+    temporary_folder folder;
+    const auto adapter = read_peft(shared / "adapters" / "stories260K" / "shakespeare-lora-r4");
+    REQUIRE(adapter);
+    REQUIRE(
+        write_lora_file(folder / "k", adapter->modules, {.format = lora_format::kohya, .kohya_prefix = "lora_te_"}));
+    const auto read = read_lora_file(folder / "k");
+    REQUIRE(read);
+    std::vector<std::string> paths;
+    for (const auto& [module, lora] : adapter->modules) {
+        paths.push_back(module);
+    }
+    modules back;
+    for (const auto& [name, lora] : read->modules) {
+        const auto path = unflatten_kohya_name(name, paths);
+        REQUIRE_MESSAGE(path, name);
+        back[*path] = lora;
+    }
+    REQUIRE(back.size() == adapter->modules.size());
+    peft_adapter again = *adapter;
+    again.modules = back;
+    REQUIRE(write_peft(folder / "p", again));
+    CHECK(lowrank_tests::text_of(folder / "p" / "adapter_model.safetensors") ==
+          lowrank_tests::text_of(shared / "adapters" / "stories260K" / "shakespeare-lora-r4" /
+                                 "adapter_model.safetensors"));
+}
+
+TEST_CASE("kohya names find their module when exactly one fits") {
+    const std::vector<std::string> paths = {"to_k", "a.to_k", "b_c.d", "b.c_d"};
+    CHECK(unflatten_kohya_name("lora_unet_a_to_k", paths) == "a.to_k");
+    CHECK(unflatten_kohya_name("lora_unet_to_k", paths) == "to_k");
+    CHECK_FALSE(unflatten_kohya_name("lora_unet_b_c_d", paths));  // two readings
+    CHECK_FALSE(unflatten_kohya_name("lora_unet_x", paths));
+}
+
+TEST_CASE("alpha is a tensor of its own, zero means the rank") {
+    temporary_folder folder;
+    const auto scaling = [&](const tensor_to_write& alpha) {
+        REQUIRE(write_safetensors(folder / "f",
+                                  {filled("m.lora_down.weight", {2, 4}), filled("m.lora_up.weight", {3, 2}), alpha}));
+        const auto read = read_lora_file(folder / "f");
+        REQUIRE(read);
+        return read->modules.at("m").scaling();
+    };
+    CHECK(scaling(filled("m.alpha", {}, 4)) == 2);
+    CHECK(scaling(filled("m.alpha", {1}, 1)) == 0.5F);
+    CHECK(scaling(filled("m.alpha", {}, 0)) == 1);
+    CHECK(scaling(filled("x.alpha", {}, 5)) == 1);
+}
+
+TEST_CASE("what is no linear LoRA is reported, convolutions of one by one are linear") {
+    temporary_folder folder;
+    REQUIRE(write_safetensors(
+        folder / "f", {filled("one.lora_down.weight", {2, 4, 1, 1}), filled("one.lora_up.weight", {3, 2, 1, 1}),
+                       filled("conv.lora_down.weight", {2, 4, 3, 3}), filled("conv.lora_up.weight", {3, 2, 1, 1}),
+                       filled("h.hada_w1_a", {2, 2}), filled("h.alpha", {}), filled("d.dora_scale", {3, 1})}));
+    const auto read = read_lora_file(folder / "f");
+    REQUIRE(read);
+    CHECK(read->modules.size() == 1);
+    CHECK(read->modules.at("one").cols() == 4);
+    CHECK(read->unmapped.size() == 5);
+}
+
+TEST_CASE("broken files are refused with a sentence") {
+    temporary_folder folder;
+    const auto refused = [&](errc code, std::string_view says, std::vector<tensor_to_write> tensors) {
+        REQUIRE(write_safetensors(folder / "f", std::move(tensors)));
+        const auto read = read_lora_file(folder / "f");
+        REQUIRE_MESSAGE(!read, says);
+        CHECK_MESSAGE(read.error().code == code, read.error().message);
+        CHECK_MESSAGE(read.error().message.find(says) != std::string::npos, read.error().message);
+    };
+    refused(errc::invalid_format, "no LoRA tensors", {filled("w", {2, 2})});
+    refused(errc::invalid_format, "no partner", {filled("m.lora_down.weight", {2, 4})});
+    refused(errc::mismatch, "rank 2 and 3", {filled("m.lora_down.weight", {2, 4}), filled("m.lora_up.weight", {3, 3})});
+    refused(errc::invalid_format, "named as in",
+            {filled("m.lora_down.weight", {2, 4}), filled("m.lora_up.weight", {3, 2}), filled("n.lora_a", {4, 2})});
+    refused(errc::non_finite, "NaN",
+            {filled("m.lora_A", {2, 4}, std::numeric_limits<float>::quiet_NaN()), filled("m.lora_B", {3, 2})});
+    refused(errc::invalid_format, "one finite number",
+            {filled("m.lora_down.weight", {2, 4}), filled("m.lora_up.weight", {3, 2}), filled("m.alpha", {2})});
+    CHECK(read_lora_file(folder / "absent").error().code == errc::not_found);
+    CHECK(write_lora_file(folder / "g", {{"mlp.up", make_lora<float>(2, 2, {.r = 1})}},
+                          {.format = lora_format::diffusers_old})
+              .code == errc::unsupported);
+}
