@@ -11,13 +11,22 @@
 ///     LOWRANK_INSTANTIATE(float)
 ///     LOWRANK_INSTANTIATE(double)
 ///
-/// With LOWRANK_EXTERN_TEMPLATES a header that includes an eigensolver or a QR only declares it; without the macro
-/// everything is header-only as usual and this file is not needed. The two scalars may live in two files, to compile
-/// side by side; LOWRANK_INSTANTIATE_QR and its like split further.
+/// With LOWRANK_EXTERN_TEMPLATES a header that includes an eigensolver, a QR or the skinny product only declares it;
+/// without the macro everything is header-only as usual and this file is not needed. The two scalars may live in two
+/// files, to compile side by side; LOWRANK_INSTANTIATE_QR and its like split further.
 
+#include <lowrank/core/skinny_product.hpp>
 #include <lowrank/factor/orthonormalize.hpp>
 #include <lowrank/factor/svd.hpp>
 #include <lowrank/factor/symmetric_eigen.hpp>
+
+/// The skinny product of one stored scalar: float, double, lowrank::half or lowrank::bfloat16. At namespace scope.
+#define LOWRANK_INSTANTIATE_SKINNY(T) LOWRANK_INSTANTIATE_SKINNY_WAY(T, false) LOWRANK_INSTANTIATE_SKINNY_WAY(T, true)
+#define LOWRANK_INSTANTIATE_SKINNY_WAY(T, Across)                                                                     \
+    template void lowrank::detail::skinny_dispatch<T, Across>(                                                        \
+        lowrank::compute_t<T>, const lowrank::detail::strided_view<const T, 1>&,                                      \
+        const lowrank::const_column_view<lowrank::compute_t<T>>&, const lowrank::column_view<lowrank::compute_t<T>>&, \
+        lowrank::workspace&);
 
 /// QR and Cholesky kernels for one scalar. At namespace scope.
 #define LOWRANK_INSTANTIATE_QR(S)                                                                         \
@@ -34,8 +43,12 @@
 
 /// Everything that depends on one scalar; the eigensolver comes with double.
 #define LOWRANK_INSTANTIATE(S) LOWRANK_INSTANTIATE_##S
-#define LOWRANK_INSTANTIATE_float LOWRANK_INSTANTIATE_QR(float) LOWRANK_INSTANTIATE_SVD(float)
-#define LOWRANK_INSTANTIATE_double \
+#define LOWRANK_INSTANTIATE_float             \
+    LOWRANK_INSTANTIATE_SKINNY(float)         \
+    LOWRANK_INSTANTIATE_SKINNY(lowrank::half) \
+    LOWRANK_INSTANTIATE_SKINNY(lowrank::bfloat16) LOWRANK_INSTANTIATE_QR(float) LOWRANK_INSTANTIATE_SVD(float)
+#define LOWRANK_INSTANTIATE_double     \
+    LOWRANK_INSTANTIATE_SKINNY(double) \
     LOWRANK_INSTANTIATE_QR(double) LOWRANK_INSTANTIATE_EIGEN() LOWRANK_INSTANTIATE_SVD(double)
 
 #endif  // LOWRANK_INSTANTIATE_HPP

@@ -82,6 +82,22 @@ void skinny_dispatch(compute_t<T> alpha, const strided_view<const T, 1>& r, cons
     }
 }
 
+#ifdef LOWRANK_EXTERN_TEMPLATES
+#define LOWRANK_DETAIL_EXTERN_SKINNY(T, Across)                                                    \
+    extern template void skinny_dispatch<T, Across>(compute_t<T>, const strided_view<const T, 1>&, \
+                                                    const const_column_view<compute_t<T>>&,        \
+                                                    const column_view<compute_t<T>>&, workspace&);
+LOWRANK_DETAIL_EXTERN_SKINNY(float, false)
+LOWRANK_DETAIL_EXTERN_SKINNY(float, true)
+LOWRANK_DETAIL_EXTERN_SKINNY(double, false)
+LOWRANK_DETAIL_EXTERN_SKINNY(double, true)
+LOWRANK_DETAIL_EXTERN_SKINNY(half, false)
+LOWRANK_DETAIL_EXTERN_SKINNY(half, true)
+LOWRANK_DETAIL_EXTERN_SKINNY(bfloat16, false)
+LOWRANK_DETAIL_EXTERN_SKINNY(bfloat16, true)
+#undef LOWRANK_DETAIL_EXTERN_SKINNY
+#endif
+
 /// A column-major matrix is a row-major one, transposed.
 template <storage T, int Order>
 [[nodiscard]] strided_view<const T, 1> as_rows(const strided_view<const T, Order>& m) noexcept {

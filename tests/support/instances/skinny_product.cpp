@@ -1,0 +1,10 @@
+// SPDX-License-Identifier: MIT
+#ifndef LOWRANK_EXTERN_TEMPLATES
+#define LOWRANK_EXTERN_TEMPLATES  // only what is named below is compiled here
+#endif
+#include <lowrank/instantiate.hpp>
+
+LOWRANK_INSTANTIATE_SKINNY(float)
+LOWRANK_INSTANTIATE_SKINNY(double)
+LOWRANK_INSTANTIATE_SKINNY(lowrank::half)
+LOWRANK_INSTANTIATE_SKINNY(lowrank::bfloat16)
