@@ -36,9 +36,9 @@ struct finetune_command {
     bool rslora = false;
     double dropout = 0;
     std::string targets;
-    std::int64_t steps = 400;
-    std::int64_t batch = 16;
-    double learning_rate = 1e-2;
+    std::int64_t steps = llama::training_options{}.steps;
+    std::int64_t batch = llama::finetune_options{}.sequences;
+    double learning_rate = llama::training_options{}.learning_rate;
     double weight_decay = 0;
     std::uint64_t seed = 0;
     std::int64_t train_bytes = 1'000'000;

@@ -76,16 +76,17 @@ void require_writable_target(const fs::path& target, bool force, const std::vect
     }
     for (const auto& input : inputs) {
         if (contains(to, input)) {
-            fail("the output " + to.string() + " is or contains the input " + input.string() + ", name another folder",
+            fail("the output " + target.string() + " is or contains the input " + input.string() +
+                     ", name another folder",
                  lowrank::errc::io_failure);
         }
     }
     if (!force) {
-        fail("the output " + to.string() + " exists already, name another folder or give --force to replace it",
+        fail("the output " + target.string() + " exists already, name another folder or give --force to replace it",
              lowrank::errc::io_failure);
     }
     if (!fs::is_directory(fs::symlink_status(to, error)) || !replaceable(to)) {
-        fail("the output " + to.string() +
+        fail("the output " + target.string() +
                  " is not a folder with only a checkpoint or an adapter in it, so --force does not replace it",
              lowrank::errc::io_failure);
     }
@@ -100,11 +101,11 @@ void require_writable_file(const fs::path& target, bool force) {
         return;
     }
     if (!fs::is_regular_file(status)) {
-        fail("the output " + to.string() + " exists and is not a regular file, name another file",
+        fail("the output " + target.string() + " exists and is not a regular file, name another file",
              lowrank::errc::io_failure);
     }
     if (!force) {
-        fail("the output " + to.string() + " exists already, name another file or give --force to replace it",
+        fail("the output " + target.string() + " exists already, name another file or give --force to replace it",
              lowrank::errc::io_failure);
     }
 }
