@@ -33,7 +33,8 @@ TEST_CASE_TEMPLATE("pivoted QR reproduces the matrix, its triangle descends, its
                 CHECK((j + 1 == k || column.tail(k - j - 1).isZero(S(0))));
             }
         }
-        CHECK(std::set<idx>(pivoted_qr(w).columns.begin(), pivoted_qr(w).columns.end()).size() <= 30);
+        const auto all = pivoted_qr(w).columns;
+        CHECK(std::set<idx>(all.begin(), all.end()).size() == all.size());
     }
 }
 

@@ -19,6 +19,7 @@
 #include <cmath>
 #include <cstdint>
 #include <limits>
+#include <numeric>
 #include <span>
 #include <utility>
 #include <vector>
@@ -162,10 +163,81 @@ namespace detail {
     return out;
 }
 
+/// First labels: a subspace grown around each of `groups` seed rows. A seed is drawn with probability proportional to
+/// its squared distance from the subspaces there are; its subspace is that of the rows at the smallest angles to it.
+/// Random labels instead would give every group the same mixture, a start that EM seldom leaves.
+[[nodiscard]] inline status seed_labels(const matrix<double>& a, const vector<double>& lengths, index groups,
+                                        index rank, const philox& rng, row_labels& labels) {
+    const index m = a.rows();
+    vector<double> nearest = lengths;
+    for (index g = 0; g < groups && m > 0; ++g) {
+        double target = rng.uniform<double>(static_cast<std::uint64_t>(g)) * nearest.sum();
+        index seed = 0;
+        while (seed + 1 < m && target >= nearest(seed)) {
+            target -= nearest(seed++);
+        }
+        // Squared cosines; rows of zero length belong anywhere.
+        const vector<double> along = (a * a.row(seed).transpose())
+                                         .cwiseAbs2()
+                                         .cwiseQuotient(lengths.cwiseMax(std::numeric_limits<double>::min()));
+        std::vector<index> order(static_cast<std::size_t>(m));
+        std::iota(order.begin(), order.end(), index{0});
+        std::stable_sort(order.begin(), order.end(), [&](index x, index y) { return along(x) > along(y); });
+        order.resize(static_cast<std::size_t>(std::min(m, std::max<index>(2 * rank, 1))));
+        const auto f = svd(gather_rows(a, order));
+        if (!f) {
+            return f.why;
+        }
+        const vector<double> distance =
+            lengths - (a * f.v.leftCols(std::min(rank, f.s.size()))).rowwise().squaredNorm();
+        for (index i = 0; i < m; ++i) {
+            if (g == 0 || distance(i) < nearest(i)) {
+                labels[static_cast<std::size_t>(i)] = g;
+                nearest(i) = std::max(distance(i), 0.0);
+            }
+        }
+    }
+    return {};
+}
+
+/// Gives each empty group the worst row of a group that keeps others: its distance becomes zero, nobody else's grows.
+[[nodiscard]] inline bool fill_empty_groups(const matrix<double>& distance, const vector<double>& lengths,
+                                            row_labels& labels) {
+    std::vector<index> sizes(static_cast<std::size_t>(distance.cols()), 0);
+    for (const index label : labels) {
+        ++sizes[static_cast<std::size_t>(label)];
+    }
+    bool moved = false;
+    for (std::size_t g = 0; g < sizes.size(); ++g) {
+        if (sizes[g] > 0) {
+            continue;
+        }
+        std::size_t worst = labels.size();
+        double most = 0.0;
+        for (std::size_t i = 0; i < labels.size(); ++i) {
+            const double d = distance(static_cast<index>(i), labels[i]);
+            const bool alone = sizes[static_cast<std::size_t>(labels[i])] == 1;
+            if (!alone && d > most && d > 1e-14 * lengths(static_cast<index>(i))) {
+                worst = i;
+                most = d;
+            }
+        }
+        if (worst == labels.size()) {
+            break;
+        }
+        --sizes[static_cast<std::size_t>(labels[worst])];
+        ++sizes[g];
+        labels[worst] = static_cast<index>(g);
+        moved = true;
+    }
+    return moved;
+}
+
 }  // namespace detail
 
-/// Divides the rows of W into `groups` sets, each near a subspace of dimension `rank`, by EM with restarts: assign
-/// every row to the nearest subspace, refit each subspace by SVD, until nothing moves.
+/// Divides the rows of W into `groups` sets, each near a subspace of dimension `rank`, by EM with restarts: from
+/// subspaces around random rows, assign every row to the nearest subspace, refit each subspace by SVD, until nothing
+/// moves.
 ///
 /// \pre    groups >= 1, rank >= 0, restarts >= 1, iterations >= 1; W has a row.
 /// \return `non_finite` if W holds NaN or infinity. A local optimum: the problem is NP-hard, restarts help.
@@ -187,8 +259,9 @@ template <detail::dense_weight W>
         const philox rng(options.seed, static_cast<std::uint64_t>(start));
         cluster_result now;
         now.labels.resize(static_cast<std::size_t>(a.rows()));
-        for (std::size_t i = 0; i < now.labels.size(); ++i) {
-            now.labels[i] = static_cast<index>(rng.below(static_cast<std::uint64_t>(groups), i));
+        const status why = detail::seed_labels(a, lengths, groups, rank, rng, now.labels);
+        if (!why) {
+            return why;
         }
         matrix<double> distance(a.rows(), groups);
         for (int round = 0; round < options.iterations; ++round) {
@@ -215,6 +288,7 @@ template <detail::dense_weight W>
                 sum += std::max(distance(i, label), 0.0);
             }
             now.objective.push_back(sum / (unit * unit));
+            moved = detail::fill_empty_groups(distance, lengths, now.labels) || moved;
             if (!moved) {
                 break;
             }
