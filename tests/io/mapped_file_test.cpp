@@ -33,6 +33,19 @@ TEST_CASE("a file is mapped, or read, with the same bytes") {
     }
 }
 
+TEST_CASE("released bytes are the same when they are touched again") {
+    temporary_folder folder;
+    const std::string text(100000, 'q');
+    REQUIRE(write_file(folder / "f", text));
+    for (const bool map : {true, false}) {
+        const auto file = mapped_file::open(folder / "f", {.map = map});
+        REQUIRE(file);
+        file->release(file->bytes().subspan(1));
+        file->release(file->bytes().first(0));
+        CHECK(std::memcmp(file->bytes().data(), text.data(), text.size()) == 0);
+    }
+}
+
 TEST_CASE("an empty file has no bytes") {
     temporary_folder folder;
     REQUIRE(write_file(folder / "empty", ""));

@@ -55,7 +55,7 @@ public:
         swap(taken);
         return *this;
     }
-    ~mapped_file() { release(); }
+    ~mapped_file() { unmap(); }
 
     /// Opens `path`. An empty file has no bytes.
     ///
@@ -76,6 +76,21 @@ public:
 
     [[nodiscard]] std::span<const std::byte> bytes() const noexcept { return {data_, size_}; }
 
+    /// Tells the system that `part` of the bytes will not be needed soon, so that a pass over a large file stays small
+    /// in memory. The bytes stay valid and are read again from the file when touched.
+    void release(std::span<const std::byte> part) const noexcept {
+#if defined(__unix__) || defined(__APPLE__)
+        const auto page = static_cast<std::uintptr_t>(::sysconf(_SC_PAGESIZE));
+        const std::uintptr_t begin = (reinterpret_cast<std::uintptr_t>(part.data()) + page - 1) / page * page;
+        const std::uintptr_t end = reinterpret_cast<std::uintptr_t>(part.data() + part.size()) / page * page;
+        if (mapped_ && begin < end) {
+            (void)::madvise(reinterpret_cast<void*>(begin), end - begin, MADV_DONTNEED);
+        }
+#else
+        (void)part;
+#endif
+    }
+
     /// True if the bytes are pages of the file, false if they were copied.
     [[nodiscard]] bool is_mapped() const noexcept { return mapped_; }
 
@@ -86,7 +101,7 @@ private:
         std::swap(mapped_, other.mapped_);
         owned_.swap(other.owned_);
     }
-    void release() noexcept {
+    void unmap() noexcept {
 #if defined(__unix__) || defined(__APPLE__)
         if (mapped_) {
             ::munmap(const_cast<std::byte*>(data_), size_);

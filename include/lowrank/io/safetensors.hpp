@@ -158,6 +158,9 @@ public:
                                               static_cast<std::size_t>(t.end - t.begin));
     }
 
+    /// Lets the system drop a tensor's bytes from memory until they are touched again.
+    void release(const tensor_info& t) const noexcept { content_->file.release(bytes(t)); }
+
     /// The file's own bytes as a matrix: a vector is n x 1, a scalar 1 x 1. Valid while a copy of this object lives.
     ///
     /// \return `not_found`; `mismatch` if the dtype is not T; `unsupported` for more than two dimensions or data that
