@@ -268,9 +268,13 @@ void report_page::numbers(const std::vector<std::pair<std::string, std::string>>
 }
 
 std::string report_page::text() const {
+    std::string body = body_;  // no line break between a number and its per cent
+    for (auto at = body.find(" %"); at != std::string::npos; at = body.find(" %", at)) {
+        body.replace(at, 1, "\xC2\xA0");
+    }
     return "<!DOCTYPE html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n"
            "<meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n<title>" +
-           title_ + "</title>\n<style>" + style + "</style>\n</head>\n<body>\n<main>\n" + body_ +
+           title_ + "</title>\n<style>" + style + "</style>\n</head>\n<body>\n<main>\n" + body +
            "</main>\n</body>\n</html>\n";
 }
 
