@@ -339,7 +339,7 @@ template <detail::dense_weight W>
 /// The singular values of W alone, descending: the same numbers as `svd(w).s`, to rounding.
 ///
 /// \return As `svd`.
-/// \cost   For float input q p^2 + 4/3 p^3 flops in double; for double input that of `svd`.
+/// \cost   That of `svd`.
 template <detail::dense_weight W>
 [[nodiscard]] result<vector<weight_scalar<W>>> singular_values(const W& w) {
     auto f = svd(w);
