@@ -13,30 +13,12 @@
 
 #include "support/allocations.hpp"
 #include "support/executors.hpp"
+#include "support/skinny.hpp"
 
 using namespace lowrank;
+using namespace lowrank_tests;
 
 namespace {
-
-template <class M>
-M normal(lowrank::index rows, lowrank::index cols, std::uint64_t stream) {
-    matrix<compute_t<typename M::Scalar>> a(rows, cols);
-    fill_normal(a, compute_t<typename M::Scalar>(1), philox(51, stream));
-    return a.template cast<typename M::Scalar>();
-}
-
-/// max |a - b| over what rounding in S makes of sums of n products of standard normals: partial sums grow like
-/// sqrt(p), their rounding errors add up like a random walk to about eps n / 5, and the worst of 10^5 entries is six
-/// times that; twice as much is allowed.
-template <class S>
-double rounding(const matrix<S>& a, const matrix<double>& b, lowrank::index n) {
-    const double unit = static_cast<double>(std::numeric_limits<S>::epsilon());
-    return (a.template cast<double>() - b).cwiseAbs().maxCoeff() / (unit * (2.4 * static_cast<double>(n) + 100));
-}
-
-struct shape {
-    lowrank::index rows, cols, k;
-};
 
 /// All four products of one weight against the double product.
 template <class T>

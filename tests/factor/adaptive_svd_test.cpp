@@ -12,17 +12,6 @@
 using namespace lowrank;
 using namespace lowrank_tests;
 
-namespace {
-
-template <class S, class F>
-double true_error(const matrix<S>& w, const F& f) {
-    return (w.template cast<double>() - f.u.template cast<double>() * f.s.template cast<double>().asDiagonal() *
-                                            f.v.template cast<double>().transpose())
-        .norm();
-}
-
-}  // namespace
-
 TEST_CASE_TEMPLATE("the tolerance is met, with little more than the optimal rank", S, float, double) {
     for (const double power : {0.5, 1.0, 2.0}) {
         const vector<double> s = power_law(160, power);

@@ -15,13 +15,6 @@ using namespace lowrank_tests;
 namespace {
 
 template <class S, class F>
-double true_error(const matrix<S>& w, const F& f) {
-    return (w.template cast<double>() - f.u.template cast<double>() * f.s.template cast<double>().asDiagonal() *
-                                            f.v.template cast<double>().transpose())
-        .norm();
-}
-
-template <class S, class F>
 void check_factors(const matrix<S>& w, const F& f, idx k) {
     REQUIRE(f);
     REQUIRE(f.s.size() == k);

@@ -96,6 +96,14 @@ double relative_difference(const A& a, const B& b) {
     return (x - y).norm() / y.norm();
 }
 
+/// ||W - U diag(s) V^T||_F in double, of anything with u, s and v.
+template <class S, class F>
+double true_error(const lowrank::matrix<S>& w, const F& f) {
+    return (w.template cast<double>() - f.u.template cast<double>() * f.s.template cast<double>().asDiagonal() *
+                                            f.v.template cast<double>().transpose())
+        .norm();
+}
+
 }  // namespace lowrank_tests
 
 #endif  // LOWRANK_TESTS_SUPPORT_MATRICES_HPP
