@@ -105,7 +105,9 @@ TEST_CASE("scalings that GGUF cannot say are multiplied into lora_b") {
     REQUIRE_MESSAGE(read, (read ? std::string() : read.error().message));
     const auto again = peft_from_gguf(*read, small);
     REQUIRE(again);
-    for (const auto& [module, lora] : adapter.modules) {
+    for (const auto& entry : adapter.modules) {
+        const std::string& module = entry.first;
+        const auto& lora = entry.second;
         const matrix<float> want = lora.delta().dense();
         const matrix<float> got = again->modules.at(module).delta().dense();
         CHECK_MESSAGE((want - got).norm() <= 1e-6F * want.norm(), module);

@@ -87,7 +87,9 @@ TEST_CASE("a real adapter travels through kohya without a changed bit") {
         paths.push_back(module);
     }
     modules back;
-    for (const auto& [name, lora] : read->modules) {
+    for (const auto& entry : read->modules) {
+        const std::string& name = entry.first;
+        const auto& lora = entry.second;
         const auto path = unflatten_kohya_name(name, paths);
         REQUIRE_MESSAGE(path, name);
         back[*path] = lora;

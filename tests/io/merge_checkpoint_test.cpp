@@ -81,7 +81,9 @@ TEST_CASE("a sharded checkpoint of mixed types is merged tile by tile") {
         const auto merged = checkpoint::open(folder / "out");
         REQUIRE_MESSAGE(merged, (merged ? std::string() : merged.error().message));
         REQUIRE(merged->tensors().size() == base.tensors().size());
-        for (const auto& [name, lora] : adapter.modules) {
+        for (const auto& entry : adapter.modules) {
+            const std::string& name = entry.first;
+            const auto& lora = entry.second;
             const auto tensor = name + ".weight";
             CHECK(merged->find(tensor)->type == base.find(tensor)->type);
             const row_matrix<double> want =
