@@ -15,13 +15,9 @@ using namespace lowrank_tests;
 namespace {
 
 template <class S, class F>
-void check_factors(const matrix<S>& w, const F& f, idx k) {
-    REQUIRE(f);
-    REQUIRE(f.s.size() == k);
+void check_triplets(const matrix<S>& w, const F& f, idx k) {
+    check_factors(w, f, k);
     const double bound = 20 * eps<S> * std::sqrt(static_cast<double>(std::max(w.rows(), w.cols())));
-    CHECK(orthogonality_defect(f.u) < bound);
-    CHECK(orthogonality_defect(f.v) < bound);
-    CHECK(std::is_sorted(f.s.begin(), f.s.end(), std::greater<>()));
     CHECK(relative_difference(apply_transposed(w, f.u), (f.v * f.s.asDiagonal()).eval()) < bound);
 }
 
@@ -33,7 +29,7 @@ TEST_CASE_TEMPLATE("near exact on fast, slow and flat spectra", S, float, double
         const auto w = with_values<S>(150, 200, s, 1);
         for (const idx k : {idx{1}, idx{10}, idx{20}}) {
             const auto f = krylov_svd(w, k);
-            check_factors(w, f, k);
+            check_triplets(w, f, k);
             const double best = s.tail(150 - k).norm();
             CHECK(f.error.frobenius <= best * 1.001 + 20 * eps<S>);
             CHECK(f.error.frobenius >= best * (1 - 1e-3 * (std::is_same_v<S, float> ? 1 : 1e-6)) - 20 * eps<S>);
@@ -67,19 +63,19 @@ TEST_CASE_TEMPLATE("values repeated more often than a block is wide", S, float, 
     s << vector<double>::Constant(30, 2.0), vector<double>::Constant(30, 1.0);
     const auto w = with_values<S>(60, 80, s, 3);
     const auto f = krylov_svd(w, 30, {.block = 4, .depth = 15});
-    check_factors(w, f, 30);
+    check_triplets(w, f, 30);
     CHECK(static_cast<double>((f.s.array() - S(2)).abs().maxCoeff()) < 200 * eps<S>);
 
     const matrix<S> identity = matrix<S>::Identity(40, 40);
     const auto g = krylov_svd(identity, 40, {.block = 8, .depth = 5});
-    check_factors(identity, g, 40);
+    check_triplets(identity, g, 40);
     CHECK(static_cast<double>((g.s.array() - S(1)).abs().maxCoeff()) < 200 * eps<S>);
 }
 
 TEST_CASE_TEMPLATE("a rank above that of the matrix ends in zeros with orthonormal vectors", S, float, double) {
     const auto w = with_values<S>(50, 70, geometric(5, 1.0, 0.5), 4);
     const auto f = krylov_svd(w, 12);
-    check_factors(w, f, 12);
+    check_triplets(w, f, 12);
     CHECK(static_cast<double>(f.s(5)) < 50 * eps<S>);
     CHECK(f.error.frobenius < 50 * eps<S>);
 
@@ -96,7 +92,7 @@ TEST_CASE_TEMPLATE("maps, seeds, scales, empty, NaN", S, float, double) {
     const auto w = with_values<S>(90, 70, power_law(70, 0.7), 5);
     const any_map<S> hidden(map_of(w));
     const auto f = krylov_svd(hidden, 8, {.error_samples = 64});
-    check_factors(w, f, 8);
+    check_triplets(w, f, 8);
     CHECK(f.error.how == error_source::sampled);
     CHECK(std::abs(f.error.frobenius - true_error(w, f)) < 4 * f.error.deviation * f.error.frobenius);
 

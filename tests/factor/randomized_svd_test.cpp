@@ -10,29 +10,6 @@
 using namespace lowrank;
 using namespace lowrank_tests;
 
-namespace {
-
-template <class S, class F>
-void check_factors(const matrix<S>& w, const F& f, idx k) {
-    REQUIRE(f);
-    CHECK(f.u.cols() == k);
-    CHECK(f.s.size() == k);
-    CHECK(f.v.cols() == k);
-    const double bound = 20 * eps<S> * std::sqrt(static_cast<double>(std::max(w.rows(), w.cols())));
-    CHECK(orthogonality_defect(f.u) < bound);
-    CHECK(orthogonality_defect(f.v) < bound);
-    CHECK(std::is_sorted(f.s.begin(), f.s.end(), std::greater<>()));
-}
-
-template <class S, class F>
-double true_error(const matrix<S>& w, const F& f) {
-    return (w.template cast<double>() - f.u.template cast<double>() * f.s.template cast<double>().asDiagonal() *
-                                            f.v.template cast<double>().transpose())
-        .norm();
-}
-
-}  // namespace
-
 TEST_CASE_TEMPLATE("close to optimal, never better than optimal, and the reported error is the true one", S, float,
                    double) {
     for (const double power : {0.5, 1.0, 3.0}) {

@@ -21,11 +21,6 @@ single_pass_sketch<S> read_once(const matrix<S>& w, idx rank, const single_pass_
     return sketch;
 }
 
-template <class S, class F>
-double true_error(const matrix<S>& w, const F& f) {
-    return (w - f.product().dense()).template cast<double>().norm();
-}
-
 }  // namespace
 
 TEST_CASE_TEMPLATE("exact for exact low rank, near optimal for decaying spectra, error known", S, float, double) {

@@ -11,10 +11,13 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
+#include <functional>
 #include <limits>
 #include <utility>
 
 #include <Eigen/QR>
+
+#include <doctest/doctest.h>
 
 #include <lowrank/core/philox.hpp>
 #include <lowrank/core/types.hpp>
@@ -94,6 +97,19 @@ double relative_difference(const A& a, const B& b) {
     const lowrank::matrix<double> x = a.template cast<double>();
     const lowrank::matrix<double> y = b.template cast<double>();
     return (x - y).norm() / y.norm();
+}
+
+/// f holds k orthonormal columns on each side of descending values.
+template <class S, class F>
+void check_factors(const lowrank::matrix<S>& w, const F& f, idx k) {
+    REQUIRE(f);
+    CHECK(f.u.cols() == k);
+    CHECK(f.s.size() == k);
+    CHECK(f.v.cols() == k);
+    const double bound = 20 * eps<S> * std::sqrt(static_cast<double>(std::max(w.rows(), w.cols())));
+    CHECK(orthogonality_defect(f.u) < bound);
+    CHECK(orthogonality_defect(f.v) < bound);
+    CHECK(std::is_sorted(f.s.begin(), f.s.end(), std::greater<>()));
 }
 
 /// ||W - U diag(s) V^T||_F in double, of anything with u, s and v.
