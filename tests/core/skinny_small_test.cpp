@@ -14,7 +14,7 @@ namespace {
 
 /// Small integers: every sum below is exact.
 template <class M>
-M integers(lowrank::index rows, lowrank::index cols, std::uint64_t stream) {
+M small_integers(lowrank::index rows, lowrank::index cols, std::uint64_t stream) {
     const philox rng(61, stream);
     return M::NullaryExpr(rows, cols, [&](lowrank::index i, lowrank::index j) {
         return typename M::Scalar(static_cast<float>(rng.below(9, static_cast<std::uint64_t>(i * cols + j))) - 4.0F);
@@ -27,9 +27,9 @@ TEST_CASE_TEMPLATE("Eigen's product with buffers of ours is Eigen's product", S,
     for (const lowrank::index rows : {1, 3, 17, 100, 400}) {
         for (const lowrank::index cols : {1, 5, 64, 300}) {
             for (const lowrank::index k : {1, 2, 9, 130}) {
-                const row_matrix<S> r = integers<row_matrix<S>>(rows, cols, 1);
-                const matrix<S> c = r, x = integers<matrix<S>>(cols, k, 2);
-                matrix<S> y = integers<matrix<S>>(rows, k, 3), w = y;
+                const row_matrix<S> r = small_integers<row_matrix<S>>(rows, cols, 1);
+                const matrix<S> c = r, x = small_integers<matrix<S>>(cols, k, 2);
+                matrix<S> y = small_integers<matrix<S>>(rows, k, 3), w = y;
                 const matrix<S> want = y + S(2) * (r * x);
                 workspace ws;
                 detail::small_product<S, 1>(S(2), r, x, y, ws);
@@ -45,9 +45,9 @@ TEST_CASE_TEMPLATE("one column, over many pieces", T, float, double, half, bfloa
     using S = compute_t<T>;
     for (const auto& [rows, cols] : std::vector<std::pair<lowrank::index, lowrank::index>>{
              {1, 1}, {13, 9000}, {9000, 13}, {300, 1500}, {1, 40000}, {40000, 1}}) {
-        const row_matrix<T> r = integers<row_matrix<T>>(rows, cols, 4);
+        const row_matrix<T> r = small_integers<row_matrix<T>>(rows, cols, 4);
         const matrix<S> dense = r.template cast<S>();
-        const matrix<S> x = integers<matrix<S>>(cols, 1, 5), z = integers<matrix<S>>(rows, 1, 6);
+        const matrix<S> x = small_integers<matrix<S>>(cols, 1, 5), z = small_integers<matrix<S>>(rows, 1, 6);
         matrix<S> y = matrix<S>::Ones(rows, 1), w = matrix<S>::Ones(cols, 1);
         workspace ws;
         detail::vector_along<T>(S(3), const_weight_view<T>(r), x, y, ws);

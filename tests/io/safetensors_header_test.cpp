@@ -14,7 +14,7 @@ using lowrank_tests::safetensors_text;
 
 namespace {
 
-status verdict(std::string_view header, std::string_view data = {}) {
+status header_verdict(std::string_view header, std::string_view data = {}) {
     const auto bytes = bytes_of(safetensors_text(header, data));
     const auto read = detail::read_safetensors_header(bytes);
     return read ? status{} : read.error();
@@ -37,12 +37,12 @@ TEST_CASE("what the reference implementation accepts is accepted") {
              R"({"x":{"dtype":"F32","more":{"shape":[[{"a":[1.5e3,-1,null,true,"s"]}]],"dtype":{}},"shape":[0],)"
              R"("data_offsets":[0,0],"z":-0.5}})",
          }) {
-        const status why = verdict(header);
+        const status why = header_verdict(header);
         CHECK_MESSAGE(why, header, ": ", why.message);
     }
-    CHECK(verdict(R"({"x":{"dtype":"F32","shape":[],"data_offsets":[0,4]}})", "abcd"));
-    CHECK(verdict(R"({"x":{"dtype":"F4","shape":[2,2],"data_offsets":[0,2]}})", "ab"));
-    CHECK(verdict(R"({"x":{"dtype":"F6_E2M3","shape":[4],"data_offsets":[0,3]}})", "abc"));
+    CHECK(header_verdict(R"({"x":{"dtype":"F32","shape":[],"data_offsets":[0,4]}})", "abcd"));
+    CHECK(header_verdict(R"({"x":{"dtype":"F4","shape":[2,2],"data_offsets":[0,2]}})", "ab"));
+    CHECK(header_verdict(R"({"x":{"dtype":"F6_E2M3","shape":[4],"data_offsets":[0,3]}})", "abc"));
 }
 
 TEST_CASE("tensors come in the order of their data, empty ones before what shares their place") {
@@ -126,13 +126,13 @@ TEST_CASE("every broken rule is named") {
         {R"({"x":{"dtype":"U8","shape":[0],"data_offsets":[0,0],"n":1e999}})", "", "JSON"},
     };
     for (const broken& c : cases) {
-        const status why = verdict(c.header, c.data);
+        const status why = header_verdict(c.header, c.data);
         CHECK_MESSAGE(!why, c.header);
         CHECK(why.code == errc::invalid_format);
         CHECK_MESSAGE(why.message.find(c.says) != std::string::npos, c.header, ": ", why.message);
     }
-    CHECK(verdict(std::string("{}\0", 3)).message.find("NUL") != std::string::npos);
-    CHECK(verdict(std::string("{}\0{", 4)).message.find("NUL") != std::string::npos);
+    CHECK(header_verdict(std::string("{}\0", 3)).message.find("NUL") != std::string::npos);
+    CHECK(header_verdict(std::string("{}\0{", 4)).message.find("NUL") != std::string::npos);
 }
 
 TEST_CASE("the length before the header is checked against the file") {
@@ -154,18 +154,18 @@ TEST_CASE("the length before the header is checked against the file") {
 
 TEST_CASE("deep nesting is refused without recursion") {
     const std::string deep(200000, '[');
-    CHECK_FALSE(verdict(deep));
-    CHECK(verdict(R"({"x":{"a":)" + deep).message.find("127 levels") != std::string::npos);
+    CHECK_FALSE(header_verdict(deep));
+    CHECK(header_verdict(R"({"x":{"a":)" + deep).message.find("127 levels") != std::string::npos);
     std::string objects;
     for (int i = 0; i < 20000; ++i) {
         objects += R"({"x":)";
     }
-    CHECK_FALSE(verdict(objects));
+    CHECK_FALSE(header_verdict(objects));
     // 125 levels inside an unknown field are fine: with the tensor and the root 127.
     const std::string fine = R"({"x":{"dtype":"U8","shape":[0],"data_offsets":[0,0],"a":)" + std::string(125, '[') +
                              std::string(125, ']') + "}}";
-    CHECK(verdict(fine));
+    CHECK(header_verdict(fine));
     const std::string one_more = R"({"x":{"dtype":"U8","shape":[0],"data_offsets":[0,0],"a":)" + std::string(126, '[') +
                                  std::string(126, ']') + "}}";
-    CHECK_FALSE(verdict(one_more));
+    CHECK_FALSE(header_verdict(one_more));
 }
