@@ -22,6 +22,9 @@ namespace lowrank_tests {
 /// Calls of operator new since the program started (allocation_test.cpp replaces it).
 std::uint64_t allocation_count();
 
+/// False under a sanitizer, where nothing is counted.
+bool can_count_new();
+
 template <class S>
 lowrank::matrix<S> random_matrix(lowrank::index rows, lowrank::index cols, std::uint64_t stream, S scale = S(1)) {
     lowrank::matrix<S> x(rows, cols);

@@ -70,6 +70,9 @@ template <real S>
 void gram_lower(const matrix<S>& y, matrix<double>& gram) {
     constexpr index panel = 512;
     gram.setZero(y.cols(), y.cols());
+    if (y.cols() == 0) {
+        return;
+    }
     matrix<double> wide;
     for (index first = 0; first < y.rows(); first += panel) {
         const index rows = std::min(panel, y.rows() - first);

@@ -188,8 +188,10 @@ namespace detail {
         if (!f) {
             return f.why;
         }
-        const vector<double> distance =
-            lengths - (a * f.v.leftCols(std::min(rank, f.s.size()))).rowwise().squaredNorm();
+        vector<double> distance = lengths;
+        if (const index j = std::min(rank, f.s.size()); j > 0) {
+            distance -= (a * f.v.leftCols(j)).eval().rowwise().squaredNorm();
+        }
         for (index i = 0; i < m; ++i) {
             if (g == 0 || distance(i) < nearest(i)) {
                 labels[static_cast<std::size_t>(i)] = g;
@@ -272,7 +274,10 @@ template <detail::dense_weight W>
                     return f.why;
                 }
                 const index j = std::min(rank, f.s.size());
-                distance.col(g) = lengths - (a * f.v.leftCols(j)).rowwise().squaredNorm();
+                distance.col(g) = lengths;
+                if (j > 0) {
+                    distance.col(g) -= (a * f.v.leftCols(j)).eval().rowwise().squaredNorm();
+                }
             }
             bool moved = false;
             double sum = 0.0;

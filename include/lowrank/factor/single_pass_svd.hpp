@@ -148,9 +148,11 @@ private:
     [[nodiscard]] error_evidence evidence(const truncated_svd_result<S>& f) const {
         error_evidence e{.how = error_source::sampled};
         const matrix<double> theta_a = z_.bottomRows(samples_).template cast<double>();
-        const matrix<double> theta_u = signed_rows(f.u).bottomRows(samples_);
-        const matrix<double> rest =
-            theta_a - theta_u * f.s.template cast<double>().asDiagonal() * f.v.template cast<double>().transpose();
+        matrix<double> rest = theta_a;
+        if (f.s.size() > 0) {
+            const matrix<double> theta_u = signed_rows(f.u).bottomRows(samples_);
+            rest -= theta_u * f.s.template cast<double>().asDiagonal() * f.v.template cast<double>().transpose();
+        }
         const double count = static_cast<double>(std::max<index>(samples_, 1));
         e.frobenius = rest.stableNorm() / std::sqrt(count);
         const double norm = theta_a.stableNorm() / std::sqrt(count);

@@ -147,7 +147,11 @@ bool write_components(const const_weight_view<T>& original, const spectrum<compu
     bool finite = true;
     for (index first = 0; first < to.rows(); first += panel) {
         const index rows = std::min(panel, to.rows() - first);
-        wide.noalias() = part.left.middleRows(first, rows) * part.right;
+        if (part.rank() > 0) {
+            wide.noalias() = part.left.middleRows(first, rows) * part.right;
+        } else {
+            wide.setZero(rows, to.cols());
+        }
         if (by_difference) {
             wide += original.middleRows(first, rows).template cast<S>();
         }

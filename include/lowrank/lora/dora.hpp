@@ -71,8 +71,11 @@ template <mappable W>
     const matrix<double> l = change.left.template cast<double>();
     const matrix<double> r = change.right.template cast<double>();
     const matrix<double> gram = r * r.transpose();
-    const vector<double> n2 =
-        base_norms2 + 2 * cross.cwiseProduct(l).rowwise().sum() + (l * gram).cwiseProduct(l).rowwise().sum();
+    vector<double> n2 = base_norms2;
+    if (change.rank() > 0) {
+        const matrix<double> lg = l * gram;
+        n2 += 2 * cross.cwiseProduct(l).rowwise().sum() + lg.cwiseProduct(l).rowwise().sum();
+    }
     return n2.cwiseMax(0.0).cwiseSqrt().template cast<S>();
 }
 

@@ -37,8 +37,7 @@ public:
     explicit dropout_mask(const dropout_key& key)
         : seed_(philox(key.seed, key.layer).bits64(key.step)),
           first_(static_cast<std::uint64_t>(key.first_column)),
-          threshold_(static_cast<std::uint64_t>(key.probability * 0x1p32)) {
-        expects(0 <= key.probability && key.probability < 1, "dropout: probability must be in [0, 1)");
+          threshold_(threshold_of(key.probability)) {
         expects(key.first_column >= 0, "dropout: first_column must not be negative");
     }
 
@@ -56,6 +55,12 @@ public:
     }
 
 private:
+    /// Words below it fall: probability * 2^32.
+    static std::uint64_t threshold_of(double probability) {
+        expects(0 <= probability && probability < 1, "dropout: probability must be in [0, 1)");
+        return static_cast<std::uint64_t>(probability * 0x1p32);
+    }
+
     std::uint64_t seed_;
     std::uint64_t first_;
     std::uint64_t threshold_;

@@ -60,6 +60,10 @@ public:
                     r < count ? static_cast<double>(left_(first + r, i)) : 0.0;
             }
         }
+        if (k == 0) {
+            std::fill(tile_.begin(), tile_.end(), 0.0);
+            return tile_.data();
+        }
         for (index j = 0; j < stride_; j += step) {
             multiply(j, k);
         }
