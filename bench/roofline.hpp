@@ -76,7 +76,8 @@ double multiply_add(index rounds, S& out) {
     const S value = hidden;
     const P factor = pset1<P>(value);
     P sum[12];
-    lowrank::detail::unroll<12>([&](auto i) { sum[i] = pset1<P>(value); });
+    lowrank::detail::unroll<12>(
+        [&](auto i) { sum[i] = pset1<P>(value * S(i + 1)); });  // distinct, or a compiler keeps one
     for (index r = 0; r < rounds; ++r) {
         lowrank::detail::unroll<12>([&](auto i) { sum[i] = pmadd(sum[i], factor, factor); });
     }
