@@ -21,12 +21,12 @@ M normal(lowrank::index rows, lowrank::index cols, std::uint64_t stream) {
 }
 
 /// max |a - b| over what rounding in S makes of sums of n products of standard normals: partial sums grow like
-/// sqrt(p), their rounding errors add up like a random walk to about eps n / 5, and the worst of 10^5 entries is six
-/// times that; twice as much is allowed.
+/// sqrt(p), their rounding errors add up like a random walk to about eps n / 5; the worst of 10^5 entries
+/// and the order of summation that a machine's vector width gives make that up to some ten times as much.
 template <class S>
 double rounding(const lowrank::matrix<S>& a, const lowrank::matrix<double>& b, lowrank::index n) {
     const double unit = static_cast<double>(std::numeric_limits<S>::epsilon());
-    return (a.template cast<double>() - b).cwiseAbs().maxCoeff() / (unit * (2.4 * static_cast<double>(n) + 100));
+    return (a.template cast<double>() - b).cwiseAbs().maxCoeff() / (unit * (6 * static_cast<double>(n) + 200));
 }
 
 struct shape {
