@@ -1,0 +1,228 @@
+// SPDX-License-Identifier: MIT
+#ifndef LOWRANK_LORA_CONVERT_HPP
+#define LOWRANK_LORA_CONVERT_HPP
+
+/// \file
+/// Any low-rank change as a LoRA adapter: at a rank, at an energy, at a tolerance, or exactly.
+///
+///     auto lora = lowrank::to_lora(loha, {.rule = lowrank::rank_rule::energy, .value = 0.99});
+///     if (!lora) return log(lora.why.message);
+///     log(lora.relative);                                          // exact ||delta - scaling B A||_F / ||delta||_F
+///     auto plain = lowrank::plain_lora(trained, at_start);         // PiSSA, OLoRA, CorDA -> LoRA on the original W
+///
+/// Adapters go through QR of their two factors and a small core, never through a dense out x in matrix. The result has
+/// lora_alpha = r, so its scaling is 1.
+///
+/// PEFT (lora/conversion.py, subtract_mutated_init) converts the same things through a dense SVD per layer.
+
+#include <algorithm>
+#include <cmath>
+#include <concepts>
+#include <utility>
+
+#include <lowrank/core/check.hpp>
+#include <lowrank/core/config.hpp>
+#include <lowrank/core/finite.hpp>
+#include <lowrank/core/linear_map.hpp>
+#include <lowrank/core/status.hpp>
+#include <lowrank/core/types.hpp>
+#include <lowrank/core/workspace.hpp>
+#include <lowrank/factor/factored_algebra.hpp>
+#include <lowrank/factor/low_rank.hpp>
+#include <lowrank/factor/randomized_svd.hpp>
+#include <lowrank/factor/spectrum.hpp>
+#include <lowrank/factor/truncated_svd.hpp>
+#include <lowrank/lora/lora.hpp>
+#include <lowrank/lora/rank_choice.hpp>
+
+namespace lowrank::inline LOWRANK_ABI {
+
+namespace detail {
+
+template <class M>
+inline constexpr bool two_factors = false;
+template <real S>
+inline constexpr bool two_factors<low_rank<S>> = true;
+
+}  // namespace detail
+
+/// A LoRA adapter that stands for another change, and what it misses of it.
+template <real S>
+struct lora_conversion {
+    lora_adapter<S> adapter = {};
+    double error = 0.0;     ///< ||delta - scaling B A||_F.
+    double relative = 0.0;  ///< The same over ||delta||_F; 0 for a change of zero.
+    error_source how = error_source::exact;
+    status why = {};
+
+    explicit operator bool() const noexcept { return static_cast<bool>(why); }
+};
+
+/// The factors as they are: B = left, A = right, r = lora_alpha = the inner dimension (sqrt(r) with rsLoRA), scaling 1.
+/// Bit-exact; the rank may exceed min(out, in), and `to_lora` makes it small.
+template <real S>
+[[nodiscard]] lora_adapter<S> as_lora(low_rank<S> change, bool use_rslora = false) {
+    detail::expects_factors("as_lora", change);
+    const auto k = static_cast<double>(change.rank());
+    return {.lora_A = std::move(change.right),
+            .lora_B = std::move(change.left),
+            .lora_alpha = use_rslora ? std::sqrt(k) : k,
+            .use_rslora = use_rslora};
+}
+
+/// The adapter from a spectrum of the change that is already there.
+template <real S>
+[[nodiscard]] lora_conversion<S> to_lora(const spectrum<S>& change, const rank_choice& choice,
+                                         sigma_split split = sigma_split::square) {
+    const index k = choose_rank(change.values(), choice);
+    return {.adapter = as_lora(change.truncate(k, split)),
+            .error = change.error(k),
+            .relative = change.relative_error(k),
+            .why = {}};
+}
+
+/// The best LoRA adapter of a factored change at the chosen rank.
+///
+/// \return `non_finite` if a factor holds NaN or infinity. The error is exact.
+/// \cost   6 k^2 (out + in) flops for the inner dimension k that the change has.
+template <real S>
+[[nodiscard]] lora_conversion<S> to_lora(const low_rank<S>& change, const rank_choice& choice,
+                                         sigma_split split = sigma_split::square) {
+    const auto spec = make_spectrum(change);
+    if (!spec) {
+        return {.why = spec.error()};
+    }
+    return to_lora(*spec, choice, split);
+}
+
+/// A change that says its two factors: every `factored_adapter`, and LoRA itself.
+template <class A>
+concept factored_change = requires(const A& a) {
+    { a.delta() } -> std::same_as<low_rank<typename A::scalar>>;
+};
+
+/// The same of any adapter with two factors: AdaLoRA, VeRA, LoHa, LoKr, fused projections, LoRA itself.
+template <factored_change A>
+[[nodiscard]] lora_conversion<typename A::scalar> to_lora(const A& adapter, const rank_choice& choice,
+                                                          sigma_split split = sigma_split::square) {
+    return to_lora(adapter.delta(), choice, split);
+}
+
+/// The rows x cols matrix of a linear map, column by column. \cost One product with cols() unit vectors.
+template <linear_map M>
+[[nodiscard]] matrix<typename M::scalar> dense_of(const M& m) {
+    using S = typename M::scalar;
+    constexpr index panel = 64;
+    matrix<S> w = matrix<S>::Zero(m.rows(), m.cols());
+    workspace ws;
+    for (index first = 0; first < m.cols(); first += panel) {
+        const index count = std::min(panel, m.cols() - first);
+        const workspace::frame scope(ws);
+        auto unit = ws.take<S>(m.cols(), count);
+        unit.setZero();
+        for (index j = 0; j < count; ++j) {
+            unit(first + j, j) = S(1);
+        }
+        auto columns = w.middleCols(first, count);
+        m.add_product(S(1), const_column_view<S>(unit.data(), unit.rows(), unit.cols()),
+                      column_view<S>(columns.data(), columns.rows(), columns.cols(), columns.outerStride()), ws);
+    }
+    return w;
+}
+
+/// The best LoRA adapter of a change that is any linear map or dense matrix (W' - W, OFT, HiRA, MiSS, a quantization
+/// error), through its dense SVD.
+///
+/// \return `non_finite` if the change holds NaN or infinity. The error is exact.
+/// \cost   That of `svd`, and one dense copy.
+template <mappable M>
+requires(!factored_change<M> && !detail::two_factors<M>)
+    [[nodiscard]] lora_conversion<map_scalar<M>> to_lora(const M& change, const rank_choice& choice,
+                                                         sigma_split split = sigma_split::square) {
+    const auto of_dense = [&](const auto& w) -> lora_conversion<map_scalar<M>> {
+        const auto spec = make_spectrum(w);
+        if (!spec) {
+            return {.why = spec.error()};
+        }
+        return to_lora(*spec, choice, split);
+    };
+    if constexpr (detail::dense_weight<M>) {
+        return of_dense(change);
+    } else {
+        return of_dense(dense_of(change));
+    }
+}
+
+/// The same at a fixed rank without a dense copy, by randomized subspace iteration: for large maps of small rank.
+///
+/// \pre    0 <= k <= min(out, in)
+/// \return, \cost, and the error's kind as `randomized_svd`.
+template <mappable M>
+[[nodiscard]] lora_conversion<map_scalar<M>> to_lora_fast(const M& change, index k,
+                                                          const randomized_svd_options& options = {}) {
+    auto f = randomized_svd(change, k, options);
+    if (!f) {
+        return {.why = std::move(f.why)};
+    }
+    const auto root = f.s.cwiseSqrt().eval();
+    low_rank<map_scalar<M>> product{.left = f.u * root.asDiagonal(), .right = root.asDiagonal() * f.v.transpose()};
+    return {.adapter = as_lora(std::move(product)),
+            .error = f.error.frobenius,
+            .relative = f.error.relative,
+            .how = f.error.how,
+            .why = {}};
+}
+
+/// A trained PiSSA, OLoRA or CorDA adapter as a LoRA adapter on the weight before its init: A' = [A; A0],
+/// B' = [B, -B0], of twice the rank and the same scaling, for (W - s B0 A0) + s B A = W + s (B A - B0 A0).
+///
+/// \pre  Both have one shape, rank, lora_alpha and use_rslora. `initial` is what the init made, before training.
+/// \note The factors are copied bit for bit. Through `to_lora` the change often fits the old rank again.
+template <real S>
+[[nodiscard]] lora_adapter<S> plain_lora(const lora_adapter<S>& trained, const lora_adapter<S>& initial) {
+    const index r = trained.rank();
+    detail::expects_shape("plain_lora", "initial.lora_A", initial.lora_A.rows(), initial.lora_A.cols(), r,
+                          trained.cols());
+    detail::expects_shape("plain_lora", "initial.lora_B", initial.lora_B.rows(), initial.lora_B.cols(), trained.rows(),
+                          r);
+    detail::expects(trained.lora_alpha == initial.lora_alpha && trained.use_rslora == initial.use_rslora,
+                    "plain_lora: lora_alpha and use_rslora of the two adapters must agree");
+    lora_adapter<S> plain{.lora_A = matrix<S>(2 * r, trained.cols()),
+                          .lora_B = matrix<S>(trained.rows(), 2 * r),
+                          .lora_alpha = trained.lora_alpha * (trained.use_rslora ? std::sqrt(2.0) : 2.0),
+                          .use_rslora = trained.use_rslora,
+                          .lora_dropout = trained.lora_dropout};
+    plain.lora_A << trained.lora_A, initial.lora_A;
+    plain.lora_B << trained.lora_B, -initial.lora_B;
+    return plain;
+}
+
+/// The adapter of the transposed weight, (scaling B A)^T: between fan-in-fan-out (in x out) storage and out x in.
+template <real S>
+[[nodiscard]] lora_adapter<S> transpose(const lora_adapter<S>& a) {
+    lora_adapter<S> t = a;
+    t.lora_A = a.lora_B.transpose();
+    t.lora_B = a.lora_A.transpose();
+    return t;
+}
+
+/// The same change at another rank >= r, by zero rows of A and zero columns of B, with the same scaling: several
+/// adapters of different ranks in one batch, or room for more training. Bit-exact. \pre rank >= a.rank()
+template <real S>
+[[nodiscard]] lora_adapter<S> pad_rank(const lora_adapter<S>& a, index rank) {
+    detail::expects(rank >= a.rank(), "pad_rank: the new rank must not be smaller; resize_lora makes adapters smaller");
+    lora_adapter<S> out = a;
+    out.lora_A = matrix<S>::Zero(rank, a.cols());
+    out.lora_A.topRows(a.rank()) = a.lora_A;
+    out.lora_B = matrix<S>::Zero(a.rows(), rank);
+    out.lora_B.leftCols(a.rank()) = a.lora_B;
+    if (a.rank() > 0) {
+        const double grown = static_cast<double>(rank) / static_cast<double>(a.rank());
+        out.lora_alpha = a.lora_alpha * (a.use_rslora ? std::sqrt(grown) : grown);
+    }
+    return out;
+}
+
+}  // namespace lowrank::inline LOWRANK_ABI
+
+#endif  // LOWRANK_LORA_CONVERT_HPP
