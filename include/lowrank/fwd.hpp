@@ -118,9 +118,14 @@ class grouped_map;
 template <real S>
 struct conv_lora_adapter;
 template <real S>
+struct lora_conversion;
+template <real S>
 struct dora_linear;
 struct dropout_key;
 struct embedding_options;
+struct extraction_options;
+template <real S>
+struct lora_extraction;
 template <real S>
 struct lora_gradient;
 template <real S>
@@ -144,6 +149,10 @@ template <storage T>
 class merge_stack;
 template <real S>
 struct merged_linear_adapter;
+enum class rank_rule;
+struct rank_choice;
+template <real S>
+struct lora_resize;
 template <real S>
 struct tucker_gradient;
 template <real S>

@@ -61,9 +61,11 @@
 #include <lowrank/lora/adapter.hpp>
 #include <lowrank/lora/conv.hpp>
 #include <lowrank/lora/conv_lora.hpp>
+#include <lowrank/lora/convert.hpp>
 #include <lowrank/lora/dora.hpp>
 #include <lowrank/lora/dropout.hpp>
 #include <lowrank/lora/embedding.hpp>
+#include <lowrank/lora/extract.hpp>
 #include <lowrank/lora/gradient.hpp>
 #include <lowrank/lora/ia3.hpp>
 #include <lowrank/lora/loha.hpp>
@@ -73,6 +75,8 @@
 #include <lowrank/lora/merge_stack.hpp>
 #include <lowrank/lora/merged_linear.hpp>
 #include <lowrank/lora/mixed_batch.hpp>
+#include <lowrank/lora/rank_choice.hpp>
+#include <lowrank/lora/resize.hpp>
 #include <lowrank/lora/tucker.hpp>
 #include <lowrank/lora/vera.hpp>
 
