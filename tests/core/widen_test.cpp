@@ -4,6 +4,7 @@
 #include <bit>
 #include <cmath>
 #include <cstdint>
+#include <limits>
 #include <vector>
 
 #include <doctest/doctest.h>
@@ -47,4 +48,28 @@ TEST_CASE_TEMPLATE("every 16-bit pattern widens to its value", T, half, bfloat16
             FAIL("pattern " << bits << ": got " << got << ", want " << want);
         }
     }
+}
+
+TEST_CASE_TEMPLATE("narrowing rounds to the nearest pattern, ties to even", T, half, bfloat16) {
+    const int exponent_bits = std::is_same_v<T, half> ? 5 : 8, mantissa_bits = 15 - exponent_bits;
+    const std::uint32_t infinity = ((1U << exponent_bits) - 1U) << mantissa_bits;
+    const auto narrow = [](double x) {
+        return std::uint32_t{std::bit_cast<std::uint16_t>(detail::narrowed<T>(static_cast<float>(x)))};
+    };
+    std::uint32_t wrong = 0;
+    for (std::uint32_t bits = 0; bits < infinity; ++bits) {
+        const double here = value_of(bits, exponent_bits);
+        const double next = value_of(bits + 1, exponent_bits);  // at the end: the first power of two out of range
+        const double middle = (here + next) / 2, step = (next - here) / 64;
+        const std::uint32_t even = (bits & 1U) == 0 ? bits : bits + 1;
+        wrong += narrow(here) == bits && narrow(-here) == (bits | 0x8000U) ? 0 : 1;
+        if (middle < 0x1p-130 || middle > 0x1.fffffep127) {
+            continue;  // a float cannot hold the points between
+        }
+        wrong += narrow(middle) == even && narrow(-middle) == (even | 0x8000U) ? 0 : 1;
+        wrong += narrow(middle - step) == bits && narrow(middle + step) == bits + 1 ? 0 : 1;
+    }
+    CHECK(wrong == 0);
+    CHECK(narrow(std::numeric_limits<float>::max()) == infinity);
+    CHECK(narrow(-std::numeric_limits<double>::infinity()) == (infinity | 0x8000U));
 }

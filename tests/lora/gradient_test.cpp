@@ -75,7 +75,7 @@ TEST_CASE_TEMPLATE("gradients accumulate: two micro-batches equal the whole batc
 TEST_CASE("the allocation counter counts") {
     const auto before = allocation_count();
     const auto* owner = new lora_adapter<double>(random_adapter<double>(4, 6, {.r = 2}));
-    CHECK((allocation_count() > before) == can_count_new());
+    CHECK((allocation_count() > before) == can_count_allocations());
     CHECK(owner->rank() == 2);
     delete owner;
 }

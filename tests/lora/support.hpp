@@ -17,13 +17,12 @@
 #include <lowrank/core/types.hpp>
 #include <lowrank/lora/lora.hpp>
 
+#include "support/allocations.hpp"
+
 namespace lowrank_tests {
 
-/// Calls of operator new since the program started (allocation_test.cpp replaces it).
-std::uint64_t allocation_count();
-
-/// False under a sanitizer, where nothing is counted.
-bool can_count_new();
+/// Heap allocations of this thread since the program started.
+inline std::uint64_t allocation_count() { return static_cast<std::uint64_t>(allocations()); }
 
 template <class S>
 lowrank::matrix<S> random_matrix(lowrank::index rows, lowrank::index cols, std::uint64_t stream, S scale = S(1)) {

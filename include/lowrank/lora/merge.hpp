@@ -18,7 +18,6 @@
 /// removes adapters in any order. A wrong order is noticed before anything is touched.
 
 #include <algorithm>
-#include <array>
 #include <cmath>
 #include <cstdint>
 #include <span>
@@ -33,6 +32,7 @@
 #include <lowrank/core/types.hpp>
 #include <lowrank/factor/low_rank.hpp>
 #include <lowrank/lora/detail/delta_tile.hpp>
+#include <lowrank/lora/detail/merge_row.hpp>
 #include <lowrank/lora/detail/ulp_code.hpp>
 
 namespace lowrank::inline LOWRANK_ABI {
@@ -86,15 +86,6 @@ namespace detail {
 /// Columns merged at a time. Part of the receipt's format.
 inline constexpr index merge_block = 512;
 
-template <storage T>
-double to_double(T x) {
-    return static_cast<double>(static_cast<compute_t<T>>(x));
-}
-template <storage T>
-T to_storage(double x) {
-    return static_cast<T>(static_cast<compute_t<T>>(x));
-}
-
 /// One block of columns of a merge: its merged rows so far, what they cost, how to take them back.
 struct merge_block_state {
     std::vector<std::uint8_t> code = {};
@@ -102,9 +93,9 @@ struct merge_block_state {
     bool failed = false;
     index bad_row = 0;
     index bad_col = 0;
-    merge_audit audit = {};
-    double change_norm2 = 0;
-    double error_norm2 = 0;
+    merge_sums sums = {};
+    index worst_row = 0;
+    index worst_col = 0;
 };
 
 template <storage T>
@@ -124,25 +115,26 @@ public:
         delta_tiles<S> tiles(change_);
         tiles.select_columns(first, count);
         ulp_encoder code;
-        std::array<std::vector<T>, delta_tiles<S>::rows_at_once> merged;
-        for (auto& row : merged) {
-            row.resize(static_cast<std::size_t>(count));
-        }
+        merge_row<T> row(count);
         for (index i = 0; i < w_.rows() && !state.failed; i += tiles.rows_at_once) {
             const index rows = std::min(tiles.rows_at_once, w_.rows() - i);
             const double* d = tiles.rows(i, rows);
-            for (index r = 0; r < rows && !state.failed; ++r) {
-                merge_row(i + r, first, count, d + r * tiles.stride(), merged[static_cast<std::size_t>(r)].data(),
-                          state);
+            for (index r = i; r < i + rows; ++r, d += tiles.stride()) {
+                T* w = at(r, first);
+                const double worst = state.sums.worst;
+                if (!row.compute(w, d, scales(r, first), state.sums)) {
+                    state.failed = true;
+                    state.bad_row = r;
+                    state.bad_col = first + row.first_bad();
+                    break;
+                }
+                if (state.sums.worst > worst) {
+                    state.worst_row = r;
+                    state.worst_col = first + state.sums.worst_at;
+                }
+                row.commit(w, static_cast<std::uint64_t>(r * count), code);
+                state.rows_done = r + 1;
             }
-            if (state.failed) {
-                break;
-            }
-            for (index r = 0; r < rows; ++r) {
-                commit_row(i + r, first, count, d + r * tiles.stride(), merged[static_cast<std::size_t>(r)].data(),
-                           code, state);
-            }
-            state.rows_done = i + rows;
         }
         state.code = code.finish(static_cast<std::uint64_t>(state.rows_done * count));
     }
@@ -154,15 +146,14 @@ public:
         delta_tiles<S> tiles(change_);
         tiles.select_columns(first, count);
         ulp_decoder next(code, static_cast<std::uint64_t>(rows_done * count));
+        const merge_row<T> row(count);
         for (index i = 0; i < rows_done; i += tiles.rows_at_once) {
             const index rows = std::min(tiles.rows_at_once, rows_done - i);
             const double* d = tiles.rows(i, rows);
-            for (index r = 0; r < rows; ++r) {
-                T* w = row(i + r, first);
-                for (index j = 0; j < count; ++j) {
-                    w[j] = estimate(w[j], d[r * tiles.stride() + j], i + r, first + j);
-                }
-                const auto start = static_cast<std::uint64_t>((i + r) * count);
+            for (index r = i; r < i + rows; ++r, d += tiles.stride()) {
+                T* w = at(r, first);
+                row.estimate(w, d, scales(r, first));
+                const auto start = static_cast<std::uint64_t>(r * count);
                 for (; next.position() < start + static_cast<std::uint64_t>(count); next.next()) {
                     T& value = w[next.position() - start];
                     value = ulp_shift(value, next.correction());
@@ -200,88 +191,19 @@ public:
     }
 
 private:
-    [[nodiscard]] bool scaled() const { return !options_.row_scale.empty() || !options_.column_scale.empty(); }
-    [[nodiscard]] double scale(index i, index j) const {
-        return (options_.row_scale.empty() ? 1.0 : double(options_.row_scale[static_cast<std::size_t>(i)])) *
-               (options_.column_scale.empty() ? 1.0 : double(options_.column_scale[static_cast<std::size_t>(j)]));
+    [[nodiscard]] merge_scales<S> scales(index i, index first) const {
+        merge_scales<S> out;
+        if (!options_.row_scale.empty()) {
+            out.row = static_cast<double>(options_.row_scale[static_cast<std::size_t>(i)]);
+            out.any = true;
+        }
+        if (!options_.column_scale.empty()) {
+            out.columns = options_.column_scale.data() + first;
+            out.any = true;
+        }
+        return out;
     }
-    [[nodiscard]] T* row(index i, index first) const { return data_ + i * w_.outerStride() + first; }
-
-    /// What W must have been, up to rounding.
-    [[nodiscard]] T estimate(T merged, double d, index i, index j) const {
-        if (!scaled()) {
-            return d == 0 ? merged : to_storage<T>(to_double(merged) - d);
-        }
-        const double c = scale(i, j);
-        return c == 0 ? T(0) : to_storage<T>(to_double(merged) / c - d);
-    }
-
-    void merge_row(index i, index first, index count, const double* d, T* out, merge_block_state& state) const {
-        const T* w = row(i, first);
-        unsigned bad = 0;
-        if (!scaled()) {
-            for (index j = 0; j < count; ++j) {
-                out[j] = d[j] == 0 ? w[j] : to_storage<T>(to_double(w[j]) + d[j]);
-                bad |= is_finite(out[j]) ? 0U : 1U;
-            }
-        } else {
-            for (index j = 0; j < count; ++j) {
-                out[j] = to_storage<T>(scale(i, first + j) * (to_double(w[j]) + d[j]));
-                bad |= is_finite(out[j]) && is_finite(w[j]) ? 0U : 1U;
-            }
-        }
-        if (bad != 0) {
-            state.failed = true;
-            state.bad_row = i;
-            for (index j = count; j-- > 0;) {
-                state.bad_col = is_finite(out[j]) && is_finite(w[j]) ? state.bad_col : first + j;
-            }
-        }
-    }
-
-    void commit_row(index i, index first, index count, const double* d, const T* merged, ulp_encoder& code,
-                    merge_block_state& state) const {
-        T* w = row(i, first);
-        const bool with_scale = scaled();
-        double change_norm2[4] = {};
-        double error_norm2[4] = {};
-        double worst = 0;
-        std::uint64_t touched = 0;
-        std::uint64_t unchanged = 0;
-        for (index j = 0; j < count; ++j) {
-            const double old = to_double(w[j]);
-            const double change = with_scale ? scale(i, first + j) * (old + d[j]) - old : d[j];
-            const double error = (to_double(merged[j]) - old) - change;
-            change_norm2[j % 4] += change * change;
-            error_norm2[j % 4] += error * error;
-            worst = std::max(worst, std::abs(error));
-            touched += change != 0 ? 1 : 0;
-            unchanged += change != 0 && ulp_rank(merged[j]) == ulp_rank(w[j]) ? 1 : 0;
-        }
-        if (worst > state.audit.worst_error) {
-            state.audit.worst_error = worst;
-            state.audit.worst_row = i;
-            for (index j = count; j-- > 0;) {
-                const double old = to_double(w[j]);
-                const double change = with_scale ? scale(i, first + j) * (old + d[j]) - old : d[j];
-                state.audit.worst_col =
-                    std::abs((to_double(merged[j]) - old) - change) == worst ? first + j : state.audit.worst_col;
-            }
-        }
-        state.audit.touched += touched;
-        state.audit.unchanged += unchanged;
-        state.change_norm2 += (change_norm2[0] + change_norm2[1]) + (change_norm2[2] + change_norm2[3]);
-        state.error_norm2 += (error_norm2[0] + error_norm2[1]) + (error_norm2[2] + error_norm2[3]);
-
-        const auto start = static_cast<std::uint64_t>(i * count);
-        for (index j = 0; j < count; ++j) {
-            const T back = estimate(merged[j], d[j], i, first + j);
-            if (ulp_rank(back) != ulp_rank(w[j])) {
-                code.put(start + static_cast<std::uint64_t>(j), ulp_distance(back, w[j]));
-            }
-            w[j] = merged[j];
-        }
-    }
+    [[nodiscard]] T* at(index i, index first) const { return data_ + i * w_.outerStride() + first; }
 
     weight_view<T> w_;
     T* data_;
@@ -348,14 +270,17 @@ template <storage T>
     auto& audit = receipt.audit;
     audit.entries = static_cast<std::uint64_t>(w.size());
     for (auto& state : states) {
-        audit.touched += state.audit.touched;
-        audit.unchanged += state.audit.unchanged;
-        change_norm2 += state.change_norm2;
-        error_norm2 += state.error_norm2;
-        if (state.audit.worst_error > audit.worst_error) {
-            audit.worst_error = state.audit.worst_error;
-            audit.worst_row = state.audit.worst_row;
-            audit.worst_col = state.audit.worst_col;
+        const auto& sums = state.sums;
+        for (int lane = 0; lane < detail::merge_sums::lanes; ++lane) {
+            audit.touched += sums.touched[lane];
+            audit.unchanged += sums.unchanged[lane];
+            change_norm2 += sums.change_norm2[lane];
+            error_norm2 += sums.error_norm2[lane];
+        }
+        if (sums.worst > audit.worst_error) {
+            audit.worst_error = sums.worst;
+            audit.worst_row = state.worst_row;
+            audit.worst_col = state.worst_col;
         }
         receipt.corrections.push_back(std::move(state.code));
     }

@@ -3,9 +3,11 @@
 #define LOWRANK_CORE_DETAIL_WIDEN_HPP
 
 /// \file
-/// 16-bit storage to float, exactly, in loops a compiler turns into vectors on any machine.
+/// 16-bit storage to float, exactly, and float to 16-bit storage, rounded to the nearest, in loops a compiler turns
+/// into vectors on any machine.
 ///
 ///     lowrank::detail::widen(w.data(), w.cols(), row);
+///     w(0, 0) = lowrank::detail::narrowed<lowrank::bfloat16>(row[0]);
 
 #include <bit>
 #include <concepts>
@@ -30,6 +32,24 @@ requires(!real<T>) [[nodiscard]] inline float widened(T x) noexcept {
         const float small = std::bit_cast<float>((113U << 23) | rest) - 0x1p-14F;
         const std::uint32_t value = rest < 0x00800000U ? std::bit_cast<std::uint32_t>(small) : large;
         return std::bit_cast<float>(value | sign);
+    }
+}
+
+/// The T nearest to `x`, ties to even; infinity beyond its range. NaN becomes infinity or some NaN.
+template <storage T>
+requires(!real<T>) [[nodiscard]] inline T narrowed(float x) noexcept {
+    const auto all = std::bit_cast<std::uint32_t>(x);
+    const std::uint32_t sign = (all & 0x80000000U) >> 16, rest = all & 0x7fffffffU;
+    if constexpr (std::same_as<T, bfloat16>) {
+        const std::uint32_t rounded = (rest + 0x7fffU + ((rest >> 16) & 1U)) >> 16;
+        return std::bit_cast<T>(static_cast<std::uint16_t>(rounded | sign));
+    } else {
+        // Normal: rebias the exponent by -112 and round at bit 13, ties to even.
+        const std::uint32_t normal = (rest - (112U << 23) + 0xfffU + ((rest >> 13) & 1U)) >> 13;
+        // Subnormal: adding 0.5 moves the last place of the sum to 2^-24, and the addition itself rounds.
+        const std::uint32_t small = std::bit_cast<std::uint32_t>(std::bit_cast<float>(rest) + 0.5F) - (126U << 23);
+        const std::uint32_t finite = rest < (113U << 23) ? small : normal;
+        return std::bit_cast<T>(static_cast<std::uint16_t>((rest < (143U << 23) ? finite : 0x7c00U) | sign));
     }
 }
 
