@@ -27,8 +27,6 @@ inline const std::vector<std::string_view> unsupported_cases = {
     "oft-linear",
     "oft-linear-block-share",
     "oft-neumann",
-    "train-lora-embedding-ce",
-    "train-loralib-sgd",
     "weighted-different-rank",
     "weighted-embedding-conv",
     "weighted-functions",
