@@ -27,6 +27,7 @@
 #include <lowrank/core/workspace.hpp>
 #include <lowrank/factor/low_rank.hpp>
 #include <lowrank/lora/adapter.hpp>
+#include <lowrank/lora/lora.hpp>
 
 namespace lowrank::inline LOWRANK_ABI {
 
@@ -49,6 +50,23 @@ template <detail::dense_weight W>
                 norms(i) += x * x;
             }
         }
+    }
+    return norms;
+}
+
+/// The same of a base that can only be multiplied with. \cost One product with the identity, 64 columns at a time.
+template <linear_map M>
+[[nodiscard]] vector<double> squared_row_norms_of_map(const M& map) {
+    using S = typename M::scalar;
+    vector<double> norms = vector<double>::Zero(map.rows());
+    workspace ws;
+    for (index first = 0; first < map.cols(); first += 64) {
+        const index count = std::min<index>(64, map.cols() - first);
+        matrix<S> unit = matrix<S>::Zero(map.cols(), count);
+        unit.middleRows(first, count).setIdentity();
+        matrix<S> columns = matrix<S>::Zero(map.rows(), count);
+        map.add_product(S(1), unit, columns, ws);
+        norms += columns.template cast<double>().rowwise().squaredNorm();
     }
     return norms;
 }
@@ -86,6 +104,72 @@ template <real S>
     return (norms.array() > S(0)).select(magnitude.array() / norms.array().max(std::numeric_limits<S>::min()), S(0));
 }
 
+/// What DoRA trains: LoRA factors, and the length of each output.
+template <real S>
+struct dora_adapter {
+    using scalar = S;
+
+    lora_adapter<S> lora = {};
+    vector<S> magnitude = {};  ///< out
+};
+
+/// A new adapter for the base `w`: its row norms as magnitude, so that it changes nothing yet.
+template <detail::dense_weight W>
+[[nodiscard]] dora_adapter<compute_t<typename W::Scalar>> make_dora(const W& w, const lora_options& options = {}) {
+    using S = compute_t<typename W::Scalar>;
+    return {.lora = make_lora<S>(w.rows(), w.cols(), options),
+            .magnitude = squared_row_norms(w).cwiseSqrt().template cast<S>()};
+}
+
+namespace detail {
+
+/// Y += alpha diag(scale) (W + L R) X.
+template <linear_map Base, real S>
+void dora_product(const Base& base, const low_rank<S>& change, const vector<S>& scale, S alpha, const_column_view<S> x,
+                  column_view<S> y, workspace& ws) {
+    const workspace::frame scope(ws);
+    auto v = ws.take<S>(base.rows(), x.cols());
+    v.setZero();
+    base.add_product(S(1), x, v, ws);
+    change.add_product(S(1), x, v, ws);
+    y.noalias() += alpha * (scale.asDiagonal() * v);
+}
+
+/// Y += alpha (W + L R)^T diag(scale) X.
+template <linear_map Base, real S>
+void dora_transposed_product(const Base& base, const low_rank<S>& change, const vector<S>& scale, S alpha,
+                             const_column_view<S> x, column_view<S> y, workspace& ws) {
+    const workspace::frame scope(ws);
+    auto v = ws.take<S>(base.rows(), x.cols());
+    v.noalias() = scale.asDiagonal() * x;
+    base.add_transposed_product(alpha, v, y, ws);
+    change.add_transposed_product(alpha, v, y, ws);
+}
+
+/// The way back, with n held constant. `norms` are the n that `scale` was made with.
+template <linear_map Base, real S>
+void dora_product_backward(const Base& base, const low_rank<S>& change, const vector<S>& scale, const vector<S>& norms,
+                           const_column_view<S> x, const_column_view<S> dy, delta_gradient<S>& gradient,
+                           vector<S>& magnitude_gradient, column_view<S>* dx, workspace& ws) {
+    const workspace::frame scope(ws);
+    auto v = ws.take<S>(base.rows(), x.cols());
+    v.setZero();
+    base.add_product(S(1), x, v, ws);
+    change.add_product(S(1), x, v, ws);
+    for (index i = 0; i < base.rows(); ++i) {
+        if (norms(i) > S(0)) {
+            magnitude_gradient(i) += v.row(i).dot(dy.row(i)) / norms(i);
+        }
+    }
+    v.noalias() = scale.asDiagonal() * dy;
+    delta_backward(change, x, const_column_view<S>(v), gradient, dx, ws);
+    if (dx != nullptr) {
+        base.add_transposed_product(S(1), v, *dx, ws);
+    }
+}
+
+}  // namespace detail
+
 /// The linear map diag(scale) (base + change): a layer under one DoRA adapter.
 ///
 /// Merged, it is `merge(w, change, {.row_scale = scale})` (column_scale for transposed storage).
@@ -103,21 +187,12 @@ struct dora_linear {
     /// Y += alpha diag(scale) (W X + L (R X)).
     void add_product(S alpha, const_column_view<S> x, column_view<S> y, workspace& ws) const {
         detail::expects_shape("dora_linear::add_product", "y", y.rows(), y.cols(), rows(), x.cols());
-        const workspace::frame scope(ws);
-        auto v = ws.take<S>(rows(), x.cols());
-        v.setZero();
-        base.add_product(S(1), x, v, ws);
-        change.add_product(S(1), x, v, ws);
-        y.noalias() += alpha * (scale.asDiagonal() * v);
+        detail::dora_product(base, change, scale, alpha, x, y, ws);
     }
     /// Y += alpha (base + change)^T (diag(scale) X).
     void add_transposed_product(S alpha, const_column_view<S> x, column_view<S> y, workspace& ws) const {
         detail::expects_shape("dora_linear::add_transposed_product", "x", x.rows(), x.cols(), rows(), y.cols());
-        const workspace::frame scope(ws);
-        auto v = ws.take<S>(rows(), x.cols());
-        v.noalias() = scale.asDiagonal() * x;
-        base.add_transposed_product(alpha, v, y, ws);
-        change.add_transposed_product(alpha, v, y, ws);
+        detail::dora_transposed_product(base, change, scale, alpha, x, y, ws);
     }
 };
 
@@ -135,21 +210,8 @@ void dora_backward(const dora_linear<S>& layer, std::type_identity_t<const vecto
     detail::expects_shape("dora_backward", "dy", dy.rows(), dy.cols(), layer.rows(), x.cols());
     detail::expects(norms.size() == layer.rows() && magnitude_gradient.size() == layer.rows(),
                     "dora_backward: norms and magnitude_gradient need one entry per row");
-    const workspace::frame scope(ws);
-    auto v = ws.take<S>(layer.rows(), x.cols());
-    v.setZero();
-    layer.base.add_product(S(1), x, v, ws);
-    layer.change.add_product(S(1), x, v, ws);
-    for (index i = 0; i < layer.rows(); ++i) {
-        if (norms(i) > S(0)) {
-            magnitude_gradient(i) += v.row(i).dot(dy.row(i)) / norms(i);
-        }
-    }
-    v.noalias() = layer.scale.asDiagonal() * dy;
-    delta_backward(layer.change, x, const_column_view<S>(v), gradient, dx, ws);
-    if (dx != nullptr) {
-        layer.base.add_transposed_product(S(1), v, *dx, ws);
-    }
+    detail::dora_product_backward(layer.base, layer.change, layer.scale, norms, x, dy, gradient, magnitude_gradient, dx,
+                                  ws);
 }
 
 }  // namespace lowrank::inline LOWRANK_ABI

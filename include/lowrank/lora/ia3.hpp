@@ -75,9 +75,28 @@ private:
     }
 };
 
-/// Adds the gradient of the scale of the outputs: dl += rowsum(dY o (W X + bias)). `bias` may be empty.
+/// What (IA)^3 trains for one layer: l, all ones when it changes nothing.
 template <real S>
-void output_scale_backward(const any_map<S>& base, std::type_identity_t<const vector<S>&> bias,
+struct ia3_adapter {
+    using scalar = S;
+
+    vector<S> ia3_l = {};         ///< One entry per output, or per input where it scales inputs.
+    bool is_feedforward = false;  ///< Scales the inputs: W' = W diag(l) instead of diag(l) W.
+    index out = 0;                ///< Of the layer,
+    index in = 0;
+};
+
+/// A new adapter of an out x in layer: ones.
+template <real S>
+[[nodiscard]] ia3_adapter<S> make_ia3(index out, index in, bool is_feedforward = false) {
+    detail::expects(out >= 0 && in >= 0, "make_ia3: out and in must not be negative");
+    return {
+        .ia3_l = vector<S>::Ones(is_feedforward ? in : out), .is_feedforward = is_feedforward, .out = out, .in = in};
+}
+
+/// Adds the gradient of the scale of the outputs: dl += rowsum(dY o (W X + bias)). `bias` may be empty.
+template <linear_map Base, real S = typename Base::scalar>
+void output_scale_backward(const Base& base, std::type_identity_t<const vector<S>&> bias,
                            std::type_identity_t<const_column_view<S>> x, std::type_identity_t<const_column_view<S>> dy,
                            vector<S>& gradient, workspace& ws) {
     detail::expects_shape("output_scale_backward", "dy", dy.rows(), dy.cols(), base.rows(), x.cols());
@@ -94,8 +113,8 @@ void output_scale_backward(const any_map<S>& base, std::type_identity_t<const ve
 }
 
 /// Adds the gradient of the scale of the inputs: dl += rowsum(X o (W^T dY)).
-template <real S>
-void input_scale_backward(const any_map<S>& base, std::type_identity_t<const_column_view<S>> x,
+template <linear_map Base, real S = typename Base::scalar>
+void input_scale_backward(const Base& base, std::type_identity_t<const_column_view<S>> x,
                           std::type_identity_t<const_column_view<S>> dy, vector<S>& gradient, workspace& ws) {
     detail::expects_shape("input_scale_backward", "dy", dy.rows(), dy.cols(), base.rows(), x.cols());
     detail::expects(gradient.size() == base.cols(), "input_scale_backward: gradient needs one entry per input");

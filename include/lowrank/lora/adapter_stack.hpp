@@ -1,0 +1,129 @@
+// SPDX-License-Identifier: MIT
+#ifndef LOWRANK_LORA_ADAPTER_STACK_HPP
+#define LOWRANK_LORA_ADAPTER_STACK_HPP
+
+/// \file
+/// A base under any number of adapters of any kind, forward and backward: W + sum t_i (W_i - W).
+///
+///     std::vector<lowrank::used_adapter<float>> adapters = {{.adapter = poet, .strength = 0.5F}, {.adapter = coder}};
+///     lowrank::add_adapted_product<float>(lowrank::map_of(w), adapters, x, y, ws);
+///     lowrank::adapted_backward<float>(lowrank::map_of(w), adapters, x, dy, gradient_of, &dx, ws);
+///
+/// W_i is what adapter i alone makes of the original W, so the order does not matter (PEFT's does, for DoRA). Adapters
+/// that add a low-rank change cost their own flops; the first of the other kinds multiplies by the base in the place of
+/// the plain product, each further one once more.
+
+#include <memory>
+#include <span>
+#include <type_traits>
+#include <vector>
+
+#include <lowrank/core/check.hpp>
+#include <lowrank/core/config.hpp>
+#include <lowrank/core/map_reference.hpp>
+#include <lowrank/core/types.hpp>
+#include <lowrank/core/workspace.hpp>
+#include <lowrank/lora/any_adapter.hpp>
+#include <lowrank/lora/dropout.hpp>
+
+namespace lowrank::inline LOWRANK_ABI {
+
+/// An adapter in use, shared and immutable while it serves. Strength 0 is the same as leaving it out.
+template <real S>
+struct used_adapter {
+    std::shared_ptr<const any_adapter<S>> adapter = {};
+    S strength = S(1);
+};
+
+namespace detail {
+
+/// Calls `replace(adapter)` for those that need the base and then `plain(factor)` with how often the plain base is
+/// still to be added (1 without any such adapter, 0 with one, negative with more), then `add(adapter)` for the others.
+template <real S, class Replace, class Plain, class Add>
+void for_stack(std::span<const used_adapter<S>> adapters, Replace&& replace, Plain&& plain, Add&& add) {
+    int missing = 1;
+    for (const auto& used : adapters) {
+        expects(used.adapter != nullptr, "adapter stack: an adapter is null");
+        if (used.strength != S(0) && !used.adapter->additive()) {
+            replace(used);
+            --missing;
+        }
+    }
+    if (missing != 0) {
+        plain(static_cast<S>(missing));
+    }
+    for (const auto& used : adapters) {
+        if (used.strength != S(0) && used.adapter->additive()) {
+            add(used);
+        }
+    }
+}
+
+template <real S>
+dropout_key key_for(const any_adapter<S>& adapter, const dropout_key* key) {
+    dropout_key own = key == nullptr ? dropout_key{} : *key;
+    own.probability = key == nullptr ? 0.0 : adapter.dropout();
+    return own;
+}
+
+}  // namespace detail
+
+/// Y += (W + sum t_i (W_i - W)) X. With `dropout`, each adapter drops inputs with its own probability (that of the key
+/// is not used). LoRA adapters whose B is zero leave the base's output bit for bit.
+/// \pre every adapter is there, has the base's shape and has been refreshed.
+template <real S>
+void add_adapted_product(map_reference<S> base, std::type_identity_t<std::span<const used_adapter<S>>> adapters,
+                         std::type_identity_t<const_column_view<S>> x, std::type_identity_t<column_view<S>> y,
+                         workspace& ws, const dropout_key* dropout = nullptr) {
+    const auto apply = [&](const used_adapter<S>& used) {
+        used.adapter->add_product(base, used.strength, x, y, ws, detail::key_for(*used.adapter, dropout));
+    };
+    detail::for_stack<S>(
+        adapters, apply, [&](S factor) { base.add_product(factor, x, y, ws); }, apply);
+}
+
+/// Y += alpha (W + sum t_i (W_i - W))^T X.
+template <real S>
+void add_adapted_transposed_product(map_reference<S> base,
+                                    std::type_identity_t<std::span<const used_adapter<S>>> adapters,
+                                    std::type_identity_t<const_column_view<S>> x,
+                                    std::type_identity_t<column_view<S>> y, workspace& ws) {
+    const auto apply = [&](const used_adapter<S>& used) {
+        used.adapter->add_transposed_product(base, used.strength, x, y, ws);
+    };
+    detail::for_stack<S>(
+        adapters, apply, [&](S factor) { base.add_transposed_product(factor, x, y, ws); }, apply);
+}
+
+/// Adds the gradients of a loss through `add_adapted_product`, given dY: to `gradient_of(adapter)` (a pointer; null for
+/// one that is frozen) of every adapter, and to `*dx` unless it is null.
+template <real S, class F>
+void adapted_backward(map_reference<S> base, std::type_identity_t<std::span<const used_adapter<S>>> adapters,
+                      std::type_identity_t<const_column_view<S>> x, std::type_identity_t<const_column_view<S>> dy,
+                      F&& gradient_of, std::type_identity_t<column_view<S>>* dx, workspace& ws,
+                      const dropout_key* dropout = nullptr) {
+    const auto back = [&](const used_adapter<S>& used) {
+        const any_adapter<S>& a = *used.adapter;
+        const auto key = detail::key_for(a, dropout);
+        if (adapter_gradient<S>* trained = gradient_of(a); trained != nullptr) {
+            a.backward(base, used.strength, x, dy, *trained, dx, ws, key);
+        } else if (dx != nullptr && key.probability == 0) {
+            a.add_transposed_product(base, used.strength, dy, *dx, ws);
+        } else if (dx != nullptr) {
+            auto unused = a.zero_gradient();
+            a.backward(base, used.strength, x, dy, unused, dx, ws, key);
+        }
+    };
+    detail::for_stack<S>(
+        adapters, back,
+        [&](S factor) {
+            if (dx != nullptr) {
+                base.add_transposed_product(factor, dy, *dx, ws);
+            }
+        },
+        back);
+}
+
+}  // namespace lowrank::inline LOWRANK_ABI
+
+#endif  // LOWRANK_LORA_ADAPTER_STACK_HPP

@@ -1,0 +1,65 @@
+// SPDX-License-Identifier: MIT
+#ifndef LOWRANK_TESTS_LORA_SOME_ADAPTERS_HPP
+#define LOWRANK_TESTS_LORA_SOME_ADAPTERS_HPP
+
+/// \file
+/// One adapter of every kind with parameters that change something, all for a weight of one shape.
+
+#include <memory>
+#include <vector>
+
+#include <lowrank/lora/any_adapter.hpp>
+
+#include "support.hpp"
+
+namespace lowrank_tests {
+
+inline constexpr lowrank::index some_out = 12;
+inline constexpr lowrank::index some_in = 8;
+
+template <class S>
+std::vector<lowrank::any_adapter<S>> some_adapters(const lowrank::row_matrix<S>& w) {
+    using namespace lowrank;
+    const auto m = [](lowrank::index rows, lowrank::index cols, std::uint64_t stream) {
+        return random_matrix<S>(rows, cols, 300 + stream, S(0.4));
+    };
+    std::vector<any_adapter<S>> all;
+    all.emplace_back(lora_adapter<S>{.lora_A = m(3, 8, 1), .lora_B = m(12, 3, 2), .lora_alpha = 5});
+    all.emplace_back(
+        merged_linear_adapter<S>{.lora_A = m(4, 8, 3), .lora_B = m(8, 2, 4), .enable = {true, false, true}});
+    all.emplace_back(adalora_adapter<S>{.lora_A = m(3, 8, 5), .lora_B = m(12, 3, 6), .lora_E = m(3, 1, 7)});
+    auto vera = make_vera(make_vera_projections<S>(14, 9, 4, 1), 12, 8);
+    vera.lambda_b = m(12, 1, 8);
+    all.emplace_back(vera);
+    all.emplace_back(
+        loha_adapter<S>{.w1_a = m(12, 2, 9), .w1_b = m(2, 8, 10), .w2_a = m(12, 2, 11), .w2_b = m(2, 8, 12)});
+    all.emplace_back(lokr_adapter<S>{.w1 = {.left = m(3, 2, 13)}, .w2 = {.left = m(4, 2, 14), .right = m(2, 4, 15)}});
+    all.emplace_back(lokr_adapter<S>{.w1 = {.left = m(3, 1, 16), .right = m(1, 2, 17)}, .w2 = {.left = m(4, 4, 18)}});
+    auto dora = make_dora(w, {.r = 2, .seed = 5});
+    dora.lora.lora_B = m(12, 2, 19);
+    dora.magnitude += m(12, 1, 20);
+    all.emplace_back(dora);
+    for (const bool inputs : {false, true}) {
+        auto ia3 = make_ia3<S>(12, 8, inputs);
+        ia3.ia3_l += m(ia3.ia3_l.size(), 1, 21);
+        all.emplace_back(ia3);
+    }
+    for (auto& a : all) {
+        a.refresh(map_of(w));
+    }
+    return all;
+}
+
+/// W + t (W' - W), by multiplying with the identity.
+template <class S>
+lowrank::matrix<double> adapted_weight(const lowrank::any_adapter<S>& a, const lowrank::row_matrix<S>& w, S strength) {
+    lowrank::workspace ws;
+    const lowrank::matrix<S> unit = lowrank::matrix<S>::Identity(w.cols(), w.cols());
+    lowrank::matrix<S> y = lowrank::matrix<S>::Zero(w.rows(), w.cols());
+    a.add_product(lowrank::map_of(w), strength, unit, y, ws);
+    return (a.additive() ? lowrank::matrix<S>(y + w) : y).template cast<double>();
+}
+
+}  // namespace lowrank_tests
+
+#endif  // LOWRANK_TESTS_LORA_SOME_ADAPTERS_HPP
