@@ -28,6 +28,8 @@ template <real S>
 class any_map;
 template <real S>
 class sum_map;
+template <real S>
+class map_reference;
 class philox;
 struct progress;
 enum class errc;
@@ -99,9 +101,6 @@ struct ggml_type_facts;
 // lora
 template <real S>
 struct adalora_adapter;
-template <real S>
-struct trainable;
-struct parameter_group;
 struct adamw_options;
 template <real S>
 struct adamw_state;
@@ -111,6 +110,14 @@ template <real S>
 struct adapted_linear;
 template <real S>
 struct delta_gradient;
+template <real S>
+struct used_adapter;
+template <real S>
+struct adapter_parameter;
+template <real S>
+class adapter_gradient;
+template <real S>
+class any_adapter;
 enum class padding_mode;
 struct conv_geometry;
 template <storage T>
@@ -119,6 +126,8 @@ template <real S>
 struct conv_lora_adapter;
 template <real S>
 struct lora_conversion;
+template <real S>
+struct dora_adapter;
 template <real S>
 struct dora_linear;
 struct dropout_key;
@@ -130,6 +139,8 @@ template <real S>
 struct lora_gradient;
 template <real S>
 struct scaled_map;
+template <real S>
+struct ia3_adapter;
 template <real S>
 struct loha_adapter;
 template <real S>
@@ -153,6 +164,12 @@ enum class rank_rule;
 struct rank_choice;
 template <real S>
 struct lora_resize;
+struct sgd_options;
+template <real S>
+struct sgd_state;
+template <real S>
+struct trainable;
+struct parameter_group;
 template <real S>
 struct tucker_gradient;
 template <real S>
@@ -162,11 +179,10 @@ struct vera_adapter;
 
 // laser
 class component_set;
+enum class data_free_policy;
 struct edit;
 template <storage T>
 struct edit_receipt;
-template <storage T>
-struct named_weight;
 template <storage T>
 struct applied_edit;
 struct sample_range;
@@ -175,9 +191,20 @@ struct score;
 struct evaluation_options;
 struct interval;
 struct paired_evidence;
+struct gradient_options;
+template <real S>
+struct gradient_search_result;
 struct greedy_step;
 struct greedy_result;
+struct greedy_options;
+struct halving_options;
 class search_journal;
+template <storage T>
+struct named_weight;
+struct split_options;
+struct sample_split;
+template <storage T>
+struct search_model;
 struct search_options;
 struct search_candidate;
 template <real S>
@@ -186,6 +213,9 @@ struct sigma_scores;
 enum class screening_policy;
 template <real S>
 class sigma_gradient;
+struct edit_size;
+template <storage T>
+class weight_editor;
 
 }  // namespace lowrank::inline LOWRANK_ABI
 

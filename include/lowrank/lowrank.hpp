@@ -15,6 +15,7 @@
 #include <lowrank/core/config.hpp>
 #include <lowrank/core/finite.hpp>
 #include <lowrank/core/linear_map.hpp>
+#include <lowrank/core/map_reference.hpp>
 #include <lowrank/core/parallel.hpp>
 #include <lowrank/core/philox.hpp>
 #include <lowrank/core/progress.hpp>
@@ -59,6 +60,8 @@
 #include <lowrank/lora/adamw.hpp>
 #include <lowrank/lora/adapted_linear.hpp>
 #include <lowrank/lora/adapter.hpp>
+#include <lowrank/lora/adapter_stack.hpp>
+#include <lowrank/lora/any_adapter.hpp>
 #include <lowrank/lora/conv.hpp>
 #include <lowrank/lora/conv_lora.hpp>
 #include <lowrank/lora/convert.hpp>
@@ -77,17 +80,28 @@
 #include <lowrank/lora/mixed_batch.hpp>
 #include <lowrank/lora/rank_choice.hpp>
 #include <lowrank/lora/resize.hpp>
+#include <lowrank/lora/sgd.hpp>
+#include <lowrank/lora/trainable.hpp>
 #include <lowrank/lora/tucker.hpp>
 #include <lowrank/lora/vera.hpp>
 
 #include <lowrank/laser/component_set.hpp>
+#include <lowrank/laser/data_free.hpp>
 #include <lowrank/laser/edit.hpp>
 #include <lowrank/laser/edit_list.hpp>
 #include <lowrank/laser/evaluation.hpp>
 #include <lowrank/laser/evidence.hpp>
+#include <lowrank/laser/gradient_search.hpp>
 #include <lowrank/laser/greedy_search.hpp>
+#include <lowrank/laser/halving_search.hpp>
 #include <lowrank/laser/journal.hpp>
+#include <lowrank/laser/named_weight.hpp>
+#include <lowrank/laser/random_change.hpp>
+#include <lowrank/laser/sample_split.hpp>
 #include <lowrank/laser/search.hpp>
+#include <lowrank/laser/search_model.hpp>
+#include <lowrank/laser/search_options.hpp>
 #include <lowrank/laser/sigma_gradient.hpp>
+#include <lowrank/laser/weight_editor.hpp>
 
 #endif  // LOWRANK_LOWRANK_HPP

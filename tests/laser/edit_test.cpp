@@ -25,7 +25,7 @@ row_matrix<T> random_weight(lowrank::index rows, lowrank::index cols, std::uint6
 }
 
 template <class T>
-bool same_bits(const row_matrix<T>& a, const row_matrix<T>& b) {
+bool edited_bits_equal(const row_matrix<T>& a, const row_matrix<T>& b) {
     return a.rows() == b.rows() && a.cols() == b.cols() &&
            std::memcmp(a.data(), b.data(), static_cast<std::size_t>(a.size()) * sizeof(T)) == 0;
 }
@@ -82,7 +82,7 @@ TEST_CASE_TEMPLATE("an edit keeps the components asked for, and undo restores th
                   (std::is_same_v<S, double> ? 1e-13 : 5e-6) * scale);
 
             REQUIRE(undo_edit<T>(w, *receipt));
-            CHECK(same_bits(w, original));
+            CHECK(edited_bits_equal(w, original));
         }
     }
 }
@@ -93,7 +93,7 @@ TEST_CASE("keeping everything changes no bit, keeping nothing gives zero") {
     row_matrix<float> w = original;
     const auto all = truncate_weight(weight_view<float>(w), s, s.size());
     REQUIRE(all);
-    CHECK(same_bits(w, original));
+    CHECK(edited_bits_equal(w, original));
     CHECK(all->relative_error == 0);
     const auto none = truncate_weight(weight_view<float>(w), s, 0);
     REQUIRE(none);
@@ -111,7 +111,7 @@ TEST_CASE("edits in a block of a larger matrix leave the rest alone") {
     const auto receipt = truncate_weight(part, s, 2);
     REQUIRE(receipt);
     whole.block(2, 3, 10, 12) = original.block(2, 3, 10, 12);  // what the edit wrote, and only that, is put back
-    CHECK(same_bits(whole, original));
+    CHECK(edited_bits_equal(whole, original));
 }
 
 TEST_CASE("edits stack, and undo goes backwards") {
@@ -126,11 +126,11 @@ TEST_CASE("edits stack, and undo goes backwards") {
 
     const auto refused = undo_edit<float>(w, *first);
     CHECK(refused.code == errc::mismatch);
-    CHECK(same_bits(w, after));
+    CHECK(edited_bits_equal(w, after));
     REQUIRE(undo_edit<float>(w, *second));
-    CHECK(same_bits(w, between));
+    CHECK(edited_bits_equal(w, between));
     REQUIRE(undo_edit<float>(w, *first));
-    CHECK(same_bits(w, original));
+    CHECK(edited_bits_equal(w, original));
 }
 
 TEST_CASE("undo keeps what arithmetic would not: signed zeros and padding") {
@@ -144,7 +144,7 @@ TEST_CASE("undo keeps what arithmetic would not: signed zeros and padding") {
         REQUIRE(receipt);
         REQUIRE(undo_edit<float>(w, *receipt));
     }
-    CHECK(same_bits(w, original));
+    CHECK(edited_bits_equal(w, original));
 }
 
 TEST_CASE("a wrong spectrum, a broken weight and an overflow are refused, and nothing changes") {
@@ -153,7 +153,7 @@ TEST_CASE("a wrong spectrum, a broken weight and an overflow are refused, and no
     row_matrix<float> w = 2 * original;
     const row_matrix<float> doubled = w;
     CHECK(truncate_weight(weight_view<float>(w), s, 3).error().code == errc::mismatch);
-    CHECK(same_bits(w, doubled));
+    CHECK(edited_bits_equal(w, doubled));
     w.setZero();
     CHECK(truncate_weight(weight_view<float>(w), s, 3).error().code == errc::mismatch);
 
@@ -161,7 +161,7 @@ TEST_CASE("a wrong spectrum, a broken weight and an overflow are refused, and no
     w(2, 3) = std::numeric_limits<float>::quiet_NaN();
     const row_matrix<float> broken = w;
     CHECK(truncate_weight(weight_view<float>(w), s, 3).error().code == errc::non_finite);
-    CHECK(same_bits(w, broken));
+    CHECK(edited_bits_equal(w, broken));
 
     CHECK_THROWS_AS((void)truncate_weight(weight_view<float>(w.data(), 4, 9), s, 3), contract_violation);
 
@@ -171,7 +171,7 @@ TEST_CASE("a wrong spectrum, a broken weight and an overflow are refused, and no
     const row_matrix<half> big_original = big;
     const auto big_spectrum = make_spectrum(big).value();
     CHECK(truncate_weight(weight_view<half>(big), big_spectrum, 1).error().code == errc::non_finite);
-    CHECK(same_bits(big, big_original));
+    CHECK(edited_bits_equal(big, big_original));
 }
 
 TEST_CASE("scales at both ends of the number range work") {

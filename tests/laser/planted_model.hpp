@@ -15,6 +15,7 @@
 #include <lowrank/factor/svd.hpp>
 #include <lowrank/laser/edit_list.hpp>
 #include <lowrank/laser/evaluation.hpp>
+#include <lowrank/laser/search_model.hpp>
 
 namespace lowrank_tests {
 
@@ -70,6 +71,35 @@ struct planted_model {
             s.add(answer == label, log_sum + static_cast<double>(largest - logits(label, i)));
         }
         return s;
+    }
+
+    /// The backward pass of the cross-entropy: every column is a sample.
+    [[nodiscard]] status gradients(sample_range r, const gradient_sink<compute_t<T>>& sink) const {
+        using S = compute_t<T>;
+        ++calls;
+        const matrix<S> x = samples.middleCols(r.begin, r.size());
+        const matrix<S> mixed = mixer.template cast<S>() * x;
+        matrix<S> dy = head.template cast<S>() * mixed;
+        std::vector<lowrank::index> starts = {0};
+        for (lowrank::index i = 0; i < r.size(); ++i) {
+            auto z = dy.col(i);
+            z = (z.array() - z.maxCoeff()).exp().matrix().eval();
+            z /= z.sum();
+            z(labels[static_cast<std::size_t>(r.begin + i)]) -= S(1);
+            starts.push_back(i + 1);
+        }
+        const matrix<S> dmixed = head.template cast<S>().transpose() * dy;
+        sink(0, x, dmixed, starts);
+        sink(1, mixed, dy, starts);
+        return {};
+    }
+
+    /// Two layers, the mixer below the head.
+    [[nodiscard]] search_model<T> searchable() {
+        search_model<T> out{.weights = weights(), .ask = ask(), .layers = 2, .layer_of = {0, 1}};
+        out.ask_from = [this](sample_range r, lowrank::index) { return (*this)(r); };
+        out.gradients = [this](sample_range r, const gradient_sink<compute_t<T>>& sink) { return gradients(r, sink); };
+        return out;
     }
 
     [[nodiscard]] std::vector<named_weight<T>> weights() { return {{"mixer", mixer}, {"head", head}}; }

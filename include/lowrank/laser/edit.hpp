@@ -36,21 +36,31 @@
 
 namespace lowrank::inline LOWRANK_ABI {
 
-/// What is done to which weight: of its `components` singular components, only those in `keep` stay.
+/// What is done to which weight: of its `components` singular components, only those in `keep` stay. With `groups` > 1
+/// the rows are divided and each group keeps these components of its own: contiguous blocks, or clusters of rows near
+/// the same subspace (`cluster_rows`, default options).
 struct edit {
     std::string weight = {};  ///< The name in the model; any text without a line break.
     component_set keep = {};  ///< What stays.
-    index components = 0;     ///< min(rows, cols) of the weight.
+    index components = 0;     ///< min(rows, cols) of the weight; with groups, min(ceil(rows / groups), cols).
+    index groups = 1;         ///< Groups of rows that are factorized separately.
+    bool clustered = false;   ///< The groups are clusters, not blocks.
 
     friend bool operator==(const edit&, const edit&) = default;
 };
 
-/// The edit as one line of plain text: "keep 0-4 of 64 in model.layers.1.mlp.up_proj.weight".
-/// \pre the name holds no line break
+/// The edit as one line of plain text: "keep 0-4 of 64 in model.layers.1.mlp.up_proj.weight"; with groups "keep 0-4 of
+/// 16 by 4 blocks in ..." or "by 4 clusters in ...".
+/// \pre the name holds no line break; groups >= 1; a single group is not clustered
 [[nodiscard]] inline std::string to_text(const edit& e) {
     detail::expects(e.weight.find_first_of("\r\n") == std::string::npos,
                     "to_text: the name of a weight must not hold a line break");
-    return "keep " + e.keep.text() + " of " + std::to_string(e.components) + " in " + e.weight;
+    detail::expects(e.groups > 1 || (e.groups == 1 && !e.clustered), "to_text: groups must be at least 1");
+    std::string out = "keep " + e.keep.text() + " of " + std::to_string(e.components);
+    if (e.groups > 1) {
+        out += " by " + std::to_string(e.groups) + (e.clustered ? " clusters" : " blocks");
+    }
+    return out + " in " + e.weight;
 }
 
 /// Reads one line that `to_text` wrote.
@@ -60,24 +70,35 @@ struct edit {
         return status{errc::invalid_format, "parse_edit: expected \"keep 0-4 of 64 in <weight>\", got \"" +
                                                 std::string(line.substr(0, 80)) + "\""};
     };
-    constexpr std::string_view keep_word = "keep ", of_word = " of ", in_word = " in ";
+    constexpr std::string_view keep_word = "keep ", of_word = " of ", in_word = " in ", by_word = " by ";
     const auto of_at = line.find(of_word);
     const auto in_at = of_at == line.npos ? line.npos : line.find(in_word, of_at + of_word.size());
     if (!line.starts_with(keep_word) || in_at == line.npos || of_at < keep_word.size() ||
         line.find_first_of("\r\n") != line.npos) {
         return refuse();
     }
+    // A number is written like a set of one member, and read by the same strict reader.
+    const auto read_number = [](std::string_view text, index& number) {
+        const auto set = component_set::parse(text);
+        number = set && set->size() == 1 && set->text() == text ? set->bound() - 1 : -1;
+        return number >= 0;
+    };
+    edit e{.weight = std::string(line.substr(in_at + in_word.size()))};
     auto keep = component_set::parse(line.substr(keep_word.size(), of_at - keep_word.size()));
-    // The number of components is written like a set of one member, and read by the same strict reader.
-    const auto count_text = line.substr(of_at + of_word.size(), in_at - of_at - of_word.size());
-    const auto count = component_set::parse(count_text);
-    if (!keep || !count || count->size() != 1 || count->text() != count_text) {
+    auto count = line.substr(of_at + of_word.size(), in_at - of_at - of_word.size());
+    if (const auto by_at = count.find(by_word); by_at != count.npos) {
+        auto how = count.substr(by_at + by_word.size());
+        count = count.substr(0, by_at);
+        e.clustered = how.ends_with(" clusters");
+        const std::string_view unit = e.clustered ? " clusters" : " blocks";
+        if (!how.ends_with(unit) || !read_number(how.substr(0, how.size() - unit.size()), e.groups) || e.groups < 2) {
+            return refuse();
+        }
+    }
+    if (!keep || !read_number(count, e.components) || keep->bound() > e.components) {
         return refuse();
     }
-    edit e{std::string(line.substr(in_at + in_word.size())), *std::move(keep), count->bound() - 1};
-    if (e.keep.bound() > e.components) {
-        return refuse();
-    }
+    e.keep = *std::move(keep);
     return e;
 }
 

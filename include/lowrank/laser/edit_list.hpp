@@ -9,7 +9,6 @@
 ///     if (done) lowrank::throw_if_failed(lowrank::undo_edits<float>(weights, *done));
 
 #include <cstddef>
-#include <memory>
 #include <span>
 #include <string>
 #include <utility>
@@ -20,32 +19,32 @@
 #include <lowrank/core/types.hpp>
 #include <lowrank/factor/spectrum.hpp>
 #include <lowrank/laser/edit.hpp>
+#include <lowrank/laser/named_weight.hpp>
+#include <lowrank/laser/weight_editor.hpp>
 
 namespace lowrank::inline LOWRANK_ABI {
 
-/// A weight of a model, borrowed under its name. Searches and edit lists write to it. Assigning one to another points
-/// it elsewhere and touches no weight, so that lists of them can be sorted and reversed.
+/// The weight becomes the edited one: any edit, blocks and clusters too.
+///
+/// \pre    `editor` was opened on this weight, whose bits are still the same.
+/// \return What `weight_editor::write` says, or `mismatch` if the weight was changed since; it is then not touched.
 template <storage T>
-struct named_weight {
-    std::string name;
-    weight_view<T> weight;
-
-    named_weight(std::string called, weight_view<T> borrowed) : name(std::move(called)), weight(borrowed) {}
-    named_weight(const named_weight&) = default;
-    ~named_weight() = default;
-    named_weight& operator=(const named_weight& other) {
-        if (this != &other) {
-            name = other.name;
-            std::construct_at(&weight, other.weight);  // assigning views would copy the entries they show
-        }
-        return *this;
+[[nodiscard]] result<edit_receipt<T>> apply_edit(weight_view<T> w, weight_editor<T>& editor, const edit& e) {
+    const auto bits = const_weight_view<T>(w.data(), w.rows(), w.cols(), w.outerStride());
+    if (detail::bits_hash<T>(bits) != detail::bits_hash<T>(editor.original())) {
+        return status{errc::mismatch, editor.name() + " was changed since it was factorized; open it again"};
     }
-
-    /// The weight, read-only.
-    [[nodiscard]] const_weight_view<T> values() const {
-        return const_weight_view<T>(weight.data(), weight.rows(), weight.cols(), weight.outerStride());
+    const auto size = editor.write(e, w);
+    if (!size) {
+        detail::copy_bits<T>(editor.original(), w);
+        return size.error();
     }
-};
+    return edit_receipt<T>{.before = editor.original(),
+                           .after_hash = detail::bits_hash<T>(bits),
+                           .keep = e.keep,
+                           .removed_norm = size->removed_norm,
+                           .relative_error = size->relative_error};
+}
 
 /// An edit in place: which of the weights it changed, and how to take it back.
 template <storage T>
@@ -80,17 +79,13 @@ template <storage T>
             if (weights[w].name != e.weight) {
                 continue;
             }
-            const auto s = make_spectrum(weights[w].values());
-            if (!s) {
-                return {s.error().code, "apply_edits: " + e.weight + ": " + s.error().message};
+            auto editor = weight_editor<T>::open(weights[w]);
+            if (!editor) {
+                return {editor.error().code, "apply_edits: " + editor.error().message};
             }
-            if (s->size() != e.components || e.keep.bound() > s->size()) {
-                return {errc::mismatch, "apply_edits: " + e.weight + " has " + std::to_string(s->size()) +
-                                            " components, the edit is for " + std::to_string(e.components)};
-            }
-            auto receipt = apply_edit<T>(weights[w].weight, *s, e.keep);
+            auto receipt = apply_edit<T>(weights[w].weight, *editor, e);
             if (!receipt) {
-                return receipt.error();
+                return {receipt.error().code, "apply_edits: " + receipt.error().message};
             }
             applied.push_back({w, *std::move(receipt)});
             return {};

@@ -18,6 +18,7 @@
 #include <cmath>
 #include <cstddef>
 #include <numbers>
+#include <optional>
 
 #include <lowrank/core/check.hpp>
 #include <lowrank/core/config.hpp>
@@ -77,9 +78,18 @@ struct paired_evidence {
     double log_loss_gain = 0;         ///< Mean of loss before - loss after: positive is better.
     interval log_loss_interval = {};  ///< Of the true mean; normal approximation, fair from about 30 samples on.
     double confidence = 0;            ///< Of both intervals.
+    double log_loss_error = 0;        ///< Standard error of log_loss_gain; infinite for a single sample.
 
     /// True if the accuracy interval lies above zero.
     [[nodiscard]] bool gain_is_sure() const noexcept { return accuracy_interval.low > 0; }
+
+    /// Two-sided p-value of the log-loss gain by the normal approximation; 1 if there is no spread and no gain.
+    [[nodiscard]] double log_loss_p() const {
+        if (!(log_loss_error > 0)) {
+            return log_loss_gain == 0 ? 1.0 : 0.0;
+        }
+        return std::erfc(std::abs(log_loss_gain) / log_loss_error / std::numbers::sqrt2);
+    }
 };
 
 /// Compares two scorings of the same samples, pair by pair.
@@ -115,7 +125,54 @@ struct paired_evidence {
     }
     const double error = e.samples > 1 ? z * std::sqrt(squares / (n - 1) / n) : HUGE_VAL;
     e.log_loss_interval = {e.log_loss_gain - error, e.log_loss_gain + error};
+    e.log_loss_error = error / z;
     return e;
+}
+
+/// A p-value of the best of several candidates, corrected for the choice: min(1, candidates * p) (Bonferroni). It holds
+/// whatever the candidates have to do with each other.
+/// \pre 0 <= p <= 1, candidates >= 1
+[[nodiscard]] inline double corrected_p(double p, index candidates) {
+    detail::expects_in_range("corrected_p", "p", p, 0.0, 1.0);
+    detail::expects(candidates >= 1, "corrected_p: there must be at least one candidate");
+    return std::min(1.0, p * static_cast<double>(candidates));
+}
+
+/// By how many standard errors the best of `candidates` equal ones looks better than it is: the mean of the largest of
+/// so many independent standard normal numbers, by Blom's approximation. 2.1 for 35 candidates. \pre candidates >= 1
+[[nodiscard]] inline double luck_of_the_best(index candidates) {
+    detail::expects(candidates >= 1, "luck_of_the_best: there must be at least one candidate");
+    const double n = static_cast<double>(candidates);
+    return candidates == 1 ? 0.0 : normal_quantile((n - 0.375) / (n + 0.25));
+}
+
+namespace detail {
+
+/// n with gain >= (z_confidence + z_power) sqrt(variance / n). None unless the gain is positive.
+[[nodiscard]] inline std::optional<index> samples_for(double gain, double variance, double confidence, double power) {
+    expects(power > 0.5 && power < 1, "samples_for_gain: power must lie strictly between 1/2 and 1");
+    if (!(gain > 0)) {
+        return std::nullopt;
+    }
+    const double z = (normal_quantile(0.5 + 0.5 * confidence) + normal_quantile(power)) / gain;
+    return static_cast<index>(std::ceil(std::max(1.0, std::min(z * z * variance, 1e15))));
+}
+
+}  // namespace detail
+
+/// How many samples would show an accuracy gain of the size seen, with this share of discordant samples, at the
+/// evidence's confidence with probability `power`. None if no gain was seen.
+[[nodiscard]] inline std::optional<index> samples_for_accuracy_gain(const paired_evidence& e, double power = 0.8) {
+    const double n = static_cast<double>(e.samples);
+    const double discordant = static_cast<double>(e.gained + e.lost) / n;
+    return detail::samples_for(e.accuracy_gain, discordant - e.accuracy_gain * e.accuracy_gain, e.confidence, power);
+}
+
+/// The same for the mean fall of the log-loss.
+[[nodiscard]] inline std::optional<index> samples_for_log_loss_gain(const paired_evidence& e, double power = 0.8) {
+    const double n = static_cast<double>(e.samples);
+    return detail::samples_for(e.log_loss_gain, e.samples > 1 ? e.log_loss_error * e.log_loss_error * n : HUGE_VAL,
+                               e.confidence, power);
 }
 
 }  // namespace lowrank::inline LOWRANK_ABI

@@ -3,32 +3,37 @@
 #define LOWRANK_LASER_GREEDY_SEARCH_HPP
 
 /// \file
-/// Several truncations at once: weight by weight, each kept only if the model with all earlier ones becomes better.
+/// Several edits at once: weight by weight, each kept only if the model with all earlier ones becomes better.
 ///
 ///     std::reverse(weights.begin(), weights.end());              // the last layer first
 ///     auto r = lowrank::greedy_search<float>(weights, ask, {.validation = {0, 200}, .held_out = {200, 1000}});
 ///     if (r) auto done = lowrank::apply_edits<float>(weights, r.edits());
 ///
 /// Gains of single edits do not add up, so each step is judged with the others in place. The composition of LASER
-/// (Sharma, Ash, Misra, arXiv 2312.13558, section 5.1), with a strict rule and a real rollback at every step.
+/// (Sharma, Ash, Misra, arXiv 2312.13558, section 5.1), with a strict rule and a real rollback at every step; with a
+/// width above one, a beam search that follows the best few sets of edits.
 
+#include <algorithm>
 #include <cstddef>
-#include <memory>
+#include <map>
 #include <optional>
 #include <span>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include <lowrank/core/check.hpp>
 #include <lowrank/core/config.hpp>
 #include <lowrank/core/status.hpp>
 #include <lowrank/core/types.hpp>
-#include <lowrank/laser/component_set.hpp>
+#include <lowrank/laser/detail/search_session.hpp>
 #include <lowrank/laser/edit.hpp>
 #include <lowrank/laser/edit_list.hpp>
 #include <lowrank/laser/evaluation.hpp>
 #include <lowrank/laser/evidence.hpp>
 #include <lowrank/laser/search.hpp>
+#include <lowrank/laser/search_model.hpp>
+#include <lowrank/laser/search_options.hpp>
 
 namespace lowrank::inline LOWRANK_ABI {
 
@@ -37,6 +42,7 @@ struct greedy_step {
     edit what = {};
     double fraction = 0;
     score validation = {};
+    index weight = 0;  ///< Which of the weights given.
 };
 
 struct greedy_result {
@@ -46,7 +52,9 @@ struct greedy_result {
     score held_out_before = {};                     ///< The unedited model on the samples that report,
     score held_out_after = {};                      ///< the model with all edits there,
     std::optional<paired_evidence> evidence = {};   ///< and how sure the difference is. None without an edit.
-    index evaluated_samples = 0;                    ///< How many samples the evaluator has scored.
+    index evaluated_samples = 0;                    ///< How many samples the evaluator has scored,
+    index evaluated_sample_layers = 0;              ///< and through how many layers they went in all.
+    index factorizations = 0;                       ///< Spectra that were computed.
     status why = {};                                ///< Not ok: why the search ended early.
 
     explicit operator bool() const noexcept { return static_cast<bool>(why); }
@@ -63,93 +71,165 @@ struct greedy_result {
     }
 };
 
-/// Visits the weights in the order given. At each, tries every fraction with the edits kept so far in place, and keeps
-/// the best one if it is strictly better than the model so far; otherwise the weight gets its bits back. With more
-/// than one pass the weights still unedited are visited again, until a pass keeps nothing.
+struct greedy_options {
+    int passes = 1;   ///< Times the weights are visited; it ends earlier when a pass keeps nothing.
+    index width = 1;  ///< Sets of edits followed at a time: 1 is greedy, more is a beam.
+};
+
+namespace detail {
+
+/// A set of edits and what it scores.
+struct edit_set {
+    std::vector<greedy_step> steps = {};
+    std::string text = {};  ///< The edits in words, as the journal has them.
+    score validation = {};
+
+    [[nodiscard]] bool edits(index weight) const {
+        return std::any_of(steps.begin(), steps.end(), [&](const greedy_step& s) { return s.weight == weight; });
+    }
+};
+
+/// Puts one set of edits after the other in place, and in the end none.
+template <storage T>
+class edits_in_place {
+public:
+    edits_in_place(const search_model<T>& model, search_session<T>& session) : model_(&model), session_(&session) {}
+
+    [[nodiscard]] status put(const edit_set& set) {
+        if (set.text == text_) {
+            return {};
+        }
+        for (auto& [weight, guard] : guards_) {
+            guard.restore();
+        }
+        text_.clear();
+        for (const auto& step : set.steps) {
+            const auto& w = model_->weights[static_cast<std::size_t>(step.weight)];
+            const auto editor = session_->editors().get(step.weight);  // the weight has its own bits here
+            if (!editor) {
+                return editor.error();
+            }
+            guards_.try_emplace(step.weight, w.weight);
+            if (const auto written = (*editor)->write(step.what, w.weight); !written) {
+                return written.error();
+            }
+        }
+        text_ = set.text;
+        return {};
+    }
+
+    /// The lowest layer a set edits, or -1.
+    [[nodiscard]] index first_layer(const edit_set& set) const {
+        index first = -1;
+        for (const auto& step : set.steps) {
+            const index layer = model_->layer(step.weight);
+            first = first < 0 ? layer : std::min(first, layer);
+        }
+        return first;
+    }
+
+private:
+    const search_model<T>* model_;
+    search_session<T>* session_;
+    std::map<index, bits_guard<T>> guards_ = {};
+    std::string text_ = {};
+};
+
+}  // namespace detail
+
+/// Visits the weights in the order given. At each, tries every edit with those kept so far in place, and keeps the best
+/// one if it is strictly better than the model so far; otherwise the weight gets its bits back. With more than one pass
+/// the weights still unedited are visited again, until a pass keeps nothing. With a width above 1 the best few sets of
+/// edits are followed, and the best of them at the end is the result.
 ///
 /// When the search returns, for whatever reason, every weight has the bits it had.
 ///
-/// \pre    As for `exhaustive_search`; passes >= 1.
+/// \pre    As for `exhaustive_search`; passes, width >= 1.
 /// \return As `exhaustive_search`.
-/// \cost   As `exhaustive_search` for each pass. Memory: a copy of each edited weight and the current one's spectrum.
+/// \cost   As `exhaustive_search` for each pass and each set followed. Memory: a copy of each edited weight, and
+///         factor_bytes. An edit in layer l is judged from the lowest edited layer on: the last layer first is
+///         cheapest.
 /// \note   Deterministic if the evaluator is. The score on the choosing samples never falls from step to step.
 template <storage T>
-[[nodiscard]] greedy_result greedy_search(std::span<const named_weight<T>> weights, const evaluator& ask,
-                                          const search_options& options, int passes = 1) {
-    detail::expects(passes >= 1, "greedy_search: passes must be at least 1");
+[[nodiscard]] greedy_result greedy_search(const search_model<T>& model, const search_options& options,
+                                          const greedy_options& greedy = {}) {
+    detail::expects(greedy.passes >= 1 && greedy.width >= 1, "greedy_search: passes and width must be at least 1");
     greedy_result out;
-    const auto per_pass = static_cast<index>(weights.size() * options.fractions.size());
-    detail::search_session session("greedy_search", ask, options,
-                                   1 + passes * per_pass + (options.held_out.size() > 0 ? 2 : 0));
-    std::vector<std::unique_ptr<detail::bits_guard<T>>> kept(weights.size());  // gives the bits back at the end
-    std::string in_place;                                                      // the edits kept, in words
-    const auto search = [&]() -> status {
-        if (options.log != nullptr) {
-            if (status why = options.log->begin(detail::search_fingerprint(weights)); !why) {
-                return why;
-            }
-        }
-        if (status why = session.proceed("the unedited model", false); !why) {
+    detail::search_session<T> session("greedy_search", model, options, options.held_out.size() > 0 ? 3 : 1);
+    const auto weights = static_cast<index>(model.weights.size());
+    for (index w = 0; w < weights; ++w) {
+        session.extend(greedy.passes * static_cast<index>(session.candidates_of(w).size()));
+    }
+    out.why = [&]() -> status {
+        detail::edits_in_place<T> place(model, session);
+        if (status why = session.begin(out.baseline); !why) {
             return why;
         }
-        const auto unedited = session.score(options.validation, "");
-        if (!unedited) {
-            return unedited.error();
-        }
-        out.baseline = summarize(*unedited);
         // Held-out samples of the unedited model first, while it is unedited.
         sample_scores before;
         if (options.held_out.size() > 0) {
             if (status why = session.proceed("held-out samples, before", true); !why) {
                 return why;
             }
-            auto scores = session.score(options.held_out, "");
+            auto scores = session.score_range(options.held_out, "", model.layers);
             if (!scores) {
                 return scores.error();
             }
             before = *std::move(scores);
             out.held_out_before = out.held_out_after = summarize(before);
         }
+        std::vector<detail::edit_set> sets = {{.validation = out.baseline}};
+        const auto publish = [&] { out.steps = sets.front().steps; };
         bool improved = true;
-        for (int pass = 0; pass < passes && improved; ++pass) {
+        for (int pass = 0; pass < greedy.passes && improved; ++pass) {
             improved = false;
-            for (std::size_t w = 0; w < weights.size(); ++w) {
-                if (kept[w] != nullptr) {
-                    continue;
-                }
-                const auto s = detail::spectrum_of("greedy_search", weights[w]);
-                if (!s) {
-                    return s.error();
-                }
-                const auto first = out.candidates.size();
-                if (status why = detail::try_fractions<T>(weights[w], static_cast<index>(w), *s, options, in_place,
-                                                          session, out.candidates);
-                    !why) {
-                    return why;
-                }
-                const search_candidate* best = nullptr;
-                for (auto i = first; i < out.candidates.size(); ++i) {
-                    const auto& c = out.candidates[i];
-                    if (c.why && better(c.validation, best != nullptr ? best->validation : out.best())) {
-                        best = &c;
+            for (index w = 0; w < weights; ++w) {
+                std::vector<detail::edit_set> grown = sets;
+                for (const auto& set : sets) {
+                    if (set.edits(w)) {
+                        continue;
+                    }
+                    if (status why = place.put(set); !why) {
+                        return why;
+                    }
+                    const auto first = out.candidates.size();
+                    const index layer = place.first_layer(set);
+                    if (status why = detail::try_weight(session, session.candidates_of(w), options, set.text,
+                                                        layer < 0 ? model.layer(w) : layer, out.candidates,
+                                                        [](const search_candidate&, const sample_scores&) {});
+                        !why) {
+                        return why;
+                    }
+                    for (auto i = first; i < out.candidates.size(); ++i) {
+                        const auto& c = out.candidates[i];
+                        if (c.why && better(c.validation, set.validation)) {
+                            grown.push_back(set);
+                            grown.back().steps.push_back({c.what, c.fraction, c.validation, w});
+                            grown.back().text += to_text(c.what) + "\t";
+                            grown.back().validation = c.validation;
+                        }
                     }
                 }
-                if (best == nullptr) {
-                    continue;
-                }
-                const auto keep = component_set::first(best->rank);
-                kept[w] = std::make_unique<detail::bits_guard<T>>(weights[w].weight);
-                (void)detail::write_components<T>(kept[w]->before(), *s, keep, weights[w].weight);
-                out.steps.push_back({{weights[w].name, keep, s->size()}, best->fraction, best->validation});
-                in_place += to_text(out.steps.back().what) + "\t";
-                improved = true;
+                std::stable_sort(grown.begin(), grown.end(),
+                                 [](const auto& a, const auto& b) { return better(a.validation, b.validation); });
+                const auto last = std::unique(grown.begin(), grown.end(),
+                                              [](const auto& a, const auto& b) { return a.text == b.text; });
+                grown.erase(last, grown.end());
+                grown.resize(std::min(grown.size(), static_cast<std::size_t>(greedy.width)));
+                improved = improved || grown.front().text != sets.front().text;
+                sets = std::move(grown);
+                publish();
             }
         }
         if (options.held_out.size() > 0 && !out.steps.empty()) {
             if (status why = session.proceed("held-out samples, after", true); !why) {
                 return why;
             }
-            const auto after = session.score(options.held_out, in_place);
+            if (status why = place.put(sets.front()); !why) {
+                return why;
+            }
+            const auto after =
+                session.score_range(options.held_out, sets.front().text, place.first_layer(sets.front()));
             if (!after) {
                 return after.error();
             }
@@ -158,13 +238,18 @@ template <storage T>
         }
         (void)session.proceed("done", true);
         return {};
-    };
-    out.why = search();
-    out.evaluated_samples = session.evaluated();
+    }();
+    session.count_into(out);
     return out;
 }
 
-/// The same for a vector of weights.
+/// The same for a model that is a list of weights and an evaluator.
+template <storage T>
+[[nodiscard]] greedy_result greedy_search(std::span<const named_weight<T>> weights, const evaluator& ask,
+                                          const search_options& options, int passes = 1) {
+    return greedy_search<T>(search_model<T>{.weights = {weights.begin(), weights.end()}, .ask = ask}, options,
+                            {.passes = passes});
+}
 template <storage T>
 [[nodiscard]] greedy_result greedy_search(const std::vector<named_weight<T>>& weights, const evaluator& ask,
                                           const search_options& options, int passes = 1) {

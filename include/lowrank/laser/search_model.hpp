@@ -1,0 +1,74 @@
+// SPDX-License-Identifier: MIT
+#ifndef LOWRANK_LASER_SEARCH_MODEL_HPP
+#define LOWRANK_LASER_SEARCH_MODEL_HPP
+
+/// \file
+/// What a search needs of an engine: its weights and its scores; more if the engine can do more.
+///
+///     lowrank::search_model<float> model{.weights = {{"fc1", fc1}, {"fc2", fc2}}, .ask = score_samples};
+///     auto found = lowrank::exhaustive_search(model, {.validation = {0, 200}, .held_out = {200, 1000}});
+///
+/// The first two fields are the minimum. With `layers`, `layer_of` and `ask_from` an edit of layer l costs the layers
+/// from l on; with `gradients` one backward pass tells where to look (gradient_search.hpp).
+
+#include <functional>
+#include <span>
+#include <string>
+#include <vector>
+
+#include <lowrank/core/check.hpp>
+#include <lowrank/core/config.hpp>
+#include <lowrank/core/status.hpp>
+#include <lowrank/core/types.hpp>
+#include <lowrank/laser/evaluation.hpp>
+#include <lowrank/laser/named_weight.hpp>
+
+namespace lowrank::inline LOWRANK_ABI {
+
+/// Takes in, for one weight (its place in `search_model::weights`), the layer's input x (in x N) and the gradient dy
+/// (out x N) at its output; group j of samples is the columns [starts[j], starts[j + 1]), and dy the gradient of each
+/// group's own loss.
+template <real S>
+using gradient_sink =
+    std::function<void(index weight, const_column_view<S> x, const_column_view<S> dy, std::span<const index> starts)>;
+
+template <storage T>
+struct search_model {
+    /// The weights a search may edit, in place. Everything has its bits back when the search returns.
+    std::vector<named_weight<T>> weights = {};
+    /// Scores samples with the model as it is.
+    evaluator ask = {};
+
+    /// How many layers a sample passes; what an evaluation costs is counted in sample-layers.
+    index layers = 1;
+    /// The layer in [0, layers) of each weight; empty: all in layer 0.
+    std::vector<index> layer_of = {};
+    /// Scores as `ask` does, and may start at the input of layer `first`, kept from an earlier pass: all edits in place
+    /// are in layers `first` and up, so that what comes before is that of the unedited model. `layers`: nothing is
+    /// edited.
+    std::function<result<sample_scores>(sample_range, index first)> ask_from = {};
+    /// One backward pass over the samples: calls the sink for every weight, in one thread, in the same order each time.
+    /// A group of samples may be as small as the engine can separate.
+    std::function<status(sample_range, const gradient_sink<compute_t<T>>&)> gradients = {};
+
+    /// The layer of a weight. \pre 0 <= weight < weights.size()
+    [[nodiscard]] index layer(index weight) const {
+        return layer_of.empty() ? 0 : layer_of[static_cast<std::size_t>(weight)];
+    }
+};
+
+/// What every search asks of its model. \pre named by `function` in the message
+template <storage T>
+void expects_search_model(const char* function, const search_model<T>& m) {
+    detail::expects(static_cast<bool>(m.ask), "search: the evaluator must not be empty");
+    detail::expects(m.layers >= 1, "search: a model has at least one layer");
+    detail::expects(m.layer_of.empty() || m.layer_of.size() == m.weights.size(),
+                    "search: layer_of must be empty or name the layer of each weight");
+    for (const index l : m.layer_of) {
+        detail::expects_in_range(function, "the layer of a weight", l, index{0}, m.layers - 1);
+    }
+}
+
+}  // namespace lowrank::inline LOWRANK_ABI
+
+#endif  // LOWRANK_LASER_SEARCH_MODEL_HPP
