@@ -97,6 +97,8 @@ struct weighted_svd_result;
 // quant
 enum class ggml_type : std::int32_t;
 struct ggml_type_facts;
+struct normal_float_options;
+struct normal_float_matrix;
 
 // lora
 template <real S>
@@ -126,6 +128,14 @@ template <real S>
 struct conv_lora_adapter;
 template <real S>
 struct lora_conversion;
+enum class corda_metric;
+struct corda_options;
+class input_statistics;
+struct input_components;
+struct eva_options;
+enum class lora_ga_direction;
+enum class lora_ga_scale;
+struct lora_ga_options;
 template <real S>
 struct dora_adapter;
 template <real S>
@@ -141,6 +151,16 @@ template <real S>
 struct scaled_map;
 template <real S>
 struct ia3_adapter;
+enum class random_init;
+template <real S>
+struct kasa_adapter;
+template <real S>
+struct kasa_start;
+struct normal_float_quantizer;
+struct ggml_quantizer;
+struct loftq_options;
+template <real S>
+struct loftq_start;
 template <real S>
 struct loha_adapter;
 template <real S>
@@ -167,6 +187,7 @@ struct lora_resize;
 struct sgd_options;
 template <real S>
 struct sgd_state;
+enum class init_scaling;
 template <real S>
 struct trainable;
 struct parameter_group;

@@ -53,6 +53,7 @@
 
 #include <lowrank/quant/ggml_blocks.hpp>
 #include <lowrank/quant/ggml_type.hpp>
+#include <lowrank/quant/normal_float.hpp>
 
 #include <lowrank/prune/magnitude.hpp>
 
@@ -65,12 +66,16 @@
 #include <lowrank/lora/conv.hpp>
 #include <lowrank/lora/conv_lora.hpp>
 #include <lowrank/lora/convert.hpp>
+#include <lowrank/lora/data_init.hpp>
 #include <lowrank/lora/dora.hpp>
 #include <lowrank/lora/dropout.hpp>
 #include <lowrank/lora/embedding.hpp>
 #include <lowrank/lora/extract.hpp>
 #include <lowrank/lora/gradient.hpp>
 #include <lowrank/lora/ia3.hpp>
+#include <lowrank/lora/init.hpp>
+#include <lowrank/lora/kasa.hpp>
+#include <lowrank/lora/loftq.hpp>
 #include <lowrank/lora/loha.hpp>
 #include <lowrank/lora/lokr.hpp>
 #include <lowrank/lora/lora.hpp>
@@ -81,6 +86,7 @@
 #include <lowrank/lora/rank_choice.hpp>
 #include <lowrank/lora/resize.hpp>
 #include <lowrank/lora/sgd.hpp>
+#include <lowrank/lora/spectral_init.hpp>
 #include <lowrank/lora/trainable.hpp>
 #include <lowrank/lora/tucker.hpp>
 #include <lowrank/lora/vera.hpp>
