@@ -1,0 +1,220 @@
+// SPDX-License-Identifier: MIT
+#ifndef LOWRANK_LORA_DIAGNOSTICS_HPP
+#define LOWRANK_LORA_DIAGNOSTICS_HPP
+
+/// \file
+/// What an adapter does to a weight: the rank it uses, its directions against those of W and of other adapters.
+///
+///     auto d = lowrank::diagnose(adapter.delta()).value();          // spectrum, ranks
+///     auto phi = lowrank::adapter_similarity(a.delta(), b.delta()); // heat map of section 7.2 of the paper
+///     auto amp = lowrank::amplification(adapter.delta(), w);        // section 7.3
+///     auto new_directions = lowrank::find_intruders(spectrum_of_w, spectrum_of_merged);
+///
+/// Changes go through QR and a small core; of W only products with a few columns are formed.
+///
+/// Hu et al., LoRA, arXiv 2106.09685, section 7. Shuttleworth et al., LoRA vs Full Fine-tuning: An Illusion of
+/// Equivalence, arXiv 2410.21228 (intruder dimensions; mitigation as in PEFT's lora/intruders.py).
+
+#include <algorithm>
+#include <cmath>
+#include <concepts>
+#include <cstdint>
+#include <limits>
+#include <span>
+#include <utility>
+#include <vector>
+
+#include <lowrank/core/check.hpp>
+#include <lowrank/core/config.hpp>
+#include <lowrank/core/linear_map.hpp>
+#include <lowrank/core/philox.hpp>
+#include <lowrank/core/status.hpp>
+#include <lowrank/core/types.hpp>
+#include <lowrank/factor/factored_algebra.hpp>
+#include <lowrank/factor/low_rank.hpp>
+#include <lowrank/factor/orthonormalize.hpp>
+#include <lowrank/factor/rank_rules.hpp>
+#include <lowrank/factor/spectrum.hpp>
+#include <lowrank/factor/subspace.hpp>
+
+namespace lowrank::inline LOWRANK_ABI {
+
+/// The spectrum of a change and the single numbers read from it.
+template <real S>
+struct change_diagnostics {
+    spectrum<S> values = {};    ///< Singular values and directions.
+    index inner_rank = 0;       ///< Columns of the left factor: the rank paid for.
+    index numerical_rank = 0;   ///< Values above a few eps of the largest: the rank used.
+    index rank_for_90 = 0;      ///< Smallest rank with 90 % of sum s^2,
+    index rank_for_99 = 0;      ///< and 99 %.
+    double effective_rank = 0;  ///< exp of the entropy of s / sum s.
+    double stable_rank = 0;     ///< ||.||_F^2 / ||.||_2^2.
+    double norm = 0;            ///< ||.||_F.
+};
+
+/// \return As `make_spectrum` of a low_rank.
+template <real S>
+[[nodiscard]] result<change_diagnostics<S>> diagnose(const low_rank<S>& change) {
+    auto spec = make_spectrum(change);
+    if (!spec) {
+        return spec.error();
+    }
+    const auto& s = spec->values();
+    const double eps = static_cast<double>(std::numeric_limits<S>::epsilon());
+    change_diagnostics<S> d{
+        .inner_rank = change.rank(),
+        .numerical_rank = rank_above_ratio(
+            s, 8 * eps * std::sqrt(static_cast<double>(std::max({change.rows(), change.cols(), index{1}})))),
+        .rank_for_90 = rank_from_energy(s, 0.9),
+        .rank_for_99 = rank_from_energy(s, 0.99),
+        .effective_rank = effective_rank(s),
+        .stable_rank = stable_rank(s),
+        .norm = spec->norm()};
+    d.values = *std::move(spec);
+    return d;
+}
+
+/// Which singular directions are compared.
+enum class direction_side {
+    inputs,   ///< Right singular vectors: what the change reads. The paper's A.
+    outputs,  ///< Left ones: what it writes.
+};
+
+/// phi(i, j) for the first i directions of one change and the first j of another, entry (i - 1, j - 1), over their
+/// numerical ranks: 1 if one space contains the other, 0 if they are orthogonal.
+///
+/// \pre    One shape on the side compared.
+/// \return As `make_spectrum` of a low_rank.
+template <real S>
+[[nodiscard]] result<matrix<double>> adapter_similarity(const low_rank<S>& a, const low_rank<S>& b,
+                                                        direction_side side = direction_side::inputs) {
+    const auto x = diagnose(a);
+    const auto y = diagnose(b);
+    if (!x || !y) {
+        return x ? y.error() : x.error();
+    }
+    const auto of = [side](const change_diagnostics<S>& d) -> matrix<S> {
+        return (side == direction_side::inputs ? d.values.v() : d.values.u()).leftCols(d.numerical_rank);
+    };
+    return subspace_similarities(of(*x), of(*y));
+}
+
+/// phi(i, j) for the first i directions of a change and the first j of W: does the adapter follow what W does most?
+/// \pre One shape. \return As `make_spectrum` of a low_rank.
+template <real S>
+[[nodiscard]] result<matrix<double>> weight_similarity(const low_rank<S>& change, const spectrum<S>& w,
+                                                       direction_side side = direction_side::inputs) {
+    const auto d = diagnose(change);
+    if (!d) {
+        return d.error();
+    }
+    return side == direction_side::inputs ? subspace_similarities<S>(d->values.v().leftCols(d->numerical_rank), w.v())
+                                          : subspace_similarities<S>(d->values.u().leftCols(d->numerical_rank), w.u());
+}
+
+/// Section 7.3 of the LoRA paper: how much a change amplifies what W does in the change's directions.
+struct amplification_result {
+    double factor = 0;         ///< change_norm / projected; 0 where projected is 0.
+    double change_norm = 0;    ///< ||delta||_F.
+    double projected = 0;      ///< ||U^T W V||_F, U and V the first r directions of the change.
+    double of_random = 0;      ///< The same for random U and V: what chance gives.
+    double of_weight_top = 0;  ///< The same for the first r of W, where its spectrum was given.
+    index r = 0;               ///< Directions used.
+};
+
+/// The amplification factor in the first r directions of the change; r = 0: its numerical rank.
+///
+/// \pre    W has the shape of the change; r is at most min(out, in, inner rank).
+/// \return As `make_spectrum` of a low_rank.
+/// \cost   Two products of W with r columns.
+template <real S, mappable W>
+requires std::same_as<map_scalar<W>, S>
+[[nodiscard]] result<amplification_result> amplification(const low_rank<S>& change, const W& w, index r = 0,
+                                                         std::uint64_t seed = 0) {
+    const auto& map = map_of(w);
+    detail::expects_shape("amplification", "w", map.rows(), map.cols(), change.rows(), change.cols());
+    const auto d = diagnose(change);
+    if (!d) {
+        return d.error();
+    }
+    detail::expects_in_range("amplification", "r", r, index{0}, d->values.size());
+    amplification_result out{.change_norm = d->norm, .r = r > 0 ? r : d->numerical_rank};
+    const auto seen = [&](const matrix<S>& u, const matrix<S>& v) {
+        const matrix<S> core = u.transpose() * apply(w, v);
+        return static_cast<double>(core.norm());
+    };
+    out.projected = seen(d->values.u().leftCols(out.r), d->values.v().leftCols(out.r));
+    out.factor = out.projected > 0 ? out.change_norm / out.projected : 0.0;
+    matrix<S> u(change.rows(), out.r);
+    matrix<S> v(change.cols(), out.r);
+    fill_normal(u, S(1), philox(seed, 0));
+    fill_normal(v, S(1), philox(seed, 1));
+    orthonormalize(u);
+    orthonormalize(v);
+    out.of_random = seen(u, v);
+    return out;
+}
+
+/// The same with the spectrum of W, which says as well how much W does in its own first r directions.
+template <real S>
+[[nodiscard]] result<amplification_result> amplification(const low_rank<S>& change, const spectrum<S>& w, index r = 0,
+                                                         std::uint64_t seed = 0) {
+    auto out = amplification(change, w.truncate(w.size()), r, seed);
+    if (out) {
+        out->of_weight_top = static_cast<double>(w.values().head(std::min(out->r, w.size())).norm());
+    }
+    return out;
+}
+
+/// A leading direction of the merged weight that W did not have.
+struct intruder {
+    index position = 0;  ///< Among the singular values of the merged weight.
+    double cosine = 0;   ///< Largest |cosine| with any left singular vector of W.
+};
+
+struct intruder_options {
+    index top = 10;        ///< Leading directions of the merged weight that are looked at.
+    double epsilon = 0.5;  ///< A largest cosine below this makes an intruder.
+};
+
+/// The intruders among the first `top` left singular vectors of W + delta.
+/// \pre Both spectra are of one shape. \cost 2 out top min(out, in) flops.
+template <real S>
+[[nodiscard]] std::vector<intruder> find_intruders(const spectrum<S>& w, const spectrum<S>& merged,
+                                                   const intruder_options& options = {}) {
+    detail::expects_shape("find_intruders", "merged", merged.rows(), merged.cols(), w.rows(), w.cols());
+    detail::expects(options.top >= 0, "find_intruders: top must not be negative");
+    std::vector<intruder> found;
+    const index top = std::min(options.top, merged.size());
+    const matrix<S> overlap = w.u().transpose() * merged.u().leftCols(top);
+    for (index i = 0; i < top; ++i) {
+        const auto cosine = static_cast<double>(overlap.col(i).cwiseAbs().maxCoeff());
+        if (cosine < options.epsilon) {
+            found.push_back({.position = i, .cosine = cosine});
+        }
+    }
+    return found;
+}
+
+/// delta + (lambda - 1) sum_intruders s_i u_i v_i^T at the rank `delta` has: the change with its intruders weakened to
+/// `lambda` of their size.
+///
+/// \pre    0 <= lambda <= 1; `found` is of `merged`.
+/// \return As `resize`; the change itself, bit for bit, without intruders.
+template <real S>
+[[nodiscard]] resize_result<S> reduce_intruders(const low_rank<S>& change, const spectrum<S>& merged,
+                                                std::span<const intruder> found, double lambda = 0.75) {
+    detail::expects_in_range("reduce_intruders", "lambda", lambda, 0.0, 1.0);
+    if (found.empty()) {
+        return {.product = change};
+    }
+    std::vector<index> positions;
+    for (const auto& one : found) {
+        positions.push_back(one.position);
+    }
+    return resize(add(change, merged.select(positions), S(1), static_cast<S>(lambda - 1)), change.rank());
+}
+
+}  // namespace lowrank::inline LOWRANK_ABI
+
+#endif  // LOWRANK_LORA_DIAGNOSTICS_HPP
