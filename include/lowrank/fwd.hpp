@@ -120,6 +120,10 @@ template <real S>
 class adapter_gradient;
 template <real S>
 class any_adapter;
+enum class combine_rule;
+enum class sign_election;
+enum class ties_divisor;
+struct combine_options;
 enum class padding_mode;
 struct conv_geometry;
 template <storage T>
@@ -136,6 +140,12 @@ struct eva_options;
 enum class lora_ga_direction;
 enum class lora_ga_scale;
 struct lora_ga_options;
+template <real S>
+struct change_diagnostics;
+enum class direction_side;
+struct amplification_result;
+struct intruder;
+struct intruder_options;
 template <real S>
 struct dora_adapter;
 template <real S>
@@ -197,6 +207,10 @@ template <real S>
 struct vera_projections;
 template <real S>
 struct vera_adapter;
+enum class combination_type;
+enum class weighted_rule;
+struct weighted_options;
+enum class masked_tensor;
 
 // laser
 class component_set;

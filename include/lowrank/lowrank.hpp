@@ -63,10 +63,13 @@
 #include <lowrank/lora/adapter.hpp>
 #include <lowrank/lora/adapter_stack.hpp>
 #include <lowrank/lora/any_adapter.hpp>
+#include <lowrank/lora/arithmetic.hpp>
+#include <lowrank/lora/combine.hpp>
 #include <lowrank/lora/conv.hpp>
 #include <lowrank/lora/conv_lora.hpp>
 #include <lowrank/lora/convert.hpp>
 #include <lowrank/lora/data_init.hpp>
+#include <lowrank/lora/diagnostics.hpp>
 #include <lowrank/lora/dora.hpp>
 #include <lowrank/lora/dropout.hpp>
 #include <lowrank/lora/embedding.hpp>
@@ -90,6 +93,7 @@
 #include <lowrank/lora/trainable.hpp>
 #include <lowrank/lora/tucker.hpp>
 #include <lowrank/lora/vera.hpp>
+#include <lowrank/lora/weighted_adapter.hpp>
 
 #include <lowrank/laser/component_set.hpp>
 #include <lowrank/laser/data_free.hpp>
