@@ -102,16 +102,29 @@ public:
     /// Writes the merged values, and codes where unmerge would miss; entry 0 has position `start`.
     void commit(T* w, std::uint64_t start, ulp_encoder& code) const {
         using U = ulp_bits<T>;
-        for (index j = 0; j < count_; j += step) {
-            const index end = std::min(count_, j + step);
-            U any = 0;
-            for (index i = j; i < end; ++i) {
-                any = static_cast<U>(any | (std::bit_cast<U>(at(back_, i)) ^ std::bit_cast<U>(w[i])));
+        const auto put = [&](index i) {
+            code.put(start + static_cast<std::uint64_t>(i), ulp_distance(at(back_, i), w[i]));
+        };
+        index j = 0;
+        for (; j + step <= count_; j += step) {
+            const T* back = back_.data() + j;
+            std::uint8_t missed[step];  // without branches; then only the ones are visited
+            for (index i = 0; i < step; ++i) {
+                missed[i] = std::bit_cast<U>(back[i]) != std::bit_cast<U>(w[j + i]) ? 1 : 0;
             }
-            for (index i = j; any != 0 && i < end; ++i) {
-                if (std::bit_cast<U>(at(back_, i)) != std::bit_cast<U>(w[i])) {
-                    code.put(start + static_cast<std::uint64_t>(i), ulp_distance(at(back_, i), w[i]));
+            for (index i = 0; i < step; i += 8) {
+                std::uint64_t eight = 0;
+                for (int b = 0; b < 8; ++b) {
+                    eight |= static_cast<std::uint64_t>(missed[i + b]) << (8 * b);
                 }
+                for (; eight != 0; eight &= eight - 1) {
+                    put(j + i + std::countr_zero(eight) / 8);
+                }
+            }
+        }
+        for (; j < count_; ++j) {
+            if (std::bit_cast<U>(at(back_, j)) != std::bit_cast<U>(w[j])) {
+                put(j);
             }
         }
         std::copy(merged_.begin(), merged_.end(), w);

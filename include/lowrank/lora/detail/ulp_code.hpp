@@ -91,10 +91,12 @@ template <storage T>
 class gap_model {
 public:
     [[nodiscard]] int parameter() const noexcept {
-        int k = 0;
-        while (k < 32 && (count_ << k) < sum_) {
-            ++k;
+        int k = static_cast<int>(std::bit_width(sum_)) - static_cast<int>(std::bit_width(count_));
+        if (k < 0) {
+            return 0;
         }
+        k += (count_ << k) < sum_ ? 1 : 0;  // the least with count 2^k >= sum
+        k = k < 32 ? k : 32;
         return k > 0 ? k - 1 : 0;  // 2^k near mean * ln 2
     }
     void add(std::uint64_t gap) noexcept {
@@ -122,16 +124,22 @@ public:
         const auto u = static_cast<std::uint64_t>(correction);
         const std::uint64_t folded = (u << 1) ^ (correction < 0 ? ~std::uint64_t{0} : 0);  // 1 for -1, 2 for +1, ...
         const int extra = static_cast<int>(std::bit_width(folded)) - 1;
-        put_bits(0, extra);
-        put_bits(1, 1);
-        put_bits(folded, extra);
+        if (extra < 16) {
+            const std::uint64_t low = folded & ((std::uint64_t{1} << extra) - 1);
+            put_bits((std::uint64_t{1} << extra) | (low << (extra + 1)), 2 * extra + 1);
+        } else {
+            put_bits(0, extra);
+            put_bits(1, 1);
+            put_bits(folded, extra);
+        }
     }
 
     /// Ends the code; `count` is one past the last possible position.
     [[nodiscard]] std::vector<std::uint8_t> finish(std::uint64_t count) {
         put_gap(count - next_);
-        while (filled_ > 0) {
-            flush_byte();
+        for (; filled_ > 0; filled_ = filled_ > 8 ? filled_ - 8 : 0) {
+            bytes_.push_back(static_cast<std::uint8_t>(buffer_));
+            buffer_ >>= 8;
         }
         return std::move(bytes_);
     }
@@ -139,10 +147,11 @@ public:
 private:
     void put_gap(std::uint64_t gap) {
         const int k = model_.parameter();
-        if ((gap >> k) < longest_prefix) {
-            put_bits(0, static_cast<int>(gap >> k));
-            put_bits(1, 1);
-            put_bits(gap, k);
+        const std::uint64_t prefix = gap >> k;
+        if (prefix < longest_prefix) {
+            const std::uint64_t low = gap & ((std::uint64_t{1} << k) - 1);
+            const int zeros = static_cast<int>(prefix);
+            put_bits((std::uint64_t{1} << zeros) | (low << (zeros + 1)), zeros + 1 + k);  // at most 56 bits
         } else {
             put_bits(0, longest_prefix);
             put_bits(1, 1);
@@ -150,28 +159,27 @@ private:
         }
         model_.add(gap);
     }
-    /// The low `count` bits of `value`, lowest first.
+    /// The low `count` bits of `value`, lowest first; count <= 64.
     void put_bits(std::uint64_t value, int count) {
-        while (count > 0) {
-            const int now = count < 32 ? count : 32;
-            buffer_ |= (value & ((std::uint64_t{1} << now) - 1)) << filled_;
-            filled_ += now;
-            while (filled_ >= 8) {
-                flush_byte();
-            }
-            value >>= now;
-            count -= now;
+        value &= count < 64 ? (std::uint64_t{1} << count) - 1 : ~std::uint64_t{0};
+        buffer_ |= value << filled_;
+        if (filled_ + count < 64) {
+            filled_ += count;
+            return;
         }
-    }
-    void flush_byte() {
-        bytes_.push_back(static_cast<std::uint8_t>(buffer_));
-        buffer_ >>= 8;
-        filled_ = filled_ > 8 ? filled_ - 8 : 0;
+        std::uint8_t word[8];
+        for (int i = 0; i < 8; ++i) {
+            word[i] = static_cast<std::uint8_t>(buffer_ >> (8 * i));
+        }
+        bytes_.insert(bytes_.end(), word, word + 8);
+        const int kept = 64 - filled_;  // bits of `value` that went out
+        buffer_ = kept < 64 ? value >> kept : 0;
+        filled_ += count - 64;
     }
 
     std::vector<std::uint8_t> bytes_ = {};
     std::uint64_t buffer_ = 0;
-    int filled_ = 0;
+    int filled_ = 0;  ///< bits in the buffer, below 64
     std::uint64_t next_ = 0;
     gap_model model_ = {};
 };
@@ -194,53 +202,65 @@ public:
         position_ = next_ + gap;
         next_ = position_ + 1;
         int extra = 0;
-        while (extra < 63 && take_bits(1) == 0 && at_ <= bytes_.size()) {
-            ++extra;
+        for (bool more = true; more && extra < 63;) {
+            const std::uint64_t ahead = peek();
+            const int zeros = ahead == 0 ? peeked : std::countr_zero(ahead);
+            more = ahead == 0 && at_ < 8 * bytes_.size();
+            at_ += static_cast<std::size_t>(zeros < 63 - extra ? zeros : 63 - extra);
+            extra = zeros < 63 - extra ? extra + zeros : 63;
         }
-        if (extra == 63) {
-            (void)take_bits(1);
-        }
+        ++at_;  // the one that ends them
         const std::uint64_t folded = (std::uint64_t{1} << extra) | take_bits(extra);
         correction_ = static_cast<std::int64_t>((folded >> 1) ^ ((folded & 1) != 0 ? ~std::uint64_t{0} : 0));
     }
 
 private:
-    std::uint64_t take_gap() {
-        const int k = model_.parameter();
-        int prefix = 0;
-        while (take_bits(1) == 0) {
-            if (++prefix > longest_prefix || at_ > bytes_.size()) {
-                return count_;
+    /// What `peek` is sure to show.
+    static constexpr int peeked = 57;
+
+    /// The next bits, at least 57 of them, zeros past the end of the code.
+    [[nodiscard]] std::uint64_t peek() const noexcept {
+        const std::size_t first = at_ / 8;
+        std::uint64_t word = 0;
+        const std::size_t left = first < bytes_.size() ? bytes_.size() - first : 0;
+        if (left >= 8) {
+            const std::uint8_t* from = bytes_.data() + first;
+            for (int i = 0; i < 8; ++i) {  // one load where bytes are stored lowest first
+                word |= static_cast<std::uint64_t>(from[i]) << (8 * i);
+            }
+        } else {
+            for (std::size_t i = 0; i < left; ++i) {
+                word |= static_cast<std::uint64_t>(bytes_[first + i]) << (8 * i);
             }
         }
+        return word >> (at_ % 8);
+    }
+    std::uint64_t take_gap() {
+        const int k = model_.parameter();
+        const std::uint64_t ahead = peek();
+        const int prefix = ahead == 0 ? longest_prefix + 1 : std::countr_zero(ahead);
+        if (prefix > longest_prefix) {
+            return count_;
+        }
+        at_ += static_cast<std::size_t>(prefix) + 1;
         const std::uint64_t gap =
             prefix < longest_prefix ? (static_cast<std::uint64_t>(prefix) << k) | take_bits(k) : take_bits(64);
         model_.add(gap);
         return gap;
     }
     std::uint64_t take_bits(int count) {
-        std::uint64_t value = 0;
-        int have = 0;
-        while (have < count) {
-            if (filled_ == 0) {
-                buffer_ = at_ < bytes_.size() ? bytes_[at_] : 0;
-                ++at_;
-                filled_ = 8;
-            }
-            const int now = count - have < filled_ ? count - have : filled_;
-            value |= (static_cast<std::uint64_t>(buffer_) & ((std::uint64_t{1} << now) - 1)) << have;
-            buffer_ >>= now;
-            filled_ -= now;
-            have += now;
+        if (count > 32) {
+            const std::uint64_t low = take_bits(32);
+            return low | (take_bits(count - 32) << 32);
         }
+        const std::uint64_t value = peek() & ((std::uint64_t{1} << count) - 1);
+        at_ += static_cast<std::size_t>(count);
         return value;
     }
 
     const std::vector<std::uint8_t>& bytes_;
     std::uint64_t count_;
-    std::size_t at_ = 0;
-    unsigned buffer_ = 0;
-    int filled_ = 0;
+    std::size_t at_ = 0;  ///< in bits
     std::uint64_t next_ = 0;
     std::uint64_t position_ = 0;
     std::int64_t correction_ = 0;
