@@ -16,6 +16,8 @@
 
 #include <algorithm>
 #include <cmath>
+#include <concepts>
+#include <cstddef>
 #include <limits>
 #include <string>
 #include <utility>
