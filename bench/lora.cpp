@@ -23,6 +23,7 @@
 #include <lowrank/core/philox.hpp>
 #include <lowrank/lora/adamw.hpp>
 #include <lowrank/lora/adapted_linear.hpp>
+#include <lowrank/lora/dora.hpp>
 #include <lowrank/lora/gradient.hpp>
 #include <lowrank/lora/merge.hpp>
 
@@ -90,6 +91,18 @@ void forward(benchmark::State& state) {
     measure(
         state, "x_plain", [&] { layer.add_product(S(1), p.x, p.y, p.ws); }, [&] { p.plain(); });
     state.counters["x_flops"] = 1 + 2.0 * double(p.r) / double(p.d);
+}
+
+/// A layer under DoRA: diag(m / n) (W + s B A) x, the norms ready.
+template <class S>
+void dora_forward(benchmark::State& state) {
+    problem<S> p(state);
+    const auto change = p.adapter.delta();
+    const auto norms = adapted_row_norms(p.w, squared_row_norms(p.w), change);
+    const dora_linear<S> layer{
+        .base = map_of(p.w), .change = change, .scale = dora_scale<S>(vector<S>::Ones(p.d), norms)};
+    measure(
+        state, "x_plain", [&] { layer.add_product(S(1), p.x, p.y, p.ws); }, [&] { p.plain(); });
 }
 
 /// Forward and backward of one layer, against forward and the base's own backward. The fourth argument is the dropout
@@ -175,6 +188,7 @@ void shapes(benchmark::internal::Benchmark* b) {
 }
 
 BENCHMARK(forward<float>)->Apply(shapes)->UseManualTime()->Unit(benchmark::kMillisecond);
+BENCHMARK(dora_forward<float>)->Apply(shapes)->UseManualTime()->Unit(benchmark::kMillisecond);
 BENCHMARK(forward_backward<float>)->Apply(shapes)->UseManualTime()->Unit(benchmark::kMillisecond);
 BENCHMARK(forward_backward<float>)->Args({16, 4096, 512, 10})->UseManualTime()->Unit(benchmark::kMillisecond);
 BENCHMARK(merging<float>)
