@@ -39,7 +39,9 @@
         const lowrank::matrix<double>&, bool);
 
 /// The SVD of one scalar.
-#define LOWRANK_INSTANTIATE_SVD(S) template lowrank::svd_result<S> lowrank::detail::svd_of_tall<S>(lowrank::matrix<S>);
+#define LOWRANK_INSTANTIATE_SVD(S)                                                       \
+    template lowrank::svd_result<S> lowrank::detail::svd_of_tall<S>(lowrank::matrix<S>); \
+    template lowrank::svd_result<S> lowrank::detail::values_of_tall<S>(lowrank::matrix<S>);
 
 /// Everything that depends on one scalar; the eigensolver comes with double.
 #define LOWRANK_INSTANTIATE(S) LOWRANK_INSTANTIATE_##S

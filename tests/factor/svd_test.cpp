@@ -187,16 +187,32 @@ TEST_CASE_TEMPLATE("16-bit weights are decomposed in float, views without a copy
 }
 
 TEST_CASE_TEMPLATE("values alone are the values of the decomposition", S, float, double) {
-    for (const auto& [m, n] : {std::pair<idx, idx>{60, 40}, {20, 50}, {4, 0}}) {
-        const auto w = gaussian<S>(m, n, 10);
+    const auto check = [](const matrix<S>& w) {
+        CAPTURE(w.rows());
+        CAPTURE(w.cols());
         const auto f = svd(w);
         const auto s = singular_values(w);
+        REQUIRE(f);
         REQUIRE(s);
         REQUIRE(s->size() == f.s.size());
+        CHECK(std::is_sorted(s->begin(), s->end(), std::greater<>()));
         if (f.s.size() > 0) {
             CHECK((*s - f.s).cwiseAbs().maxCoeff() <= S(4 * eps<S>) * f.s(0));
         }
-    }
+    };
+    check(gaussian<S>(60, 40, 10));
+    check(gaussian<S>(20, 50, 11));
+    check(gaussian<S>(200, 30, 12));
+    check(matrix<S>(4, 0));
+    check(matrix<S>::Zero(5, 3));
+    check(with_values<S>(90, 70, geometric(70, 1.0, 0.5), 13));
+    check(matrix<S>(gaussian<S>(50, 4, 14) * gaussian<S>(4, 45, 15)) * S(1e30));
+    check(gaussian<S>(40, 40, 16) * S(1e-30));
+}
+
+TEST_CASE_TEMPLATE("a spectrum that falls below rounding: the basis is completed", S, float, double) {
+    const auto f = check_laws<S>(with_values<S>(150, 120, geometric(120, 1.0, 0.7), 17));
+    CHECK(f.s(119) < 20 * eps<S>);
 }
 
 TEST_CASE("the same matrix gives the same bits") {

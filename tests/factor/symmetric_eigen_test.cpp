@@ -9,7 +9,7 @@ using namespace lowrank;
 using namespace lowrank_tests;
 
 TEST_CASE_TEMPLATE("eigenvalues descend, vectors are orthonormal and reproduce the matrix", S, float, double) {
-    for (const idx n : {idx{1}, idx{2}, idx{17}, idx{80}}) {
+    for (const idx n : {idx{1}, idx{2}, idx{17}, idx{33}, idx{80}, idx{150}}) {
         const matrix<S> a = gaussian<S>(n, n, 1);
         const matrix<S> g = a + a.transpose();
         const auto e = symmetric_eigen(g);
@@ -37,6 +37,53 @@ TEST_CASE("known eigenvalues: the second difference matrix has 2 - 2 cos(pi k / 
             2.0 - 2.0 * std::cos(std::numbers::pi * static_cast<double>(k) / static_cast<double>(n + 1));
         CHECK(e.values(n - k) == doctest::Approx(want).epsilon(1e-13));
     }
+}
+
+namespace {
+
+/// Residual and orthogonality of both modes, relative to the largest value.
+void check_hard_case(const char* name, const matrix<double>& g) {
+    CAPTURE(name);
+    const idx n = g.rows();
+    const double bound = 40 * eps<double> * std::sqrt(static_cast<double>(n));
+    const auto e = symmetric_eigen(g);
+    REQUIRE(e);
+    CHECK(orthogonality_defect(e.vectors) < bound);
+    const matrix<double> product = e.vectors * e.values.asDiagonal() * e.vectors.transpose();
+    CHECK((product - g).norm() <= bound * g.norm());
+    const auto values = symmetric_eigen(g, false);
+    REQUIRE(values);
+    CHECK((values.values - e.values).cwiseAbs().maxCoeff() <= bound * e.values.cwiseAbs().maxCoeff());
+}
+
+}  // namespace
+
+TEST_CASE("clusters, low rank, gradings and decoupled blocks, beyond the size of a leaf") {
+    const idx n = 100;
+    const matrix<double> a = gaussian<double>(n, n, 3);
+    const matrix<double> g = a + a.transpose();
+    const matrix<double> half = gaussian<double>(n, n / 3, 4);
+    check_hard_case("low rank", half * half.transpose());
+    check_hard_case("rank one", matrix<double>::Constant(n, n, 0.1));
+    check_hard_case("one cluster", matrix<double>(matrix<double>::Identity(n, n)) + 1e-14 * g);
+    const vector<double> falling = geometric(n, 1.0, 0.5);
+    check_hard_case("graded down", falling.asDiagonal() * g * falling.asDiagonal());
+    const vector<double> rising = falling.reverse();
+    check_hard_case("graded up", rising.asDiagonal() * g * rising.asDiagonal());
+    matrix<double> blocks = g;
+    blocks.topRightCorner(n / 2, n / 2).setZero();
+    blocks.bottomLeftCorner(n / 2, n / 2).setZero();
+    check_hard_case("blocks", blocks);
+    check_hard_case("diagonal", matrix<double>(gaussian<double>(n, 1, 5).col(0).asDiagonal()));
+    // Wilkinson's: pairs of eigenvalues that agree to all digits, with vectors that do not couple.
+    matrix<double> pairs = matrix<double>::Zero(n, n);
+    for (idx i = 0; i < n; ++i) {
+        pairs(i, i) = std::abs(static_cast<double>(i) - 0.5 * static_cast<double>(n - 1));
+        if (i > 0) {
+            pairs(i, i - 1) = pairs(i - 1, i) = 1.0;
+        }
+    }
+    check_hard_case("Wilkinson", pairs);
 }
 
 TEST_CASE("zero, empty, extreme scales and NaN have defined answers") {

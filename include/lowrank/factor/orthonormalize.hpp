@@ -50,16 +50,17 @@ template <real S>
     return std::ldexp(S(1), std::min(-std::ilogb(magnitude), std::numeric_limits<S>::max_exponent - 1));
 }
 
-/// Householder QR, the one place that instantiates it: A becomes Q if asked for, `r` the triangle if not null.
+/// Householder QR, the one place that instantiates it: A becomes Q if asked for, `r` the triangle if not null. Q has
+/// `q_cols` orthonormal columns if that is more than min(m, n).
 template <real S>
-void householder_qr(matrix<S>& a, matrix<S>* r, bool want_q) {
+void householder_qr(matrix<S>& a, matrix<S>* r, bool want_q, index q_cols = 0) {
     const index p = std::min(a.rows(), a.cols());
     Eigen::HouseholderQR<Eigen::Ref<matrix<S>>> qr(a);
     if (r != nullptr) {
         *r = matrix<S>(a.topRows(p).template triangularView<Eigen::Upper>());
     }
     if (want_q) {
-        matrix<S> q = matrix<S>::Identity(a.rows(), p);
+        matrix<S> q = matrix<S>::Identity(a.rows(), std::max(p, q_cols));
         q.applyOnTheLeft(qr.householderQ().setLength(p));
         a = std::move(q);
     }

@@ -21,6 +21,7 @@
 #include <cmath>
 #include <limits>
 #include <numeric>
+#include <string>
 #include <utility>
 #include <vector>
 
@@ -56,15 +57,17 @@ using weight_scalar = compute_t<typename std::remove_cvref_t<W>::Scalar>;
 namespace detail {
 
 /// A product of columns that are nearly orthogonal, and the rotations that made them so.
+template <real S>
 struct jacobi_state {
-    matrix<double> y;  ///< Columns being made orthogonal.
-    matrix<double> j;  ///< y = (original) * j.
+    matrix<S> y;  ///< Columns being made orthogonal.
+    matrix<S> j;  ///< y = (original) * j; empty if nobody asks for it.
 };
 
 /// The angle of the rotation that makes columns p, q orthogonal, |angle| <= pi/4: y_p' = c y_p - s y_q.
-[[nodiscard]] inline double jacobi_tangent(double pp, double qq, double pq) {
-    const double zeta = (qq - pp) / (2.0 * pq);
-    return (zeta >= 0.0 ? 1.0 : -1.0) / (std::abs(zeta) + std::hypot(1.0, zeta));
+template <real S>
+[[nodiscard]] S jacobi_tangent(S pp, S qq, S pq) {
+    const S zeta = (qq - pp) / (S(2) * pq);
+    return (zeta >= S(0) ? S(1) : S(-1)) / (std::abs(zeta) + std::hypot(S(1), zeta));
 }
 
 /// Brings a nearly orthogonal matrix to orthogonality: J := J (3 I - J^T J) / 2, squaring the defect.
@@ -79,7 +82,7 @@ void newton_schulz(matrix<S>& j) {
 /// One-sided Jacobi until all columns of y are orthogonal to `tolerance` relative to their own norms; columns below
 /// `negligible` count as zero. False if 60 sweeps were not enough.
 template <real S>
-bool orthogonalize_columns(jacobi_state& state, S tolerance, S negligible) {
+bool orthogonalize_columns(jacobi_state<S>& state, S tolerance, S negligible) {
     auto& [y, j] = state;
     const index n = y.cols();
     matrix<S> c(n, n);
@@ -119,8 +122,10 @@ bool orthogonalize_columns(jacobi_state& state, S tolerance, S negligible) {
             }
             matrix<S> next = y * step;
             y.swap(next);
-            next.noalias() = j * step;
-            j.swap(next);
+            if (j.size() > 0) {
+                next.noalias() = j * step;
+                j.swap(next);
+            }
             continue;
         }
         for (index q = 1; q < n; ++q) {
@@ -138,7 +143,9 @@ bool orthogonalize_columns(jacobi_state& state, S tolerance, S negligible) {
                 const S t = jacobi_tangent(pp, qq, pq);
                 const Eigen::JacobiRotation<S> rotation(S(1) / std::hypot(S(1), t), t / std::hypot(S(1), t));
                 y.applyOnTheRight(p, q, rotation);
-                j.applyOnTheRight(p, q, rotation);
+                if (j.size() > 0) {
+                    j.applyOnTheRight(p, q, rotation);
+                }
             }
         }
     }
@@ -146,8 +153,10 @@ bool orthogonalize_columns(jacobi_state& state, S tolerance, S negligible) {
 }
 
 /// Columns of b, orthogonal to `safe` accuracy where their norm is large, into orthonormal columns and norms. Sorts.
+///
+/// Columns whose norm is not above `vanishing` times the largest become any directions that complete the basis.
 template <real S>
-void normalize_columns(matrix<S>& b, vector<S>& s, matrix<S>& follows, S safe_ratio) {
+void normalize_columns(matrix<S>& b, vector<S>& s, matrix<S>& follows, S safe_ratio, S vanishing = S(0)) {
     const index n = b.cols();
     s = b.colwise().norm();
     std::vector<index> order(static_cast<std::size_t>(n));
@@ -173,11 +182,16 @@ void normalize_columns(matrix<S>& b, vector<S>& s, matrix<S>& follows, S safe_ra
     }
     // Small columns are not orthogonal to the large ones in their own measure: QR in descending order makes them so
     // at a cost of |b_i . b_j| / |b_i| in the product, and completes the basis where columns vanish.
-    auto qr = thin_qr_of<S>(std::move(b), true);
-    b = std::move(qr.q);
-    for (index i = 0; i < n; ++i) {
-        s(i) = std::abs(qr.r(i, i));
-        if (qr.r(i, i) < S(0)) {
+    index large = n;
+    while (large > 1 && s(large - 1) <= vanishing * s(0)) {
+        --large;
+    }
+    b.conservativeResize(Eigen::NoChange, large);
+    matrix<S> r;
+    householder_qr<S>(b, &r, true, n);
+    for (index i = 0; i < large; ++i) {
+        s(i) = std::abs(r(i, i));
+        if (r(i, i) < S(0)) {
             b.col(i) = -b.col(i);
         }
     }
@@ -204,63 +218,84 @@ template <real S>
     return b;
 }
 
-/// The SVD of a finite tall matrix (m >= n >= 1) in double. For S = double the entries are of magnitude about one.
+/// The Gram matrix alone: all digits of float input; eigenvectors too if asked for.
 template <real S>
-[[nodiscard]] svd_result<double> tall_svd(const matrix<S>& a) {
-    svd_result<double> out;
+[[nodiscard]] symmetric_eigen_result gram_eigen(const matrix<S>& a, bool want_vectors) {
     matrix<double> gram;
-    if (a.rows() > 2 * a.cols() && std::same_as<S, double>) {
+    gram_lower(a, gram);
+    return symmetric_eigen_of<double>(gram, want_vectors);
+}
+
+/// The SVD of a finite tall matrix (m >= n >= 1) in double, or its values alone. For S = double the entries are of
+/// magnitude about one.
+template <real S>
+[[nodiscard]] svd_result<double> tall_svd(const matrix<S>& a, bool want_vectors) {
+    svd_result<double> out;
+    constexpr bool wide = std::same_as<S, double>;
+    if (wide && a.rows() > 2 * a.cols()) {
         // The Gram matrix of R costs less than that of A, and everything after it happens on R.
-        auto qr = thin_qr_of<S>(a, true);
-        out = tall_svd<S>(qr.r);
-        if (out) {
+        auto qr = thin_qr_of<S>(a, want_vectors);
+        out = tall_svd<S>(qr.r, want_vectors);
+        if (out && want_vectors) {
             matrix<double> u = qr.q.template cast<double>() * out.u;
             out.u.swap(u);
         }
         return out;
     }
-    gram_lower(a, gram);
-    auto eigen = symmetric_eigen_of<double>(gram, true);
+    auto eigen = gram_eigen(a, wide || want_vectors);
     if (!eigen) {
         out.why = std::move(eigen.why);
         return out;
     }
-    gram.resize(0, 0);
+    if (!wide && !want_vectors) {
+        // Off by sqrt(eps64) s_1 where they vanish, which is below eps32 s_1.
+        out.s = eigen.values.cwiseMax(0.0).cwiseSqrt();
+        return out;
+    }
     out.v = std::move(eigen.vectors);
-    if constexpr (std::same_as<S, double>) {
+    if constexpr (wide) {
         newton_schulz(out.v);  // what V0 lacks in orthogonality would go straight into the singular values
     }
     out.u = wide_product(a, out.v);
-    if constexpr (std::same_as<S, float>) {
+    if constexpr (!wide) {
         // Columns i, j of B are orthogonal to eps64 s_1^2 / (s_i s_j), far below eps32 down to this ratio.
-        normalize_columns(out.u, out.s, out.v, 3e-5);
+        // What is below 1e-2 eps32 s_1 shows in no digit of a product in float.
+        normalize_columns(out.u, out.s, out.v, 3e-5, 1e-9);
     } else {
-        const double eps = std::numeric_limits<double>::epsilon();
-        auto qr = thin_qr_of<double>(std::move(out.u), true);
+        const S eps = std::numeric_limits<S>::epsilon();
+        auto qr = thin_qr_of<S>(std::move(out.u), want_vectors);
         const index n = a.cols();
-        jacobi_state state{qr.r.transpose(), matrix<double>::Identity(n, n)};
+        jacobi_state<S> state{qr.r.transpose(), {}};
+        if (want_vectors) {
+            state.j.setIdentity(n, n);
+        }
         qr.r.resize(0, 0);
-        const double largest = state.y.colwise().norm().maxCoeff();
-        if (!orthogonalize_columns<double>(state, eps * std::max(4.0, std::sqrt(static_cast<double>(n))),
-                                           0.5 * eps * largest)) {
+        const S largest = state.y.colwise().norm().maxCoeff();
+        if (!orthogonalize_columns<S>(state, eps * std::max(S(4), std::sqrt(static_cast<S>(n))),
+                                      S(0.5) * eps * largest)) {
             out = {};
             out.why = {errc::no_convergence, "svd: Jacobi used up 60 sweeps; please report the matrix"};
             return out;
         }
+        if (!want_vectors) {
+            out.s = state.y.colwise().norm();
+            std::sort(out.s.data(), out.s.data() + n, [](S x, S y) { return x > y; });
+            return out;
+        }
         // R^T J = Y = U_x diag(s), so A = (Q J) diag(s) (V0 U_x)^T.
-        normalize_columns(state.y, out.s, state.j, 2.0 * eps * static_cast<double>(n));
+        normalize_columns(state.y, out.s, state.j, S(2) * eps * static_cast<S>(n));
         newton_schulz(state.j);  // long products of rotations drift by a few eps per factor
         out.u.noalias() = qr.q * state.j;
-        const matrix<double> v0 = std::move(out.v);
+        const matrix<S> v0 = std::move(out.v);
         out.v.noalias() = v0 * state.y;
         newton_schulz(out.v);
     }
     return out;
 }
 
-/// The work of `svd` on a finite matrix that is at least as tall as wide.
+/// `tall_svd` at every scale and of every width, in the scalar of the matrix.
 template <real S>
-[[nodiscard]] svd_result<S> svd_of_tall(matrix<S> a) {
+[[nodiscard]] svd_result<S> scaled_svd(matrix<S> a, bool want_vectors) {
     const index m = a.rows();
     const index n = a.cols();
     svd_result<S> out;
@@ -275,7 +310,7 @@ template <real S>
         scale = power_of_two_scale(a.cwiseAbs().maxCoeff());
         a *= scale;
     }
-    svd_result<double> wide = tall_svd<S>(a);
+    svd_result<double> wide = tall_svd<S>(a, want_vectors);
     if (!wide) {
         out.why = std::move(wide.why);
         return out;
@@ -292,6 +327,18 @@ template <real S>
     return out;
 }
 
+/// The work of `svd` on a finite matrix that is at least as tall as wide, for extern templates.
+template <real S>
+[[nodiscard]] svd_result<S> svd_of_tall(matrix<S> a) {
+    return scaled_svd<S>(std::move(a), true);
+}
+
+/// The same for `singular_values`: u and v are empty.
+template <real S>
+[[nodiscard]] svd_result<S> values_of_tall(matrix<S> a) {
+    return scaled_svd<S>(std::move(a), false);
+}
+
 /// Makes the largest entry of each column of u positive, and turns v with it.
 template <real S>
 void fix_signs(matrix<S>& u, matrix<S>& v) {
@@ -305,21 +352,12 @@ void fix_signs(matrix<S>& u, matrix<S>& v) {
     }
 }
 
-}  // namespace detail
-
-/// W = U diag(s) V^T for a dense W (m x n) of any storage type and order.
-///
-/// \return `non_finite` if W holds NaN or infinity, or if s_1 does not fit the scalar; `no_convergence` if an
-///         iteration does not end. Residual and orthogonality are within 20 eps sqrt(max(m, n)), singular values within
-///         4 eps of those of W relative to the largest, at every scale. Empty matrices give empty factors.
-/// \cost   With p = min(m, n), q = max(m, n): about 4 q p^2 + 9 p^3 flops in double, twice that for double input.
-/// \note   Bit-equal for one binary and CPU. Where two entries of a column of U tie for the largest magnitude, or
-///         singular values coincide, rounding decides.
-template <detail::dense_weight W>
-[[nodiscard]] svd_result<weight_scalar<W>> svd(const W& w) {
-    using S = weight_scalar<W>;
+/// Any storage order and type, any shape; signs are left to the caller.
+template <real S, class W>
+[[nodiscard]] svd_result<S> svd_of_dense(const char* function, const W& w, bool want_vectors) {
     if (!all_finite(w)) {
-        return {.why = {errc::non_finite, "svd: the matrix holds NaN or infinity; repair or exclude the weight"}};
+        return {.why = {errc::non_finite,
+                        std::string(function) + ": the matrix holds NaN or infinity; repair or exclude the weight"}};
     }
     const bool tall = w.rows() >= w.cols();
     matrix<S> a;
@@ -328,21 +366,41 @@ template <detail::dense_weight W>
     } else {
         a = w.transpose().template cast<S>();
     }
-    svd_result<S> out = detail::svd_of_tall<S>(std::move(a));
+    svd_result<S> out = want_vectors ? svd_of_tall<S>(std::move(a)) : values_of_tall<S>(std::move(a));
     if (!tall) {
         out.u.swap(out.v);
     }
+    return out;
+}
+
+}  // namespace detail
+
+/// W = U diag(s) V^T for a dense W (m x n) of any storage type and order.
+///
+/// \return `non_finite` if W holds NaN or infinity, or if s_1 does not fit the scalar; `no_convergence` if an
+///         iteration does not end. Residual and orthogonality are within 20 eps sqrt(max(m, n)), singular values within
+///         4 eps of those of W relative to the largest, at every scale. Empty matrices give empty factors.
+/// \cost   With p = min(m, n), q = max(m, n): about 3 q p^2 + 5 p^3 flops in double for float input, 4 q p^2 more where
+///         s_p < 3e-5 s_1; three to four times that for double input.
+/// \note   Bit-equal for one binary and CPU. Where two entries of a column of U tie for the largest magnitude, or
+///         singular values coincide, rounding decides.
+template <detail::dense_weight W>
+[[nodiscard]] svd_result<weight_scalar<W>> svd(const W& w) {
+    auto out = detail::svd_of_dense<weight_scalar<W>>("svd", w, true);
     detail::fix_signs(out.u, out.v);
     return out;
 }
 
-/// The singular values of W alone, descending: the same numbers as `svd(w).s`, to rounding.
+/// The singular values of W alone, descending: those of `svd` to within 4 eps of the largest.
 ///
 /// \return As `svd`.
-/// \cost   That of `svd`.
+/// \cost   With p = min(m, n), q = max(m, n): q p^2 + 4/3 p^3 flops in double for float input. Double input needs a
+///         basis to keep its digits: half of what `svd` costs.
+/// \note   Bit-equal for one binary and CPU.
 template <detail::dense_weight W>
 [[nodiscard]] result<vector<weight_scalar<W>>> singular_values(const W& w) {
-    auto f = svd(w);
+    using S = weight_scalar<W>;
+    auto f = detail::svd_of_dense<S>("singular_values", w, false);
     if (!f) {
         return std::move(f.why);
     }
@@ -351,7 +409,9 @@ template <detail::dense_weight W>
 
 #ifdef LOWRANK_EXTERN_TEMPLATES
 extern template svd_result<float> detail::svd_of_tall<float>(matrix<float>);
+extern template svd_result<float> detail::values_of_tall<float>(matrix<float>);
 extern template svd_result<double> detail::svd_of_tall<double>(matrix<double>);
+extern template svd_result<double> detail::values_of_tall<double>(matrix<double>);
 #endif
 
 }  // namespace lowrank::inline LOWRANK_ABI
