@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// Families "adalora" (layers), "vera", "loha", "lokr" and "ia3".
+// Families "adalora", "vera", "loha", "lokr" and "ia3".
 #include <memory>
 
 #include <lowrank/core/linear_map.hpp>
@@ -11,6 +11,7 @@
 #include <lowrank/lora/tucker.hpp>
 #include <lowrank/lora/vera.hpp>
 
+#include "adalora_training.hpp"
 #include "golden_case.hpp"
 #include "layer.hpp"
 
@@ -63,7 +64,8 @@ delta_gradient<S> run_change(const layer<S>& l, const low_rank<S>& change, compu
 template <class S>
 void run_adalora(const golden_case& c, computed<S>& out) {
     if (!c.info.contains("layers")) {
-        return;  // the allocator's case
+        adalora_training<S>(c, out).run();
+        return;
     }
     for (const auto& [name, description] : c.info.at("layers").items()) {
         const layer<S> l(c, name);
