@@ -176,7 +176,10 @@ TEST_CASE("broken adapters are refused, naming the key or tensor") {
     refused(errc::invalid_format, "adapter.lora.alpha", entries("adapter.lora.alpha", gguf_value::of(8U)), good);
     refused(errc::non_finite, "adapter.lora.alpha",
             entries("adapter.lora.alpha", gguf_value::of(std::numeric_limits<float>::infinity())), good);
-    refused(errc::unsupported, "aLoRA", entries("adapter.alora.invocation_tokens", gguf_value::of(1U)), good);
+    refused(errc::invalid_format, "array of u32", entries("adapter.alora.invocation_tokens", gguf_value::of(1U)), good);
+    const std::vector<std::uint32_t> tokens = {1, 2};
+    refused(errc::unsupported, "aLoRA",
+            entries("adapter.alora.invocation_tokens", gguf_value::of(std::span<const std::uint32_t>(tokens))), good);
     refused(errc::invalid_format, "lacks lora_b", entries(), {ones(a, 2, 6)});
     refused(errc::invalid_format, "lacks lora_a", entries(), {ones(b, 8, 2)});
     refused(errc::mismatch, "may be stored transposed", entries(), {ones(a, 6, 2), ones(b, 2, 8)});

@@ -28,7 +28,7 @@ modules two_attention_modules(double alpha) {
     return out;
 }
 
-tensor_to_write filled(std::string name, std::vector<std::uint64_t> shape, float value = 1) {
+tensor_to_write shaped(std::string name, std::vector<std::uint64_t> shape, float value = 1) {
     Eigen::Index count = 1;
     for (const auto n : shape) {
         count *= static_cast<Eigen::Index>(n);
@@ -115,28 +115,84 @@ TEST_CASE("alpha is a tensor of its own, zero means the rank") {
     temporary_folder folder;
     const auto scaling = [&](const tensor_to_write& alpha) {
         REQUIRE(write_safetensors(folder / "f",
-                                  {filled("m.lora_down.weight", {2, 4}), filled("m.lora_up.weight", {3, 2}), alpha}));
+                                  {shaped("m.lora_down.weight", {2, 4}), shaped("m.lora_up.weight", {3, 2}), alpha}));
         const auto read = read_lora_file(folder / "f");
         REQUIRE(read);
         return read->modules.at("m").scaling();
     };
-    CHECK(scaling(filled("m.alpha", {}, 4)) == 2);
-    CHECK(scaling(filled("m.alpha", {1}, 1)) == 0.5F);
-    CHECK(scaling(filled("m.alpha", {}, 0)) == 1);
-    CHECK(scaling(filled("x.alpha", {}, 5)) == 1);
+    CHECK(scaling(shaped("m.alpha", {}, 4)) == 2);
+    CHECK(scaling(shaped("m.alpha", {1}, 1)) == 0.5F);
+    CHECK(scaling(shaped("m.alpha", {}, 0)) == 1);
+    CHECK(scaling(shaped("x.alpha", {}, 5)) == 1);
 }
 
-TEST_CASE("what is no linear LoRA is reported, convolutions of one by one are linear") {
+TEST_CASE("convolutions, DoRA, LoHa and LoKr are read from their names, the rest is reported") {
     temporary_folder folder;
-    REQUIRE(write_safetensors(
-        folder / "f", {filled("one.lora_down.weight", {2, 4, 1, 1}), filled("one.lora_up.weight", {3, 2, 1, 1}),
-                       filled("conv.lora_down.weight", {2, 4, 3, 3}), filled("conv.lora_up.weight", {3, 2, 1, 1}),
-                       filled("h.hada_w1_a", {2, 2}), filled("h.alpha", {}), filled("d.dora_scale", {3, 1})}));
+    REQUIRE(write_safetensors(folder / "f", {shaped("one.lora_down.weight", {2, 4, 1, 1}),
+                                             shaped("one.lora_up.weight", {3, 2, 1, 1}),
+                                             shaped("conv.lora_down.weight", {2, 4, 3, 3}),
+                                             shaped("conv.lora_up.weight", {3, 2, 1, 1}),
+                                             shaped("h.hada_w1_a", {5, 2}),
+                                             shaped("h.hada_w1_b", {2, 4}),
+                                             shaped("h.hada_w2_a", {5, 2}),
+                                             shaped("h.hada_w2_b", {2, 4}),
+                                             shaped("h.alpha", {}, 4),
+                                             shaped("k.lokr_w1", {2, 2}),
+                                             shaped("k.lokr_w2", {3, 2}),
+                                             shaped("k.alpha", {}, 7),
+                                             shaped("d.lora_down.weight", {2, 4}),
+                                             shaped("d.lora_up.weight", {3, 2}),
+                                             shaped("d.dora_scale", {3, 1}),
+                                             shaped("in.lora_down.weight", {2, 4}),
+                                             shaped("in.lora_up.weight", {3, 2}),
+                                             shaped("in.dora_scale", {1, 4}),
+                                             shaped("o.oft_blocks", {2, 2, 2}),
+                                             shaped("x.alpha", {})}));
     const auto read = read_lora_file(folder / "f");
-    REQUIRE(read);
+    REQUIRE_MESSAGE(read, (read ? std::string() : read.error().message));
     CHECK(read->modules.size() == 1);
     CHECK(read->modules.at("one").cols() == 4);
-    CHECK(read->unmapped.size() == 5);
+    REQUIRE(read->relatives.size() == 4);
+    CHECK(std::get<peft_lora>(read->relatives.at("conv")).kernel == std::vector<std::uint64_t>{3, 3});
+    CHECK(std::get<loha_adapter<float>>(read->relatives.at("h")).scaling() == 2);
+    CHECK(std::get<lokr_adapter<float>>(read->relatives.at("k")).scaling() == 1);  // both factors are whole
+    CHECK(std::get<peft_lora>(read->relatives.at("d")).magnitude.size() == 3);
+    CHECK(read->unmapped.size() == 5);  // the three of "in", whose lengths are those of columns, and two strangers
+}
+
+TEST_CASE("relatives travel through LyCORIS names, DoRA through MLX, without a changed bit") {
+    temporary_folder folder;
+    const matrix<float> m = make_lora<float>(1, 4, {.r = 2}).lora_A.transpose();
+    const std::map<std::string, peft_module> made = {
+        {"a.dora",
+         peft_lora{.lora = make_lora<float>(6, 5, {.r = 2, .lora_alpha = 3}), .magnitude = vector<float>::Ones(6)}},
+        {"a.loha", loha_adapter<float>{.w1_a = m, .w1_b = m.transpose(), .w2_a = m, .w2_b = m.transpose(), .alpha = 3}},
+        {"a.lokr",
+         lokr_adapter<float>{.w1 = {.left = m}, .w2 = {.left = m, .right = m.transpose()}, .alpha = 3, .r = 2}},
+        {"a.conv", peft_lora{.lora = make_lora<float>(6, 8, {.r = 2, .lora_alpha = 3}),
+                             .magnitude = vector<float>::Ones(6),
+                             .kernel = {2, 2}}},
+    };
+    REQUIRE(write_lora_file(folder / "k", {}, made, {.format = lora_format::kohya}));
+    const auto read = read_lora_file(folder / "k");
+    REQUIRE_MESSAGE(read, (read ? std::string() : read.error().message));
+    CHECK(read->unmapped.empty());
+    for (const auto& [module, relative] : made) {
+        const auto& again = read->relatives.at("lora_unet_a_" + module.substr(2));
+        CHECK(again.index() == relative.index());
+        CHECK(change_of(again).delta.dense() == change_of(relative).delta.dense());
+        CHECK(change_of(again).magnitude == change_of(relative).magnitude);
+    }
+    CHECK(write_lora_file(folder / "d", {}, made, {.format = lora_format::diffusers}).code == errc::unsupported);
+    CHECK(write_lora_file(folder / "m", {}, made, {.format = lora_format::mlx}).code == errc::unsupported);
+    const std::map<std::string, peft_module> dora = {{"a.dora", made.at("a.dora")}};
+    REQUIRE(write_lora_file(folder / "m", {}, dora, {.format = lora_format::mlx, .mlx_scale = 1.5}));
+    const auto mlx = read_lora_file(folder / "m", {.scaling = 1.5});
+    REQUIRE(mlx);
+    const auto& lora = std::get<peft_lora>(mlx->relatives.at("a.dora"));
+    CHECK(lora.lora.lora_B == std::get<peft_lora>(made.at("a.dora")).lora.lora_B);
+    CHECK(lora.lora.scaling() == 1.5F);
+    CHECK(lora.magnitude.size() == 6);
 }
 
 TEST_CASE("broken files are refused with a sentence") {
@@ -148,15 +204,15 @@ TEST_CASE("broken files are refused with a sentence") {
         CHECK_MESSAGE(read.error().code == code, read.error().message);
         CHECK_MESSAGE(read.error().message.find(says) != std::string::npos, read.error().message);
     };
-    refused(errc::invalid_format, "no LoRA tensors", {filled("w", {2, 2})});
-    refused(errc::invalid_format, "no partner", {filled("m.lora_down.weight", {2, 4})});
-    refused(errc::mismatch, "rank 2 and 3", {filled("m.lora_down.weight", {2, 4}), filled("m.lora_up.weight", {3, 3})});
+    refused(errc::invalid_format, "no LoRA tensors", {shaped("w", {2, 2})});
+    refused(errc::invalid_format, "no partner", {shaped("m.lora_down.weight", {2, 4})});
+    refused(errc::mismatch, "rank 2 and 3", {shaped("m.lora_down.weight", {2, 4}), shaped("m.lora_up.weight", {3, 3})});
     refused(errc::invalid_format, "named as in",
-            {filled("m.lora_down.weight", {2, 4}), filled("m.lora_up.weight", {3, 2}), filled("n.lora_a", {4, 2})});
+            {shaped("m.lora_down.weight", {2, 4}), shaped("m.lora_up.weight", {3, 2}), shaped("n.lora_a", {4, 2})});
     refused(errc::non_finite, "NaN",
-            {filled("m.lora_A", {2, 4}, std::numeric_limits<float>::quiet_NaN()), filled("m.lora_B", {3, 2})});
+            {shaped("m.lora_A", {2, 4}, std::numeric_limits<float>::quiet_NaN()), shaped("m.lora_B", {3, 2})});
     refused(errc::invalid_format, "one finite number",
-            {filled("m.lora_down.weight", {2, 4}), filled("m.lora_up.weight", {3, 2}), filled("m.alpha", {2})});
+            {shaped("m.lora_down.weight", {2, 4}), shaped("m.lora_up.weight", {3, 2}), shaped("m.alpha", {2})});
     CHECK(read_lora_file(folder / "absent").error().code == errc::not_found);
     CHECK(write_lora_file(folder / "g", {{"mlp.up", make_lora<float>(2, 2, {.r = 1})}},
                           {.format = lora_format::diffusers_old})

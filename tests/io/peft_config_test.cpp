@@ -119,18 +119,18 @@ TEST_CASE("wrong values are refused, naming the key") {
 
 TEST_CASE("features that change the result are refused, naming the key") {
     for (const char* member :
-         {R"("use_dora":true)", R"("lora_bias":true)", R"("use_qalora":true)", R"("use_bdlora":{"a":1})",
-          R"("alora_invocation_tokens":[1,2])", R"("layer_replication":[[0,4]])", R"("trainable_token_indices":[5])",
-          R"("target_parameters":["experts"])", R"("kasa_config":{"x":1})", R"("arrow_config":{"x":1})",
-          R"("velora_config":{"x":1})", R"("monteclora_config":{"x":1})", R"("init_lora_weights":"pissa_niter_4")",
-          R"("init_lora_weights":"olora")", R"("rank_pattern":{"(?=x)y":1})"}) {
+         {R"("use_qalora":true)", R"("use_bdlora":{"a":1})", R"("alora_invocation_tokens":[1,2])",
+          R"("layer_replication":[[0,4]])", R"("trainable_token_indices":[5])", R"("target_parameters":["experts"])",
+          R"("kasa_config":{"x":1})", R"("arrow_config":{"x":1})", R"("velora_config":{"x":1})",
+          R"("monteclora_config":{"x":1})", R"("init_lora_weights":"pissa_niter_4")", R"("init_lora_weights":"olora")",
+          R"("rank_pattern":{"(?=x)y":1})"}) {
         const auto c = with(member);
         REQUIRE_MESSAGE(!c, member);
         CHECK(c.error().code == errc::unsupported);
         const std::string_view text(member);
         CHECK(c.error().message.find(text.substr(1, text.find('"', 1) - 1)) != std::string::npos);
     }
-    CHECK(parse(R"({"peft_type":"IA3"})").error().message.find("\"IA3\"") != std::string::npos);
+    CHECK(parse(R"({"peft_type":"PREFIX_TUNING"})").error().message.find("\"PREFIX_TUNING\"") != std::string::npos);
     CHECK(parse(R"({"peft_type":"LORA","init_lora_weights":"pissa"})", {.base_is_residual = true}));
     for (const char* member :
          {R"("use_dora":false)", R"("use_dora":null)", R"("target_parameters":[])", R"("init_lora_weights":"gaussian")",

@@ -14,8 +14,10 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <cstring>
 #include <filesystem>
 #include <map>
+#include <span>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -41,7 +43,14 @@ struct gguf_lora {
     float alpha = 0;  ///< 0: the file gives none, and each tensor has scaling 1.
     /// By base tensor, "blk.0.attn_q.weight". For token_embd.weight the table changes by the transpose of the delta.
     std::map<std::string, lora_adapter<float>> tensors = {};
+    /// aLoRA: the adapter applies from the last occurrence of these tokens on.
+    std::vector<std::uint32_t> alora_invocation_tokens = {};
     std::vector<std::string> warnings = {};
+};
+
+struct gguf_lora_read_options {
+    /// Accept an adapter that applies only from its invocation tokens on (aLoRA): the caller sees to it.
+    bool activated_by_tokens = false;
 };
 
 namespace detail {
@@ -95,7 +104,7 @@ struct gguf_halves {
 /// \return `invalid_format` if it is no adapter or a half is missing; `mismatch` for different ranks; `non_finite`,
 /// also
 ///         for alpha; `unsupported` for integer tensors, experts, and other adapter types.
-[[nodiscard]] inline result<gguf_lora> read_gguf_lora(const gguf_file& file) {
+[[nodiscard]] inline result<gguf_lora> read_gguf_lora(const gguf_file& file, const gguf_lora_read_options& opt = {}) {
     const auto text = [&](const char* key, bool required, std::string& out) -> status {
         const gguf_value* v = file.value(key);
         if (v == nullptr && !required) {
@@ -135,10 +144,19 @@ struct gguf_halves {
         }
         out.alpha = *alpha;
     }
-    if (file.value("adapter.alora.invocation_tokens") != nullptr) {
-        return status{errc::unsupported,
-                      "adapter.alora.invocation_tokens is set: activation by tokens (aLoRA) would "
-                      "change the result and is not supported"};
+    if (const gguf_value* v = file.value("adapter.alora.invocation_tokens")) {
+        if (v->type != gguf_type::array || v->element != gguf_type::u32) {
+            return status{errc::invalid_format, "adapter.alora.invocation_tokens must be an array of u32"};
+        }
+        out.alora_invocation_tokens.resize(v->elements.size() / sizeof(std::uint32_t));
+        if (!v->elements.empty()) {
+            std::memcpy(out.alora_invocation_tokens.data(), v->elements.data(), v->elements.size());
+        }
+        if (!opt.activated_by_tokens && !v->elements.empty()) {
+            return status{errc::unsupported,
+                          "adapter.alora.invocation_tokens is set: the adapter applies only from these tokens on "
+                          "(aLoRA); set activated_by_tokens if your program sees to it"};
+        }
     }
     std::map<std::string, detail::gguf_halves> halves;
     std::size_t norms = 0;
@@ -169,12 +187,13 @@ struct gguf_halves {
     return out;
 }
 
-[[nodiscard]] inline result<gguf_lora> read_gguf_lora(const std::filesystem::path& path) {
+[[nodiscard]] inline result<gguf_lora> read_gguf_lora(const std::filesystem::path& path,
+                                                      const gguf_lora_read_options& opt = {}) {
     const auto file = gguf_file::open(path);
     if (!file) {
         return file.error();
     }
-    auto adapter = read_gguf_lora(*file);
+    auto adapter = read_gguf_lora(*file, opt);
     return adapter ? std::move(adapter) : result<gguf_lora>(detail::in_file(path, adapter.error()));
 }
 
@@ -217,6 +236,9 @@ struct gguf_lora_options {
 ///         that is tied to the embedding; `mismatch` if rows do not fit the heads.
 [[nodiscard]] inline status write_gguf_lora(const std::filesystem::path& path, const peft_adapter& adapter,
                                             const llama_layout& layout, const gguf_lora_options& opt = {}) {
+    if (status why = check_plain_lora(adapter); !why) {
+        return why;
+    }
     if (!adapter.extra.empty()) {
         return {errc::unsupported,
                 "tensor " + detail::in_quotes(adapter.extra.front().name) +
@@ -263,13 +285,18 @@ struct gguf_lora_options {
             tensors.push_back(gguf_tensor_of(*name + ".lora_b", b, fits(b) ? opt.type : ggml_type::f32));
         }
     }
-    return write_gguf(path,
-                      {{"general.architecture", gguf_value::of("llama")},
-                       {"general.type", gguf_value::of("adapter")},
-                       {"adapter.type", gguf_value::of("lora")},
-                       {"general.name", gguf_value::of(opt.name)},
-                       {"adapter.lora.alpha", gguf_value::of(alpha)}},
-                      tensors, opt.write);
+    std::vector<gguf_entry> entries = {{"general.architecture", gguf_value::of("llama")},
+                                       {"general.type", gguf_value::of("adapter")},
+                                       {"adapter.type", gguf_value::of("lora")},
+                                       {"general.name", gguf_value::of(opt.name)},
+                                       {"adapter.lora.alpha", gguf_value::of(alpha)}};
+    if (!adapter.config.alora_invocation_tokens.empty()) {
+        const auto& ids = adapter.config.alora_invocation_tokens;
+        entries.push_back(
+            {"adapter.alora.invocation_tokens",
+             gguf_value::of(std::span<const std::uint32_t>(std::vector<std::uint32_t>(ids.begin(), ids.end())))});
+    }
+    return write_gguf(path, entries, tensors, opt.write);
 }
 
 /// The PEFT adapter of a GGUF adapter for a Llama model: names and rows as in transformers, factors as they are.
@@ -304,6 +331,8 @@ struct gguf_lora_options {
     auto all = out.modules;
     all.insert(out.embeddings.begin(), out.embeddings.end());
     out.config = peft_config_for(all, {.task_type = "CAUSAL_LM"});
+    out.config.alora_invocation_tokens.assign(adapter.alora_invocation_tokens.begin(),
+                                              adapter.alora_invocation_tokens.end());
     return out;
 }
 

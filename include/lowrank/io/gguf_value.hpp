@@ -11,6 +11,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <optional>
+#include <span>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -74,6 +75,12 @@ struct gguf_value {
     }
     [[nodiscard]] static gguf_value of(std::uint32_t x) { return {.type = gguf_type::u32, .bits = x}; }
     [[nodiscard]] static gguf_value of(bool x) { return {.type = gguf_type::boolean, .bits = x ? 1U : 0U}; }
+
+    /// An array of u32.
+    [[nodiscard]] static gguf_value of(std::span<const std::uint32_t> values) {
+        const auto bytes = std::as_bytes(values);
+        return {.type = gguf_type::array, .element = gguf_type::u32, .elements = {bytes.begin(), bytes.end()}};
+    }
 
     [[nodiscard]] const std::string* as_string() const noexcept { return type == gguf_type::string ? &text : nullptr; }
     [[nodiscard]] std::optional<float> as_f32() const noexcept {

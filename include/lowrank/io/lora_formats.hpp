@@ -28,204 +28,224 @@
 #include <lowrank/core/finite.hpp>
 #include <lowrank/core/status.hpp>
 #include <lowrank/core/types.hpp>
+#include <lowrank/io/checkpoint.hpp>
+#include <lowrank/io/detail/lora_names.hpp>
+#include <lowrank/io/detail/lora_tensors.hpp>
+#include <lowrank/io/detail/peft_relatives.hpp>
 #include <lowrank/io/detail/text.hpp>
+#include <lowrank/io/peft_modules.hpp>
 #include <lowrank/io/safetensors.hpp>
 #include <lowrank/lora/lora.hpp>
 
 namespace lowrank::inline LOWRANK_ABI {
 
-enum class lora_format {
-    peft,           ///< M.lora_A.weight, M.lora_B.weight
-    kohya,          ///< M_with_underscores.lora_down.weight, .lora_up.weight, .alpha
-    diffusers,      ///< M.lora.down.weight, M.lora.up.weight; scaling 1
-    diffusers_old,  ///< A.processor.to_k_lora.down.weight, up; scaling 1
-    mlx,            ///< M.lora_a (in x r), M.lora_b (r x out); one scale beside the file
-    loralib,        ///< M.lora_A, M.lora_B; alpha is in the program that trained it
-};
-
-[[nodiscard]] inline const char* to_string(lora_format format) noexcept {
-    constexpr std::array names{"peft", "kohya", "diffusers", "diffusers_old", "mlx", "loralib"};
-    return names[static_cast<std::size_t>(format)];
-}
-
 /// A LoRA file as modules, with a report of what it held.
 struct lora_file {
     lora_format format = lora_format::peft;
     std::map<std::string, lora_adapter<float>> modules = {};  ///< By the name the file uses, without suffix.
-    std::vector<std::string> unmapped = {};                   ///< Tensors that are no part of a linear LoRA, and why.
+    std::map<std::string, peft_module> relatives = {};        ///< DoRA, convolutions, LoHa and LoKr (LyCORIS).
+    std::vector<std::string> unmapped = {};                   ///< Tensors that were not understood, and why.
     std::map<std::string, std::string> metadata = {};
 };
 
 struct lora_file_options {
     /// Numerator of the scaling where the file has none (PEFT, MLX, loralib): alpha / r. Without it the scaling is 1.
     std::optional<double> lora_alpha = std::nullopt;
+    /// The same as a scaling (MLX's scale).
+    std::optional<double> scaling = std::nullopt;
 };
 
 namespace detail {
 
-/// A part of a module's LoRA, as a tensor's name tells it.
-struct lora_name {
-    enum class part { a, b, alpha, none } what = part::none;
-    lora_format format = lora_format::peft;
-    std::string module = {};
-};
-
-[[nodiscard]] inline lora_name parse_lora_name(std::string_view name) {
-    using part = lora_name::part;
-    struct suffix {
-        std::string_view text;
-        part what;
-        lora_format format;
-    };
-    constexpr suffix suffixes[] = {
-        {".lora_A.weight", part::a, lora_format::peft},
-        {".lora_B.weight", part::b, lora_format::peft},
-        {".lora_down.weight", part::a, lora_format::kohya},
-        {".lora_up.weight", part::b, lora_format::kohya},
-        {".alpha", part::alpha, lora_format::kohya},
-        {".lora.down.weight", part::a, lora_format::diffusers},
-        {".lora.up.weight", part::b, lora_format::diffusers},
-        {".lora_a", part::a, lora_format::mlx},
-        {".lora_b", part::b, lora_format::mlx},
-        {".lora_A", part::a, lora_format::loralib},
-        {".lora_B", part::b, lora_format::loralib},
-    };
-    for (const std::string_view half : {std::string_view("down"), std::string_view("up")}) {
-        const std::string tail = "_lora." + std::string(half) + ".weight";
-        if (name.ends_with(tail)) {  // "X.attn1.processor.to_k_lora.down.weight" is about X.attn1.to_k
-            std::string_view rest = name.substr(0, name.size() - tail.size());
-            constexpr std::string_view processor = ".processor.";
-            const std::size_t at = rest.rfind(processor);
-            if (at != std::string_view::npos) {
-                std::string module(rest.substr(0, at + 1));
-                const std::string_view last = rest.substr(at + processor.size());
-                module += last == "to_out" ? "to_out.0" : std::string(last);
-                return {half == "down" ? part::a : part::b, lora_format::diffusers_old, std::move(module)};
-            }
-        }
-    }
-    for (const suffix& s : suffixes) {
-        if (name.size() > s.text.size() && name.ends_with(s.text)) {
-            return {s.what, s.format, std::string(name.substr(0, name.size() - s.text.size()))};
-        }
-    }
-    return {};
-}
-
 /// The tensors of one module while they are collected.
 struct lora_parts {
-    const tensor_info* a = nullptr;
-    const tensor_info* b = nullptr;
-    const tensor_info* alpha = nullptr;
+    const checkpoint::place* a = nullptr;
+    const checkpoint::place* b = nullptr;
+    const checkpoint::place* alpha = nullptr;
+    const checkpoint::place* magnitude = nullptr;
+    std::optional<relative_parts> relative = {};
+    std::vector<const checkpoint::place*> all = {};
 };
 
-/// A factor as a matrix: two dimensions, or four of a 1 x 1 convolution, which is linear.
-[[nodiscard]] inline result<matrix<float>> factor_of(const safetensors_file& file, const tensor_info& t) {
-    tensor_info flat = t;
-    if (flat.shape.size() == 4 && flat.shape[2] == 1 && flat.shape[3] == 1) {
-        flat.shape.resize(2);
+/// The number of a scalar tensor, if there is one.
+[[nodiscard]] inline result<std::optional<double>> scalar_of(const checkpoint& file, const checkpoint::place* p) {
+    if (p == nullptr) {
+        return std::optional<double>();
     }
-    if (flat.shape.size() != 2) {
-        return status{errc::unsupported, "has shape " + shape_in_words(t.shape) + "; it is no linear layer"};
+    const auto value = file.vector<double>(p->info->name);
+    if (!value || value->size() != 1 || !is_finite((*value)(0))) {
+        return status{errc::invalid_format, "tensor " + in_quotes(p->info->name) + " must be one finite number"};
     }
-    auto m = matrix_from<float>(flat, file.bytes(t));
-    if (!m) {
-        return m.error();
+    return std::optional((*value)(0));
+}
+
+/// Lengths of rows, one per output; lengths of columns are not understood.
+[[nodiscard]] inline result<vector<float>> row_magnitude(const checkpoint& file, const checkpoint::place& p,
+                                                         index out) {
+    const tensor_info& t = *p.info;
+    if (t.shape.empty() || (t.shape.size() > 1 && t.shape[0] == 1 && out != 1)) {
+        return status{errc::unsupported, "holds lengths of columns (wd_on_out = False), which is not supported"};
     }
-    if (!all_finite(*m)) {
-        return status{errc::non_finite, "tensor " + in_quotes(t.name) + " holds NaN or infinity"};
+    return finite_vector(file, p, static_cast<std::uint64_t>(out));
+}
+
+/// Two factors as one module, shapes deciding: [r, in, k...] and [out, r, 1...], or transposed matrices (MLX).
+[[nodiscard]] inline result<peft_lora> join_lora_parts(const checkpoint& file, const lora_parts& p, bool transposed) {
+    const tensor_info& a = *p.a->info;
+    const tensor_info& b = *p.b->info;
+    for (const tensor_info* t : {&a, &b}) {
+        if (t->shape.size() < 2 || t->shape.size() > 5) {
+            return status{errc::unsupported, "has shape " + shape_in_words(t->shape) + "; it is no layer"};
+        }
     }
-    return matrix<float>(*m);
+    const bool kernel_in_b = std::any_of(b.shape.begin() + 2, b.shape.end(), [](auto n) { return n != 1; });
+    if (kernel_in_b || a.shape.size() != b.shape.size()) {
+        return status{errc::unsupported,
+                      "has shape " + shape_in_words(b.shape) + "; a kernel in this factor is not supported"};
+    }
+    peft_lora out;
+    out.kernel.assign(a.shape.begin() + 2, a.shape.end());
+    std::uint64_t columns = a.shape[1];
+    for (const std::uint64_t n : out.kernel) {
+        columns *= n;
+    }
+    if (columns == a.shape[1]) {
+        out.kernel.clear();  // one by one: linear
+    }
+    auto right = finite_matrix(file, *p.a, a.shape[0], columns);
+    auto left = finite_matrix(file, *p.b, b.shape[0], b.shape[1]);
+    if (!right || !left) {
+        return right ? left.error() : right.error();
+    }
+    out.lora.lora_A = transposed ? matrix<float>(right->transpose()) : std::move(*right);
+    out.lora.lora_B = transposed ? matrix<float>(left->transpose()) : std::move(*left);
+    out.lora.lora_alpha = static_cast<double>(out.lora.rank());
+    return out;
 }
 
 }  // namespace detail
 
-/// Reads a LoRA file of any of the formats. What is no linear LoRA (convolutions, LoHa, LoKr, DoRA magnitudes, norms)
-/// is listed in `unmapped` with the reason.
+/// Reads a LoRA file of any of the formats. What is not understood (norms, full differences, OFT, columns' lengths) is
+/// listed in `unmapped` with the reason.
 ///
 /// \return `not_found`; `invalid_format` for a broken file, names of two formats in one file, a factor without its
 ///         partner, a file without LoRA; `mismatch` for factors of different rank; `non_finite`.
 [[nodiscard]] inline result<lora_file> read_lora_file(const std::filesystem::path& path,
                                                       const lora_file_options& opt = {}) {
     using part = detail::lora_name::part;
-    const auto file = safetensors_file::open(path);
+    const auto file = checkpoint::open(path);
     if (!file) {
         return file.error();
     }
     lora_file out;
-    out.metadata = file->metadata();
+    out.metadata = file->shards().empty() ? out.metadata : file->shards().front().file.metadata();
     std::optional<lora_format> format;
     std::map<std::string, detail::lora_parts> all;
-    for (const tensor_info& t : file->tensors()) {
-        const auto name = detail::parse_lora_name(t.name);
+    for (const checkpoint::place& p : file->tensors()) {
+        const std::string& tensor = p.info->name;
+        const auto name = detail::parse_lora_name(tensor);
         if (name.what == part::none) {
-            out.unmapped.push_back(t.name + ": not a part of a linear LoRA");
+            out.unmapped.push_back(tensor + ": not a part of an adapter that is known");
             continue;
         }
-        if (name.what != part::alpha) {
+        if (name.what != part::alpha && name.what != part::magnitude) {
             if (format && *format != name.format) {
                 return detail::in_file(
-                    path, {errc::invalid_format, "tensor " + detail::in_quotes(t.name) + " is named as in " +
+                    path, {errc::invalid_format, "tensor " + detail::in_quotes(tensor) + " is named as in " +
                                                      to_string(name.format) + ", others as in " + to_string(*format)});
             }
             format = name.format;
         }
         auto& parts = all[name.module];
-        (name.what == part::a ? parts.a : name.what == part::b ? parts.b : parts.alpha) = &t;
+        parts.all.push_back(&p);
+        if (name.what == part::relative) {
+            if (!parts.relative) {
+                parts.relative.emplace(*file, name.module);
+            }
+            parts.relative->add(name.leaf, p);
+            continue;
+        }
+        (name.what == part::a       ? parts.a
+         : name.what == part::b     ? parts.b
+         : name.what == part::alpha ? parts.alpha
+                                    : parts.magnitude) = &p;
     }
     if (!format) {
         return detail::in_file(path, {errc::invalid_format, "no LoRA tensors were found in any known naming"});
     }
     out.format = *format;
-    for (const auto& [module, parts] : all) {
+    for (auto& [module, parts] : all) {
+        const auto leave_out = [&](const std::string& why) {
+            for (const auto* p : parts.all) {
+                out.unmapped.push_back(p->info->name + ": " + why);
+            }
+        };
+        const auto alpha = detail::scalar_of(*file, parts.alpha);
+        if (!alpha) {
+            return detail::in_file(path, alpha.error());
+        }
+        const bool has_alpha = *alpha && **alpha != 0;  // as kohya: 0 means r
+        if (parts.relative && (parts.a != nullptr || parts.b != nullptr || parts.magnitude != nullptr)) {
+            leave_out("two kinds of adapter in one module");
+            continue;
+        }
+        if (parts.relative) {
+            auto relative = detail::join_lycoris(*parts.relative, has_alpha ? *alpha : std::nullopt);
+            if (!relative) {
+                return detail::in_file(path, relative.error());
+            }
+            out.relatives.emplace(module, std::move(*relative));
+            continue;
+        }
         if (parts.a == nullptr && parts.b == nullptr) {
-            out.unmapped.push_back(parts.alpha->name + ": alpha of a module that is no linear LoRA");
+            leave_out("belongs to no adapter that is known");
             continue;
         }
         if (parts.a == nullptr || parts.b == nullptr) {
             return detail::in_file(
-                path,
-                {errc::invalid_format,
-                 "tensor " + detail::in_quotes((parts.a != nullptr ? parts.a : parts.b)->name) + " has no partner"});
+                path, {errc::invalid_format,
+                       "tensor " + detail::in_quotes((parts.a != nullptr ? parts.a : parts.b)->info->name) +
+                           " has no partner"});
         }
-        auto a = detail::factor_of(*file, *parts.a);
-        auto b = detail::factor_of(*file, *parts.b);
-        if (!a || !b) {
-            const status& why = a ? b.error() : a.error();
-            if (why.code == errc::unsupported) {
-                out.unmapped.push_back(parts.a->name + ": " + why.message);
-                out.unmapped.push_back(parts.b->name + ": " + why.message);
+        auto joined = detail::join_lora_parts(*file, parts, *format == lora_format::mlx);
+        if (joined && parts.magnitude != nullptr) {
+            auto magnitude = detail::row_magnitude(*file, *parts.magnitude, joined->lora.rows());
+            if (magnitude) {
+                joined->magnitude = std::move(*magnitude);
+            } else {
+                joined = magnitude.error();
+            }
+        }
+        if (!joined) {
+            if (joined.error().code == errc::unsupported) {
+                leave_out(joined.error().message);
                 continue;
             }
-            return detail::in_file(path, why);
+            return detail::in_file(path, joined.error());
         }
-        lora_adapter<float> lora;
-        const bool transposed = *format == lora_format::mlx;
-        lora.lora_A = transposed ? matrix<float>(a->transpose()) : std::move(*a);
-        lora.lora_B = transposed ? matrix<float>(b->transpose()) : std::move(*b);
+        lora_adapter<float>& lora = joined->lora;
         if (lora.lora_A.rows() != lora.lora_B.cols()) {
             return detail::in_file(path,
                                    {errc::mismatch, "module " + detail::in_quotes(module) + " has factors of rank " +
                                                         std::to_string(lora.lora_A.rows()) + " and " +
                                                         std::to_string(lora.lora_B.cols())});
         }
-        lora.lora_alpha = static_cast<double>(lora.rank());
         const bool scaled_elsewhere =
             *format == lora_format::peft || *format == lora_format::mlx || *format == lora_format::loralib;
+        if (opt.scaling && scaled_elsewhere) {
+            lora.lora_alpha = *opt.scaling * static_cast<double>(lora.rank());
+        }
         if (opt.lora_alpha && scaled_elsewhere) {
             lora.lora_alpha = *opt.lora_alpha;
         }
-        if (parts.alpha != nullptr) {
-            const auto alpha = file->vector<double>(parts.alpha->name);
-            if (!alpha || alpha->size() != 1 || !is_finite((*alpha)(0))) {
-                return detail::in_file(path, {errc::invalid_format, "tensor " + detail::in_quotes(parts.alpha->name) +
-                                                                        " must be one finite number"});
-            }
-            if ((*alpha)(0) != 0) {  // as kohya: 0 means r
-                lora.lora_alpha = (*alpha)(0);
-            }
+        if (has_alpha) {
+            lora.lora_alpha = **alpha;
         }
-        out.modules.emplace(module, std::move(lora));
+        if (joined->kernel.empty() && joined->magnitude.size() == 0) {
+            out.modules.emplace(module, std::move(lora));
+        } else {
+            out.relatives.emplace(module, std::move(*joined));
+        }
     }
     return out;
 }
@@ -253,12 +273,6 @@ struct lora_parts {
     return found;
 }
 
-struct lora_write_options {
-    lora_format format = lora_format::kohya;
-    std::string kohya_prefix = "lora_unet_";  ///< Put before names that have no such prefix yet.
-    write_options write = {};
-};
-
 namespace detail {
 
 /// The attention module and projection of "X.attn1.to_out.0", for the old diffusers names.
@@ -280,15 +294,38 @@ namespace detail {
 /// it is a float; diffusers have scaling 1, so lora_B is multiplied by it, as it is for MLX and its scale; PEFT and
 /// loralib keep the scaling outside the file, so it must be alpha / r with one alpha and r there, which is not checked.
 ///
-/// \return `unsupported` for a module the old diffusers names cannot express; as `write_safetensors`.
+/// Relatives of LoRA have a place in kohya's names (LyCORIS: DoRA, convolutions, LoHa, LoKr) and, for DoRA, in MLX's.
+///
+/// \return `unsupported` for a module the names cannot express; as `write_safetensors`.
+status write_lora_file(const std::filesystem::path& path, const std::map<std::string, lora_adapter<float>>& modules,
+                       const std::map<std::string, peft_module>& relatives, const lora_write_options& opt);
+
 [[nodiscard]] inline status write_lora_file(const std::filesystem::path& path,
                                             const std::map<std::string, lora_adapter<float>>& modules,
                                             const lora_write_options& opt = {}) {
+    return write_lora_file(path, modules, {}, opt);
+}
+
+inline status write_lora_file(const std::filesystem::path& path,
+                              const std::map<std::string, lora_adapter<float>>& modules,
+                              const std::map<std::string, peft_module>& relatives, const lora_write_options& opt) {
     std::vector<tensor_to_write> tensors;
     std::map<std::string, std::string> metadata;
+    for (const auto& [module, relative] : relatives) {
+        status why = opt.format == lora_format::kohya ? detail::append_lycoris(tensors, module, relative, opt)
+                     : opt.format == lora_format::mlx ? detail::append_mlx(tensors, module, relative, opt)
+                                                      : detail::no_place_for(module, relative, opt.format);
+        if (!why) {
+            return why;
+        }
+        metadata = opt.format == lora_format::kohya
+                       ? std::map<std::string, std::string>{{"ss_network_module", "lycoris.kohya"}}
+                       : std::map<std::string, std::string>{{"format", "mlx"}};
+    }
     for (const auto& [module, lora] : modules) {
         detail::expects(lora.lora_B.cols() == lora.rank(), "write_lora_file: factors must have one rank");
-        const double scaling = lora_scaling(lora.lora_alpha, lora.rank(), lora.use_rslora);
+        const double full = lora_scaling(lora.lora_alpha, lora.rank(), lora.use_rslora);
+        const double scaling = opt.format == lora_format::mlx ? full / opt.mlx_scale.value_or(1) : full;
         const matrix<float> scaled =
             scaling == 1 ? lora.lora_B : matrix<float>((lora.lora_B.cast<double>() * scaling).cast<float>());
         switch (opt.format) {
@@ -298,13 +335,8 @@ namespace detail {
                 metadata = {{"format", "pt"}};
                 break;
             case lora_format::kohya: {
-                std::string flat = module;
-                std::replace(flat.begin(), flat.end(), '.', '_');
-                flat = flat.starts_with("lora_") ? flat : opt.kohya_prefix + flat;
-                const row_matrix<float> alpha =
-                    row_matrix<float>::Constant(1, 1, static_cast<float>(scaling * static_cast<double>(lora.rank())));
-                tensors.push_back(tensor_of(flat + ".alpha", alpha));
-                tensors.back().shape.clear();
+                const std::string flat = detail::flat_name(module, opt);
+                tensors.push_back(detail::scalar_tensor(flat + ".alpha", scaling * static_cast<double>(lora.rank())));
                 tensors.push_back(tensor_of(flat + ".lora_down.weight", lora.lora_A));
                 tensors.push_back(tensor_of(flat + ".lora_up.weight", lora.lora_B));
                 metadata = {{"ss_network_module", "networks.lora"}};

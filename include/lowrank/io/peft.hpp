@@ -3,7 +3,7 @@
 #define LOWRANK_IO_PEFT_HPP
 
 /// \file
-/// Reads and writes LoRA adapters as PEFT saves them: a folder with adapter_config.json and adapter_model.safetensors.
+/// Reads and writes adapters as PEFT saves them: a folder with adapter_config.json and adapter_model.safetensors.
 ///
 ///     auto adapter = lowrank::read_peft("shakespeare-lora");
 ///     if (!adapter) return log(adapter.error().message);
@@ -32,57 +32,22 @@
 #include <lowrank/io/checkpoint.hpp>
 #include <lowrank/io/detail/peft_factors.hpp>
 #include <lowrank/io/detail/peft_names.hpp>
+#include <lowrank/io/detail/peft_reader.hpp>
+#include <lowrank/io/detail/peft_relatives.hpp>
 #include <lowrank/io/detail/text.hpp>
 #include <lowrank/io/mapped_file.hpp>
+#include <lowrank/io/peft_adapter.hpp>
 #include <lowrank/io/peft_config.hpp>
 #include <lowrank/io/safetensors.hpp>
 #include <lowrank/lora/lora.hpp>
 
 namespace lowrank::inline LOWRANK_ABI {
 
-/// A LoRA adapter of a whole model.
-struct peft_adapter {
-    peft_lora_config config = {};
-    /// By module path. W' = W + delta with W out x in; if `config.fan_in_fan_out`, the stored weight is W^T.
-    std::map<std::string, lora_adapter<float>> modules = {};
-    /// Adapters of embedding tables: A is r x tokens, B is dim x r, and the table (tokens x dim) changes by delta^T.
-    std::map<std::string, lora_adapter<float>> embeddings = {};
-    /// Tensors that replace ones of the base (modules_to_save, trained biases), by their name in the file.
-    std::vector<tensor_to_write> extra = {};
-    /// The storage types of A and B, for modules where one is not F32; writing returns to them.
-    std::map<std::string, std::pair<dtype, dtype>> factor_types = {};
-    std::map<std::string, std::string> metadata = {{"format", "pt"}};
-    /// What the reader noticed and the user may want to know.
-    std::vector<std::string> warnings = {};
-};
-
-namespace detail {
-
-/// Opens the weights of an adapter folder, or says why there are none to read.
-[[nodiscard]] inline result<checkpoint> open_peft_weights(const std::filesystem::path& folder) {
-    std::error_code ignored;
-    for (const char* name : {"adapter_model.safetensors", "adapter_model.safetensors.index.json"}) {
-        if (std::filesystem::exists(folder / name, ignored)) {
-            return checkpoint::open(folder / name);
-        }
-    }
-    if (std::filesystem::exists(folder / "adapter_model.bin", ignored)) {
-        return status{
-            errc::unsupported,
-            path_in_quotes(folder / "adapter_model.bin") +
-                " is a pickle, which can run code when it is read, and is refused; load the adapter with PEFT "
-                "and save it again with save_pretrained(folder, safe_serialization=True)"};
-    }
-    return status{errc::not_found, "there is no adapter_model.safetensors in " + path_in_quotes(folder)};
-}
-
-}  // namespace detail
-
 /// Reads an adapter folder.
 ///
 /// \return `not_found`; `invalid_format` for a broken file, a factor without its partner; `mismatch` for ranks that
-///         disagree, transposed factors, a pattern that matches no module; `non_finite`; `unsupported` for pickles,
-///         convolutions, DoRA and whatever else would change the result. The sentence names the tensor or key.
+///         disagree, transposed factors, a pattern that matches no module; `non_finite`; `unsupported` for pickles
+///         and whatever else would change the result. The sentence names the tensor or key.
 /// \cost   one copy of the factors in float.
 [[nodiscard]] inline result<peft_adapter> read_peft(const std::filesystem::path& folder,
                                                     const peft_read_options& opt = {}) {
@@ -117,68 +82,23 @@ namespace detail {
     const auto& path = file->shards().empty() ? folder : file->shards().front().path;
     out.metadata = file->shards().empty() ? out.metadata : file->shards().front().file.metadata();
 
-    using part = detail::peft_name::part;
-    std::map<std::string, detail::peft_factors> modules;
-    std::map<std::string, detail::peft_factors> embeddings;
-    for (const checkpoint::place& p : file->tensors()) {
-        auto name = detail::parse_peft_name(p.info->name);
-        const auto fail = [&](errc code, const char* says) {
-            return detail::in_file(path, {code, "tensor " + detail::in_quotes(p.info->name) + " " + says});
-        };
-        switch (name.what) {
-            case part::lora_A:
-            case part::lora_B:
-            case part::embedding_A:
-            case part::embedding_B: {
-                const bool is_table = name.what == part::embedding_A || name.what == part::embedding_B;
-                detail::peft_factors& f = (is_table ? embeddings : modules)[std::move(name.module)];
-                auto& slot = name.what == part::lora_A || name.what == part::embedding_A ? f.a : f.b;
-                if (slot != nullptr) {
-                    return fail(errc::invalid_format, "is there a second time under another spelling");
-                }
-                slot = &p;
-                break;
-            }
-            case part::magnitude: return fail(errc::unsupported, "belongs to DoRA, which is not supported");
-            case part::bias: return fail(errc::unsupported, "is a bias on lora_B, which is not supported");
-            case part::other: {
-                const auto bytes = file->bytes(p);
-                auto copy = std::make_shared<std::vector<std::byte>>(bytes.begin(), bytes.end());
-                out.extra.push_back({p.info->name, p.info->type, p.info->shape, *copy, copy});
-            }
-        }
+    if (status why = detail::read_peft_tensors(*file, path, config_path, out); !why) {
+        return why;
     }
-    if (modules.empty() && embeddings.empty()) {
-        return detail::in_file(path, {errc::invalid_format, "the file holds no LoRA tensors"});
-    }
-    const auto rules = detail::peft_rules::compile(out.config, detail::names_of(modules, embeddings));
-    if (!rules) {
-        return detail::in_file(config_path, rules.error());
-    }
-    std::size_t silent = 0;
-    for (auto* group : {&modules, &embeddings}) {
-        for (const auto& [module, factors] : *group) {
-            auto adapter = detail::join_factors(*file, factors, module, out.config, *rules);
-            if (!adapter) {
-                return detail::in_file(path, adapter.error());
-            }
-            silent += detail::all_zero(adapter->lora_B) ? 1 : 0;
-            const std::pair types(factors.a->info->type, factors.b->info->type);
-            if (types != std::pair(dtype::f32, dtype::f32)) {
-                out.factor_types.emplace(module, types);
-            }
-            (group == &modules ? out.modules : out.embeddings).emplace(module, std::move(*adapter));
-        }
-    }
+    const std::size_t all = out.modules.size() + out.embeddings.size() + out.relatives.size();
+    const auto silent =
+        static_cast<std::size_t>(std::count_if(out.modules.begin(), out.modules.end(),
+                                               [](auto& m) { return detail::all_zero(m.second.lora_B); }) +
+                                 std::count_if(out.embeddings.begin(), out.embeddings.end(),
+                                               [](auto& m) { return detail::all_zero(m.second.lora_B); }));
     if (silent != 0) {
-        out.warnings.push_back("lora_B is zero in " + std::to_string(silent) + " of " +
-                               std::to_string(out.modules.size() + out.embeddings.size()) +
+        out.warnings.push_back("lora_B is zero in " + std::to_string(silent) + " of " + std::to_string(all) +
                                " modules, which therefore change nothing");
     }
     if (!out.extra.empty()) {
         out.warnings.push_back("the file holds " + std::to_string(out.extra.size()) +
                                " tensors that replace ones of the base, such as " +
-                               detail::in_quotes(out.extra.front().name) + "; they are not part of the LoRA modules");
+                               detail::in_quotes(out.extra.front().name) + "; they are not part of the modules");
     }
     return out;
 }
@@ -188,6 +108,11 @@ namespace detail {
 /// \pre all modules agree on use_rslora.
 [[nodiscard]] peft_lora_config peft_config_for(const std::map<std::string, lora_adapter<float>>& modules,
                                                peft_lora_config base = {});
+
+/// The same for every module of an adapter, relatives included: peft_type, use_dora, lora_bias, feedforward_modules and
+/// target modules follow from them; rank and alpha of each module go into the patterns.
+/// \pre all modules are of one peft_type and agree on use_rslora.
+[[nodiscard]] peft_lora_config peft_config_for(const peft_adapter& adapter, peft_lora_config base = {});
 
 /// Writes an adapter folder, which is created if need be.
 ///
@@ -233,27 +158,29 @@ namespace detail {
     return {};
 }
 
-}  // namespace detail
+/// What the configuration says about one module.
+struct module_facts {
+    std::string_view module;
+    index r;
+    double alpha;
+};
 
-inline peft_lora_config peft_config_for(const std::map<std::string, lora_adapter<float>>& modules,
-                                        peft_lora_config base) {
+/// Rank, alpha, patterns and targets that fit.
+inline void fit_config(peft_lora_config& base, const std::vector<module_facts>& all) {
     base.rank_pattern.clear();
     base.alpha_pattern.clear();
     base.target_modules.clear();
     base.target_pattern.clear();
-    if (modules.empty()) {
-        return base;
-    }
     std::map<index, std::size_t> ranks;
     std::map<double, std::size_t> alphas;
-    std::map<std::string, std::size_t> targets;
-    base.use_rslora = modules.begin()->second.use_rslora;
-    base.lora_dropout = modules.begin()->second.lora_dropout;
-    for (const auto& [module, lora] : modules) {
-        detail::expects(lora.use_rslora == base.use_rslora, "peft_config_for: the modules must agree on use_rslora");
-        ++ranks[lora.rank()];
-        ++alphas[lora.lora_alpha];
-        ++targets[module.substr(module.rfind('.') + 1)];  // npos + 1 is 0: the whole path
+    std::map<std::string_view, std::size_t> targets;
+    for (const module_facts& m : all) {
+        ++ranks[m.r];
+        ++alphas[m.alpha];
+        ++targets[m.module.substr(m.module.rfind('.') + 1)];  // npos + 1 is 0: the whole path
+    }
+    if (all.empty()) {
+        return;
     }
     const auto most = [](const auto& counts) {
         return std::max_element(counts.begin(), counts.end(), [](auto& a, auto& b) { return a.second < b.second; })
@@ -262,48 +189,199 @@ inline peft_lora_config peft_config_for(const std::map<std::string, lora_adapter
     base.r = most(ranks);
     base.lora_alpha = most(alphas);
     for (const auto& [name, count] : targets) {
-        base.target_modules.push_back(name);
+        base.target_modules.emplace_back(name);
     }
-    for (const auto& [module, lora] : modules) {
+    for (const module_facts& m : all) {
         // Anchored and escaped, so that the key means this module and no other.
         std::string key = "^";
-        for (const char c : module) {
+        for (const char c : m.module) {
             const bool plain = static_cast<unsigned char>(c) >= 0x80 || c == '_' || (c >= '0' && c <= '9') ||
                                (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z');
             key += plain ? "" : "\\";
             key += c;
         }
-        if (lora.rank() != base.r) {
-            base.rank_pattern.emplace_back(key, lora.rank());
+        if (m.r != base.r) {
+            base.rank_pattern.emplace_back(key, m.r);
         }
-        if (lora.lora_alpha != base.lora_alpha) {
-            base.alpha_pattern.emplace_back(key, lora.lora_alpha);
+        if (m.alpha != base.lora_alpha) {
+            base.alpha_pattern.emplace_back(key, m.alpha);
         }
+    }
+}
+
+/// Rank and alpha of a relative as its configuration gives them.
+[[nodiscard]] inline module_facts facts_of(std::string_view module, const peft_module& relative) {
+    if (const auto* m = std::get_if<peft_lora>(&relative)) {
+        return {module, m->lora.rank(), m->lora.lora_alpha};
+    }
+    if (const auto* m = std::get_if<adalora_adapter<float>>(&relative)) {
+        return {module, static_cast<index>(m->ranknum), m->lora_alpha};
+    }
+    if (const auto* m = std::get_if<loha_adapter<float>>(&relative)) {
+        return {module, m->w1_b.rows(), m->alpha};
+    }
+    if (const auto* m = std::get_if<lokr_adapter<float>>(&relative)) {
+        return {module, m->r, m->alpha};
+    }
+    if (const auto* m = std::get_if<vera_adapter<float>>(&relative)) {
+        return {module, m->lambda_d.size(), 0};
+    }
+    return {module, 0, 0};
+}
+
+[[nodiscard]] inline const lora_adapter<float>* lora_of(const peft_module& relative) {
+    const auto* m = std::get_if<peft_lora>(&relative);
+    return m != nullptr ? &m->lora : nullptr;
+}
+
+}  // namespace detail
+
+inline peft_lora_config peft_config_for(const std::map<std::string, lora_adapter<float>>& modules,
+                                        peft_lora_config base) {
+    peft_adapter adapter;
+    adapter.modules = modules;
+    return peft_config_for(adapter, std::move(base));
+}
+
+inline peft_lora_config peft_config_for(const peft_adapter& adapter, peft_lora_config base) {
+    std::vector<detail::module_facts> all;
+    const lora_adapter<float>* first = nullptr;
+    const auto add = [&](const std::string& module, const lora_adapter<float>& lora) {
+        first = first != nullptr ? first : &lora;
+        detail::expects(lora.use_rslora == first->use_rslora, "peft_config_for: the modules must agree on use_rslora");
+        all.push_back({module, lora.rank(), lora.lora_alpha});
+    };
+    for (const auto* group : {&adapter.modules, &adapter.embeddings}) {
+        for (const auto& [module, lora] : *group) {
+            add(module, lora);
+        }
+    }
+    base.peft_type = "LORA";
+    base.use_dora = false;
+    base.lora_bias = false;
+    base.feedforward_modules.clear();
+    if (!adapter.relatives.empty()) {
+        base.peft_type = detail::type_of(adapter.relatives.begin()->second);
+    }
+    for (const auto& [module, relative] : adapter.relatives) {
+        detail::expects(detail::type_of(relative) == base.peft_type &&
+                            (all.empty() || first == nullptr || base.peft_type == "LORA"),
+                        "peft_config_for: the modules must be of one peft_type");
+        if (const auto* m = std::get_if<peft_lora>(&relative)) {
+            add(module, m->lora);
+            base.use_dora = base.use_dora || m->magnitude.size() != 0;
+            base.lora_bias = base.lora_bias || m->bias.size() != 0;
+        } else {
+            all.push_back(detail::facts_of(module, relative));
+        }
+        if (const auto* m = std::get_if<peft_ia3>(&relative); m != nullptr && m->is_feedforward) {
+            base.feedforward_modules.push_back(module);
+        }
+    }
+    detail::fit_config(base, all);
+    if (first != nullptr) {
+        base.use_rslora = first->use_rslora;
+        base.lora_dropout = first->lora_dropout;
     }
     return base;
 }
 
-inline status write_peft(const std::filesystem::path& folder, const peft_adapter& adapter, const write_options& opt) {
-    const auto rules =
-        detail::peft_rules::compile(adapter.config, detail::names_of(adapter.modules, adapter.embeddings));
+namespace detail {
+
+/// What the configuration cannot say of a relative.
+[[nodiscard]] inline status check_relative(const std::string& module, const peft_module& relative,
+                                           const peft_lora_config& c, const peft_rules& rules) {
+    const auto differs = [&](const char* what) {
+        return status{errc::mismatch,
+                      "module " + in_quotes(module) + ": its " + what +
+                          " is not that of the configuration; use peft_config_for to make one that fits"};
+    };
+    if (type_of(relative) != c.peft_type) {
+        return differs("peft_type");
+    }
+    if (const auto* m = std::get_if<peft_lora>(&relative)) {
+        if ((m->magnitude.size() != 0) != c.use_dora) {
+            return differs("use_dora");
+        }
+        if (m->bias.size() != 0 && !c.lora_bias) {
+            return differs("lora_bias");
+        }
+        return check_against_config(module, m->lora, c, rules);
+    }
+    const module_facts has = facts_of(module, relative);
+    const peft_type& type = *find_peft_type(c.peft_type);
+    if (type.r_key != nullptr && has.r != rules.r_for(module)) {
+        return differs("rank");
+    }
+    if (type.alpha_key != nullptr && has.alpha != rules.alpha_for(module)) {
+        return differs("alpha");
+    }
+    return {};
+}
+
+/// All tensors of an adapter's file, or why the configuration does not describe them.
+[[nodiscard]] inline result<std::vector<tensor_to_write>> peft_tensors(const peft_adapter& adapter) {
+    auto names = names_of(adapter.modules, adapter.embeddings);
+    for (const auto& [module, relative] : adapter.relatives) {
+        names.push_back(module);
+    }
+    const auto rules = peft_rules::compile(adapter.config, names);
     if (!rules) {
         return rules.error();
     }
     std::vector<tensor_to_write> tensors = adapter.extra;
     for (const auto* group : {&adapter.modules, &adapter.embeddings}) {
         for (const auto& [module, lora] : *group) {
-            if (status why = detail::check_against_config(module, lora, adapter.config, *rules); !why) {
+            if (status why = check_against_config(module, lora, adapter.config, *rules); !why) {
                 return why;
+            }
+            if (adapter.config.use_dora || adapter.config.peft_type != "LORA") {
+                return status{errc::mismatch, "module " + in_quotes(module) +
+                                                  " is plain LoRA, the configuration says otherwise; PEFT has one "
+                                                  "kind of module per adapter"};
             }
             const auto at = adapter.factor_types.find(module);
             const auto types = at != adapter.factor_types.end() ? at->second : std::pair(dtype::f32, dtype::f32);
-            const std::string path = std::string(detail::peft_prefix) + module;
+            const std::string path = std::string(peft_prefix) + module;
             const bool is_table = group == &adapter.embeddings;
-            tensors.push_back(detail::factor_tensor(path + (is_table ? ".lora_embedding_A" : ".lora_A.weight"),
-                                                    types.first, lora.lora_A));
-            tensors.push_back(detail::factor_tensor(path + (is_table ? ".lora_embedding_B" : ".lora_B.weight"),
-                                                    types.second, lora.lora_B));
+            tensors.push_back(
+                factor_tensor(path + (is_table ? ".lora_embedding_A" : ".lora_A.weight"), types.first, lora.lora_A));
+            tensors.push_back(
+                factor_tensor(path + (is_table ? ".lora_embedding_B" : ".lora_B.weight"), types.second, lora.lora_B));
         }
+    }
+    shared_projections shared;
+    for (const auto& [module, relative] : adapter.relatives) {
+        if (status why = check_relative(module, relative, adapter.config, *rules); !why) {
+            return why;
+        }
+        relative_tensors parts;
+        std::visit(parts, relative);
+        if (const auto* vera = std::get_if<vera_adapter<float>>(&relative); vera != nullptr && shared == nullptr) {
+            shared = vera->shared;
+            parts.add_shared(*shared);
+        }
+        for (auto& part : parts.parts) {
+            if (!all_finite(part.values)) {
+                return status{errc::non_finite, "module " + in_quotes(module) + " holds NaN or infinity"};
+            }
+            const bool is_shared = !part.tail.starts_with('.');
+            const auto type = adapter.relative_types.find(is_shared ? "." + part.tail : module + part.tail);
+            tensors.push_back(
+                factor_tensor(is_shared ? "base_model." + part.tail : std::string(peft_prefix) + module + part.tail,
+                              type != adapter.relative_types.end() ? type->second : dtype::f32, part.values));
+            tensors.back().shape = part.shape;
+        }
+    }
+    return tensors;
+}
+
+}  // namespace detail
+
+inline status write_peft(const std::filesystem::path& folder, const peft_adapter& adapter, const write_options& opt) {
+    auto tensors = detail::peft_tensors(adapter);
+    if (!tensors) {
+        return tensors.error();
     }
     std::error_code error;
     const bool existed = std::filesystem::exists(folder, error);
@@ -321,7 +399,7 @@ inline status write_peft(const std::filesystem::path& folder, const peft_adapter
             return why;
         }
         if (status why =
-                write_safetensors(folder / "adapter_model.safetensors", std::move(tensors), adapter.metadata, opt);
+                write_safetensors(folder / "adapter_model.safetensors", std::move(*tensors), adapter.metadata, opt);
             !why) {
             return why;
         }

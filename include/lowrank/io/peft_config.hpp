@@ -3,15 +3,14 @@
 #define LOWRANK_IO_PEFT_CONFIG_HPP
 
 /// \file
-/// The adapter_config.json of a LoRA adapter as PEFT reads and writes it.
+/// The adapter_config.json of an adapter as PEFT reads and writes it.
 ///
 ///     auto config = lowrank::parse_peft_config(text);
 ///     config->r_for("model.layers.0.mlp.up_proj");     // r, or what rank_pattern says
 ///
-/// Keys, defaults and the rule for patterns follow huggingface/peft, LoraConfig.
+/// Keys, defaults and the rule for patterns follow huggingface/peft, LoraConfig and its relatives.
 
 #include <algorithm>
-#include <array>
 #include <cmath>
 #include <cstddef>
 #include <cstdint>
@@ -31,6 +30,7 @@
 #include <lowrank/core/types.hpp>
 #include <lowrank/io/detail/json.hpp>
 #include <lowrank/io/detail/module_rules.hpp>
+#include <lowrank/io/detail/peft_types.hpp>
 #include <lowrank/io/detail/text.hpp>
 
 namespace lowrank::inline LOWRANK_ABI {
@@ -39,9 +39,13 @@ namespace lowrank::inline LOWRANK_ABI {
 template <class T>
 using module_pattern = std::vector<std::pair<std::string, T>>;
 
+/// Rank and alpha have one name here, whatever the key is called in the file of a type (init_r, alpha).
 struct peft_lora_config {
+    std::string peft_type = "LORA";  ///< LORA, ADALORA, LOHA, LOKR, VERA or IA3.
     index r = 8;
     double lora_alpha = 8;
+    bool use_dora = false;
+    bool lora_bias = false;
     bool use_rslora = false;
     double lora_dropout = 0;
     bool fan_in_fan_out = false;  ///< The base stores in x out (GPT-2's Conv1D); A and B do not change.
@@ -51,6 +55,9 @@ struct peft_lora_config {
     module_pattern<index> rank_pattern = {};
     module_pattern<double> alpha_pattern = {};
     std::vector<std::string> modules_to_save = {};
+    std::vector<std::string> feedforward_modules = {};  ///< (IA)^3: name endings of modules whose inputs are scaled.
+    /// aLoRA: the adapter applies from the last occurrence of these tokens on.
+    std::vector<std::int64_t> alora_invocation_tokens = {};
     std::optional<std::string> base_model_name_or_path = {};
     std::optional<std::string> task_type = {};  ///< "CAUSAL_LM", ...
     /// The whole document this was read from: keys not named here are kept and written again.
@@ -131,6 +138,19 @@ public:
             out.push_back(name.get<std::string>());
         }
     }
+    void tokens(const char* key, std::vector<std::int64_t>& out) {
+        const json* v = find(key);
+        for (const json& id : v != nullptr && v->is_array() ? *v : json::array()) {
+            constexpr std::int64_t largest = std::int64_t{1} << 31;
+            if (!id.is_number_integer() || id.get<std::int64_t>() < 0 || id.get<std::int64_t>() >= largest) {
+                return wrong(key, "a list of token ids", *v);
+            }
+            out.push_back(id.get<std::int64_t>());
+        }
+        if (v != nullptr && !v->is_array()) {
+            wrong(key, "a list of token ids", *v);
+        }
+    }
     /// Fails if a feature that changes the result is switched on.
     void refuse(const char* key, const char* feature) {
         const json* v = find(key);
@@ -151,73 +171,6 @@ public:
 private:
     const json& document_;
 };
-
-/// The keys of LoraConfig in any release read so far.
-inline constexpr std::array<std::string_view, 42> known_peft_keys{"alora_invocation_tokens",
-                                                                  "alpha_pattern",
-                                                                  "arrow_config",
-                                                                  "auto_mapping",
-                                                                  "base_model_name_or_path",
-                                                                  "bias",
-                                                                  "corda_config",
-                                                                  "ensure_weight_tying",
-                                                                  "eva_config",
-                                                                  "exclude_modules",
-                                                                  "fan_in_fan_out",
-                                                                  "inference_mode",
-                                                                  "init_lora_weights",
-                                                                  "kasa_config",
-                                                                  "layer_replication",
-                                                                  "layers_pattern",
-                                                                  "layers_to_transform",
-                                                                  "loftq_config",
-                                                                  "lora_alpha",
-                                                                  "lora_bias",
-                                                                  "lora_dropout",
-                                                                  "lora_ga_config",
-                                                                  "megatron_config",
-                                                                  "megatron_core",
-                                                                  "modules_to_save",
-                                                                  "monteclora_config",
-                                                                  "peft_type",
-                                                                  "peft_version",
-                                                                  "qalora_group_size",
-                                                                  "r",
-                                                                  "rank_pattern",
-                                                                  "revision",
-                                                                  "runtime_config",
-                                                                  "target_modules",
-                                                                  "target_parameters",
-                                                                  "task_type",
-                                                                  "trainable_token_indices",
-                                                                  "use_bdlora",
-                                                                  "use_dora",
-                                                                  "use_qalora",
-                                                                  "use_rslora",
-                                                                  "velora_config"};
-
-[[nodiscard]] inline bool is_known_peft_key(std::string_view key) {
-    return std::find(known_peft_keys.begin(), known_peft_keys.end(), key) != known_peft_keys.end();
-}
-
-/// What a new adapter's file says besides the values of its config.
-[[nodiscard]] inline json peft_defaults() {
-    json d = json::object();
-    for (const char* absent : {"alora_invocation_tokens", "auto_mapping", "corda_config", "eva_config",
-                               "exclude_modules", "layer_replication", "layers_pattern", "layers_to_transform",
-                               "megatron_config", "revision", "target_parameters", "trainable_token_indices"}) {
-        d[absent] = nullptr;
-    }
-    for (const char* off : {"lora_bias", "use_dora", "use_qalora"}) {
-        d[off] = false;
-    }
-    d["inference_mode"] = true;
-    d["init_lora_weights"] = true;
-    d["loftq_config"] = json::object();
-    d["megatron_core"] = "megatron.core";
-    d["peft_type"] = "LORA";
-    return d;
-}
 
 /// An integer where the value is one, as Python code usually writes alpha.
 [[nodiscard]] inline json number_as_written(double x) {
@@ -240,12 +193,14 @@ struct peft_read_options {
     /// Accept an adapter whose initialization changed the base weights (PiSSA, OLoRA, CorDA, LoftQ, LoRA-GA): the
     /// caller's base is that changed one.
     bool base_is_residual = false;
+    /// Accept an adapter that applies only from its invocation tokens on (aLoRA): the caller sees to it.
+    bool activated_by_tokens = false;
 };
 
 /// Reads the text of an adapter_config.json. Unknown keys are named in `warnings` and kept.
 ///
 /// \return `invalid_format` naming the key that is wrong; `unsupported` naming the key of a feature that would change
-///         the result (DoRA, lora_bias, aLoRA, ...), another adapter type, or a pattern that is not understood.
+///         the result (aLoRA, QA-LoRA, ...), another adapter type, or a pattern that is not understood.
 [[nodiscard]] inline result<peft_lora_config> parse_peft_config(std::span<const std::byte> text,
                                                                 std::vector<std::string>& warnings,
                                                                 const peft_read_options& opt = {}) {
@@ -260,23 +215,48 @@ struct peft_read_options {
     detail::config_reader in(*document);
     peft_lora_config c;
 
-    std::optional<std::string> type;
-    in.text("peft_type", type);
-    if (in.why && type != "LORA") {
-        return type ? status{errc::unsupported,
-                             "peft_type " + detail::in_quotes(*type) + " is not supported; this reads LORA adapters"}
-                    : status{errc::invalid_format,
-                             "the configuration has no peft_type; it is not an adapter_config.json"};
-    }
-    in.rank("r", c.r);
-    if (const auto* v = in.find("lora_alpha")) {
-        in.number("lora_alpha", *v, c.lora_alpha);
-    }
-    if (const auto* v = in.find("lora_dropout")) {
-        in.number("lora_dropout", *v, c.lora_dropout);
-        if (!(c.lora_dropout >= 0 && c.lora_dropout <= 1)) {
-            in.wrong("lora_dropout", "between 0 and 1", *v);
+    std::optional<std::string> name;
+    in.text("peft_type", name);
+    const detail::peft_type* type = name ? detail::find_peft_type(*name) : nullptr;
+    if (in.why && type == nullptr) {
+        if (!name) {
+            return status{errc::invalid_format, "the configuration has no peft_type; it is not an adapter_config.json"};
         }
+        std::string known;
+        for (const auto& t : detail::peft_types) {
+            known += (known.empty() ? "" : ", ") + std::string(t.name);
+        }
+        return status{errc::unsupported,
+                      "peft_type " + detail::in_quotes(*name) + " is not supported; this reads " + known};
+    }
+    if (!in.why) {
+        return in.why;
+    }
+    c.peft_type = *name;
+    c.r = static_cast<index>(type->r);
+    c.lora_alpha = type->alpha;
+    if (type->r_key != nullptr) {
+        in.rank(type->r_key, c.r);
+    }
+    if (const auto* v = type->alpha_key != nullptr ? in.find(type->alpha_key) : nullptr) {
+        in.number(type->alpha_key, *v, c.lora_alpha);
+    }
+    if (const auto* v = type->dropout_key != nullptr ? in.find(type->dropout_key) : nullptr) {
+        in.number(type->dropout_key, *v, c.lora_dropout);
+        if (!(c.lora_dropout >= 0 && c.lora_dropout <= 1)) {
+            in.wrong(type->dropout_key, "between 0 and 1", *v);
+        }
+    }
+    in.boolean("use_dora", c.use_dora);
+    in.boolean("lora_bias", c.lora_bias);
+    if (const auto* v = in.find("feedforward_modules"); v != nullptr && !v->is_string()) {  // a pattern is kept
+        in.names("feedforward_modules", c.feedforward_modules);
+    }
+    in.tokens("alora_invocation_tokens", c.alora_invocation_tokens);
+    if (!c.alora_invocation_tokens.empty() && !opt.activated_by_tokens && in.why) {
+        in.why = {errc::unsupported,
+                  "alora_invocation_tokens is set: the adapter applies only from these tokens on (aLoRA); set "
+                  "activated_by_tokens if your program sees to it"};
     }
     in.boolean("use_rslora", c.use_rslora);
     in.boolean("fan_in_fan_out", c.fan_in_fan_out);
@@ -301,7 +281,7 @@ struct peft_read_options {
     }
     for (const auto& [outer, key] : in.why ? inner_keys : decltype(inner_keys){}) {  // in the order of the file
         const bool is_rank = outer == "rank_pattern";
-        if (!is_rank && outer != "alpha_pattern") {
+        if (!type->patterns || (!is_rank && outer != "alpha_pattern")) {
             continue;
         }
         const auto& value = (*document)[outer][key];
@@ -318,11 +298,8 @@ struct peft_read_options {
         return detail::in_context("alpha_pattern", rules.error());
     }
 
-    in.refuse("use_dora", "weight-decomposed adaptation (DoRA)");
-    in.refuse("lora_bias", "a bias on lora_B");
     in.refuse("use_qalora", "pooled inputs (QA-LoRA)");
     in.refuse("use_bdlora", "block-diagonal factors");
-    in.refuse("alora_invocation_tokens", "activation by tokens (aLoRA)");
     in.refuse("layer_replication", "replicated layers");
     in.refuse("trainable_token_indices", "separately trained token embeddings");
     in.refuse("target_parameters", "adapters of bare parameters");
@@ -359,19 +336,43 @@ struct peft_read_options {
 [[nodiscard]] inline std::string format_peft_config(const peft_lora_config& c) {
     using detail::json;
     const auto text_or_null = [](const std::optional<std::string>& text) { return text ? json(*text) : json(nullptr); };
-    json out = c.document.is_object() ? c.document : detail::peft_defaults();
+    json out = c.document.is_object() ? c.document : detail::peft_defaults(c.peft_type);
+    const detail::peft_type* type = detail::find_peft_type(c.peft_type);
+    detail::expects(type != nullptr, "format_peft_config: peft_type is none that is supported");
+    const bool is_lora = c.peft_type == "LORA";
     const auto set = [&](const char* key, json value, const json& absent) {
         const auto at = out.find(key);
         if (at == out.end() ? !c.document.is_object() || value != absent : *at != value) {
             out[key] = std::move(value);
         }
     };
-    set("r", c.r, 8);
-    set("lora_alpha", detail::number_as_written(c.lora_alpha), 8);
-    set("lora_dropout", c.lora_dropout, 0.0);
-    set("use_rslora", c.use_rslora, false);
-    set("fan_in_fan_out", c.fan_in_fan_out, false);
-    set("bias", c.bias, "none");
+    set("peft_type", c.peft_type, nullptr);
+    if (type->r_key != nullptr) {
+        set(type->r_key, c.r, static_cast<index>(type->r));
+    }
+    if (type->alpha_key != nullptr) {
+        set(type->alpha_key, detail::number_as_written(c.lora_alpha), static_cast<int>(type->alpha));
+    }
+    if (type->dropout_key != nullptr) {
+        set(type->dropout_key, c.lora_dropout, 0.0);
+    }
+    if (is_lora) {
+        set("use_rslora", c.use_rslora, false);
+        set("use_dora", c.use_dora, false);
+        set("lora_bias", c.lora_bias, false);
+        set("bias", c.bias, "none");
+        if (!c.alora_invocation_tokens.empty()) {
+            set("alora_invocation_tokens", c.alora_invocation_tokens, nullptr);
+        }
+    }
+    if (is_lora || c.fan_in_fan_out) {
+        set("fan_in_fan_out", c.fan_in_fan_out, false);
+    }
+    if (const auto at = out.find("feedforward_modules");
+        c.peft_type == "IA3" && (at == out.end() || !at->is_string())) {
+        set("feedforward_modules", c.feedforward_modules.empty() ? json(nullptr) : json(c.feedforward_modules),
+            nullptr);
+    }
     set("target_modules",
         c.target_pattern.empty() ? (c.target_modules.empty() ? json(nullptr) : json(c.target_modules))
                                  : json(c.target_pattern),
@@ -381,7 +382,7 @@ struct peft_read_options {
     set("task_type", text_or_null(c.task_type), nullptr);
     for (const char* key : {"rank_pattern", "alpha_pattern"}) {  // values follow below
         const bool has = key[0] == 'r' ? !c.rank_pattern.empty() : !c.alpha_pattern.empty();
-        if (!out.contains(key) && (has || !c.document.is_object())) {
+        if (type->patterns && !out.contains(key) && (has || !c.document.is_object())) {
             out[key] = json::object();
         }
     }
@@ -403,9 +404,9 @@ struct peft_read_options {
     for (const auto& [key, value] : out.items()) {
         text += text.size() > 1 ? ",\n  " : "\n  ";
         text += json(key).dump(-1, ' ', true, json::error_handler_t::replace) + ": ";
-        if (key == "rank_pattern" && !(value.is_null() && c.rank_pattern.empty())) {
+        if (key == "rank_pattern" && type->patterns && !(value.is_null() && c.rank_pattern.empty())) {
             text += patterns(c.rank_pattern, value);
-        } else if (key == "alpha_pattern" && !(value.is_null() && c.alpha_pattern.empty())) {
+        } else if (key == "alpha_pattern" && type->patterns && !(value.is_null() && c.alpha_pattern.empty())) {
             text += patterns(c.alpha_pattern, value);
         } else {
             for (const char ch : value.dump(2, ' ', true, json::error_handler_t::replace)) {

@@ -24,6 +24,8 @@
 #include <lowrank/io/detail/module_rules.hpp>
 #include <lowrank/io/detail/text.hpp>
 #include <lowrank/io/peft_config.hpp>
+#include <lowrank/io/peft_modules.hpp>
+#include <lowrank/lora/conv.hpp>
 #include <lowrank/lora/lora.hpp>
 
 namespace lowrank::inline LOWRANK_ABI {
@@ -106,12 +108,55 @@ template <class First, class Second>
 struct peft_factors {
     const checkpoint::place* a = nullptr;
     const checkpoint::place* b = nullptr;
+    const checkpoint::place* magnitude = nullptr;
+    const checkpoint::place* bias = nullptr;
+
+    /// More than two matrices.
+    [[nodiscard]] bool is_relative() const {
+        return magnitude != nullptr || bias != nullptr || (a != nullptr && a->info->shape.size() > 2);
+    }
 };
 
-/// Makes an adapter of two tensors, or says what is wrong with them.
-[[nodiscard]] inline result<lora_adapter<float>> join_factors(const checkpoint& file, const peft_factors& f,
-                                                              const std::string& module, const peft_lora_config& c,
-                                                              const peft_rules& rules) {
+/// The elements of a tensor as a rows x cols matrix of finite floats. \pre they are as many.
+[[nodiscard]] inline result<matrix<float>> finite_matrix(const checkpoint& file, const checkpoint::place& p,
+                                                         std::uint64_t rows, std::uint64_t cols) {
+    tensor_info flat = *p.info;
+    flat.shape = {rows, cols};
+    auto m = matrix_from<float>(flat, file.bytes(p));
+    if (!m) {
+        return m.error();
+    }
+    if (!all_finite(*m)) {
+        return status{errc::non_finite, "tensor " + in_quotes(flat.name) + " holds NaN or infinity"};
+    }
+    return matrix<float>(*m);
+}
+
+/// The elements of a tensor that is one row of numbers however its shape is written, `size` of them if that is given.
+[[nodiscard]] inline result<vector<float>> finite_vector(const checkpoint& file, const checkpoint::place& p,
+                                                         std::uint64_t size = 0) {
+    const tensor_info& t = *p.info;
+    std::uint64_t count = 1;
+    int extended = 0;
+    for (const std::uint64_t n : t.shape) {
+        count *= n;  // at most one is not 1
+        extended += n != 1 ? 1 : 0;
+    }
+    if (extended > 1 || (size != 0 && count != size)) {
+        return status{errc::mismatch, "tensor " + in_quotes(t.name) + " has shape " + shape_in_words(t.shape) +
+                                          ", expected " + (size != 0 ? std::to_string(size) + " numbers" : "a vector")};
+    }
+    auto m = finite_matrix(file, p, count, 1);
+    if (!m) {
+        return m.error();
+    }
+    return vector<float>(m->col(0));
+}
+
+/// Makes an adapter of two tensors and what may belong to them, or says what is wrong with them.
+[[nodiscard]] inline result<peft_lora> join_factors(const checkpoint& file, const peft_factors& f,
+                                                    const std::string& module, const peft_lora_config& c,
+                                                    const peft_rules& rules) {
     const auto about = [&](errc code, const tensor_info& t, std::string text) {
         return status{code, "tensor " + in_quotes(t.name) + " " + std::move(text)};
     };
@@ -124,20 +169,31 @@ struct peft_factors {
     const tensor_info& a = *f.a->info;
     const tensor_info& b = *f.b->info;
     for (const tensor_info* t : {&a, &b}) {
-        if (t->shape.size() > 2) {
-            return about(errc::unsupported, *t,
-                         "has shape " + shape_in_words(t->shape) + "; adapters of convolutions are not supported");
-        }
-        if (t->shape.size() < 2) {
-            return about(errc::invalid_format, *t, "has shape " + shape_in_words(t->shape) + ", expected a matrix");
+        if (t->shape.size() < 2 || t->shape.size() > 5) {
+            return about(errc::invalid_format, *t,
+                         "has shape " + shape_in_words(t->shape) + ", expected a matrix or a kernel");
         }
         if (!is_real(t->type)) {
             return not_real(*t);
         }
     }
+    peft_lora out;
+    out.kernel.assign(a.shape.begin() + 2, a.shape.end());
+    std::uint64_t columns = a.shape[1];
+    for (const std::uint64_t taps : out.kernel) {
+        columns *= taps;  // their product is that of the whole shape over r, which was checked
+    }
+    if (b.shape.size() != a.shape.size() ||
+        std::any_of(b.shape.begin() + 2, b.shape.end(), [](auto n) { return n != 1; })) {
+        return about(errc::mismatch, b,
+                     "has shape " + shape_in_words(b.shape) + ", its lora_A has " + shape_in_words(a.shape) +
+                         "; a kernel belongs to lora_A alone");
+    }
     const auto r = static_cast<std::uint64_t>(rules.r_for(module));
     const std::uint64_t lora_r = a.shape[0];
-    if (lora_r != r || b.shape[1] != r) {
+    const std::uint64_t groups =
+        !out.kernel.empty() && b.shape[1] != 0 && lora_r % b.shape[1] == 0 ? lora_r / b.shape[1] : 1;
+    if (lora_r != r || b.shape[1] * groups != r || b.shape[0] % groups != 0) {
         if (a.shape[1] == r && b.shape[0] == r) {
             return about(errc::mismatch, a,
                          "has shape " + shape_in_words(a.shape) + " where [r, in] with r = " + std::to_string(r) +
@@ -151,24 +207,23 @@ struct peft_factors {
         return about(errc::mismatch, a,
                      "has rank " + std::to_string(lora_r) + ", the configuration says " + std::to_string(r));
     }
-    lora_adapter<float> out{
-        .lora_alpha = rules.alpha_for(module), .use_rslora = c.use_rslora, .lora_dropout = c.lora_dropout};
-    const auto read = [&](const checkpoint::place& p, matrix<float>& to) -> status {
-        auto m = matrix_from<float>(*p.info, file.bytes(p));
-        if (!m) {
-            return m.error();
-        }
-        if (!all_finite(*m)) {
-            return about(errc::non_finite, *p.info, "holds NaN or infinity");
-        }
-        to = *m;
-        return {};
-    };
-    if (status why = read(*f.a, out.lora_A); !why) {
-        return why;
+    out.lora = {.lora_alpha = rules.alpha_for(module), .use_rslora = c.use_rslora, .lora_dropout = c.lora_dropout};
+    out.groups = static_cast<index>(groups);
+    auto left = finite_matrix(file, *f.b, b.shape[0], b.shape[1]);
+    auto right = finite_matrix(file, *f.a, a.shape[0], columns);
+    if (!left || !right) {
+        return left ? right.error() : left.error();
     }
-    if (status why = read(*f.b, out.lora_B); !why) {
-        return why;
+    out.lora.lora_A = std::move(*right);
+    out.lora.lora_B = groups == 1 ? std::move(*left) : expand_groups(*left, out.groups);
+    for (const auto& [place, to] : {std::pair{f.magnitude, &out.magnitude}, std::pair{f.bias, &out.bias}}) {
+        if (place != nullptr) {
+            auto v = finite_vector(file, *place, b.shape[0]);
+            if (!v) {
+                return v.error();
+            }
+            *to = std::move(*v);
+        }
     }
     return out;
 }

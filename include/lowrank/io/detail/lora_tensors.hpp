@@ -1,0 +1,122 @@
+// SPDX-License-Identifier: MIT
+#ifndef LOWRANK_IO_DETAIL_LORA_TENSORS_HPP
+#define LOWRANK_IO_DETAIL_LORA_TENSORS_HPP
+
+/// \file
+/// Relatives of LoRA as tensors under the names of LyCORIS and MLX.
+///
+///     auto why = detail::append_lycoris(tensors, "unet.x", relative, {});   // lora_unet_x.hada_w1_a, .alpha, ...
+
+#include <algorithm>
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <utility>
+#include <variant>
+#include <vector>
+
+#include <lowrank/core/config.hpp>
+#include <lowrank/core/status.hpp>
+#include <lowrank/core/types.hpp>
+#include <lowrank/io/atomic_file.hpp>
+#include <lowrank/io/detail/lora_names.hpp>
+#include <lowrank/io/detail/peft_relatives.hpp>
+#include <lowrank/io/detail/text.hpp>
+#include <lowrank/io/peft_modules.hpp>
+#include <lowrank/io/safetensors_writer.hpp>
+#include <lowrank/lora/lora.hpp>
+
+namespace lowrank::inline LOWRANK_ABI {
+
+struct lora_write_options {
+    lora_format format = lora_format::kohya;
+    std::string kohya_prefix = "lora_unet_";  ///< Put before names that have no such prefix yet.
+    std::optional<double> mlx_scale =
+        std::nullopt;  ///< The scale beside an MLX file; lora_b carries the rest. None: 1.
+    write_options write = {};
+};
+
+namespace detail {
+
+[[nodiscard]] inline std::string flat_name(std::string module, const lora_write_options& opt) {
+    std::replace(module.begin(), module.end(), '.', '_');
+    return module.starts_with("lora_") ? module : opt.kohya_prefix + module;
+}
+
+[[nodiscard]] inline tensor_to_write scalar_tensor(std::string name, double value) {
+    auto t =
+        tensor_of(std::move(name), row_matrix<float>(row_matrix<float>::Constant(1, 1, static_cast<float>(value))));
+    t.shape.clear();
+    return t;
+}
+
+[[nodiscard]] inline status no_place_for(const std::string& module, const peft_module& relative, lora_format format) {
+    return {errc::unsupported, "module " + in_quotes(module) + " is adapted by " + kind_of(relative) +
+                                   ", which the names of " + to_string(format) + " have no place for"};
+}
+
+/// LyCORIS's names: its tensors are PEFT's under other names for LoRA, and with an alpha of their own.
+[[nodiscard]] inline status append_lycoris(std::vector<tensor_to_write>& out, const std::string& module,
+                                           const peft_module& relative, const lora_write_options& opt) {
+    const std::string flat = flat_name(module, opt);
+    relative_tensors parts;
+    double alpha = 0;
+    if (const auto* m = std::get_if<peft_lora>(&relative); m != nullptr && m->bias.size() == 0 && m->groups == 1) {
+        alpha =
+            lora_scaling(m->lora.lora_alpha, m->lora.rank(), m->lora.use_rslora) * static_cast<double>(m->lora.rank());
+        parts(*m);
+        for (auto& p : parts.parts) {
+            p.tail = p.tail == ".lora_A.weight"   ? ".lora_down.weight"
+                     : p.tail == ".lora_B.weight" ? ".lora_up.weight"
+                                                  : ".dora_scale";
+        }
+        if (m->magnitude.size() != 0) {  // [out, 1...], of the dimensions of the weight
+            auto& shape = parts.parts.back().shape;
+            shape.assign(2 + m->kernel.size(), 1);
+            shape[0] = static_cast<std::uint64_t>(m->magnitude.size());
+        }
+    } else if (const auto* loha = std::get_if<loha_adapter<float>>(&relative)) {
+        alpha = loha->alpha;
+        parts(*loha);
+    } else if (const auto* lokr = std::get_if<lokr_adapter<float>>(&relative)) {
+        lokr_adapter<float> scaled = *lokr;
+        alpha = lokr->alpha;
+        if (lokr->w1.whole() && lokr->w2.whole()) {  // LyCORIS takes the scaling of these to be 1
+            scaled.w1.left *= lokr->scaling();
+            alpha = static_cast<double>(lokr->r);
+        }
+        parts(scaled);
+    } else {
+        return no_place_for(module, relative, opt.format);
+    }
+    out.push_back(scalar_tensor(flat + ".alpha", alpha));
+    for (const auto& p : parts.parts) {
+        out.push_back(tensor_of(flat + p.tail, p.values));
+        out.back().shape = p.shape;
+    }
+    return {};
+}
+
+/// MLX's DoRA: the magnitude is `m`.
+[[nodiscard]] inline status append_mlx(std::vector<tensor_to_write>& out, const std::string& module,
+                                       const peft_module& relative, const lora_write_options& opt) {
+    const auto* m = std::get_if<peft_lora>(&relative);
+    if (m == nullptr || m->bias.size() != 0 || !m->kernel.empty() || m->is_table) {
+        return no_place_for(module, relative, opt.format);
+    }
+    const double scaling =
+        lora_scaling(m->lora.lora_alpha, m->lora.rank(), m->lora.use_rslora) / opt.mlx_scale.value_or(1);
+    const matrix<float> b =
+        scaling == 1 ? m->lora.lora_B : matrix<float>((m->lora.lora_B.cast<double>() * scaling).cast<float>());
+    out.push_back(tensor_of(module + ".lora_a", matrix<float>(m->lora.lora_A.transpose())));
+    out.push_back(tensor_of(module + ".lora_b", matrix<float>(b.transpose())));
+    if (m->magnitude.size() != 0) {
+        out.push_back(tensor_of(module + ".m", m->magnitude));
+    }
+    return {};
+}
+
+}  // namespace detail
+}  // namespace lowrank::inline LOWRANK_ABI
+
+#endif  // LOWRANK_IO_DETAIL_LORA_TENSORS_HPP

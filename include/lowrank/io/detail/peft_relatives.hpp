@@ -1,0 +1,332 @@
+// SPDX-License-Identifier: MIT
+#ifndef LOWRANK_IO_DETAIL_PEFT_RELATIVES_HPP
+#define LOWRANK_IO_DETAIL_PEFT_RELATIVES_HPP
+
+/// \file
+/// Tensors of a PEFT adapter of another type than LORA made into modules, and modules into tensors.
+///
+///     auto module = detail::join_relative(file, leaves, "l0", config, rules, shared);
+///     detail::append_tensors(out, "l0", *module);
+
+#include <algorithm>
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <type_traits>
+#include <utility>
+#include <variant>
+#include <vector>
+
+#include <lowrank/core/config.hpp>
+#include <lowrank/core/finite.hpp>
+#include <lowrank/core/status.hpp>
+#include <lowrank/core/types.hpp>
+#include <lowrank/io/checkpoint.hpp>
+#include <lowrank/io/detail/peft_factors.hpp>
+#include <lowrank/io/detail/peft_names.hpp>
+#include <lowrank/io/detail/text.hpp>
+#include <lowrank/io/peft_config.hpp>
+#include <lowrank/io/peft_modules.hpp>
+#include <lowrank/io/safetensors_writer.hpp>
+#include <lowrank/lora/tucker.hpp>
+
+namespace lowrank::inline LOWRANK_ABI {
+namespace detail {
+
+using shared_projections = std::shared_ptr<const vera_projections<float>>;
+
+/// The tensors of one module while they are read. The first thing that is wrong stays in `why`.
+class relative_parts {
+public:
+    relative_parts(const checkpoint& file, std::string module) : file_(file), module_(std::move(module)) {}
+
+    status why = {};
+
+    /// False if the leaf is there already, under another spelling.
+    bool add(std::string_view leaf, const checkpoint::place& p) { return leaves_.emplace(leaf, &p).second; }
+    [[nodiscard]] bool has(std::string_view leaf) const { return leaves_.contains(leaf); }
+    [[nodiscard]] const tensor_info* find(std::string_view leaf) const {
+        const auto at = leaves_.find(leaf);
+        return at != leaves_.end() ? at->second->info : nullptr;
+    }
+    [[nodiscard]] const std::string& module() const noexcept { return module_; }
+
+    void fail(errc code, std::string text) {
+        if (why) {
+            why = {code, "module " + in_quotes(module_) + " " + std::move(text)};
+        }
+    }
+
+    /// A matrix, dimensions beyond the second counted as columns.
+    matrix<float> take(std::string_view leaf) {
+        const auto at = leaves_.find(leaf);
+        if (at == leaves_.end()) {
+            fail(errc::invalid_format, "lacks " + std::string(leaf));
+            return {};
+        }
+        const tensor_info& t = *at->second->info;
+        std::uint64_t columns = 1;
+        for (std::size_t i = 1; i < t.shape.size(); ++i) {
+            columns *= t.shape[i];
+        }
+        if (t.shape.size() < 2 || t.shape.size() > 5) {
+            fail(errc::invalid_format,
+                 "has a " + std::string(leaf) + " of shape " + shape_in_words(t.shape) + ", expected a matrix");
+            return {};
+        }
+        return keep(finite_matrix(file_, *at->second, t.shape[0], columns));
+    }
+    vector<float> take_vector(std::string_view leaf) {
+        const auto at = leaves_.find(leaf);
+        if (at == leaves_.end()) {
+            fail(errc::invalid_format, "lacks " + std::string(leaf));
+            return {};
+        }
+        return keep(finite_vector(file_, *at->second));
+    }
+    /// Taps of a kernel: the product of the dimensions beyond the second.
+    [[nodiscard]] index taps(std::string_view leaf) const {
+        std::uint64_t n = 1;
+        for (std::size_t i = 2; i < find(leaf)->shape.size(); ++i) {
+            n *= find(leaf)->shape[i];
+        }
+        return static_cast<index>(n);
+    }
+    void agree(bool yes) {
+        if (!yes) {
+            fail(errc::mismatch, "has factors whose shapes do not fit each other");
+        }
+    }
+
+private:
+    template <class T>
+    T keep(result<T> r) {
+        if (r) {
+            return std::move(*r);
+        }
+        why = why ? r.error() : why;
+        return {};
+    }
+
+    const checkpoint& file_;
+    std::string module_;
+    std::map<std::string_view, const checkpoint::place*> leaves_ = {};
+};
+
+inline adalora_adapter<float> join_adalora(relative_parts& p, const peft_lora_config& c) {
+    adalora_adapter<float> out{.lora_A = p.take("lora_A"),
+                               .lora_B = p.take("lora_B"),
+                               .lora_E = p.take_vector("lora_E"),
+                               .lora_alpha = c.lora_alpha > 0 ? c.lora_alpha : static_cast<double>(c.r),
+                               .ranknum = static_cast<double>(c.r)};
+    p.agree(out.lora_A.rows() == out.lora_B.cols() && out.lora_E.size() == out.lora_A.rows());
+    return out;
+}
+
+/// "Effective" kernels: sum_ij t[i, j, k] a[i, p] b[j, q] as the product of a^T and one wide factor.
+inline void unfold_tucker(relative_parts& p, std::string_view t, matrix<float>& left, matrix<float>& right) {
+    if (!p.has(t) || !p.why) {
+        return;
+    }
+    const matrix<float> core = p.take(t);
+    const index taps = p.why ? p.taps(t) : 1;
+    p.agree(p.why && core.rows() == left.rows() && core.cols() == right.rows() * taps);
+    if (p.why) {
+        right = tucker_right(core, right, taps);
+        left = matrix<float>(left.transpose());
+    }
+}
+
+/// `r` is that of the configuration, if there is one.
+inline loha_adapter<float> join_loha(relative_parts& p, double alpha, std::optional<index> r) {
+    loha_adapter<float> out{.w1_a = p.take("hada_w1_a"),
+                            .w1_b = p.take("hada_w1_b"),
+                            .w2_a = p.take("hada_w2_a"),
+                            .w2_b = p.take("hada_w2_b"),
+                            .alpha = alpha};
+    unfold_tucker(p, "hada_t1", out.w1_a, out.w1_b);
+    unfold_tucker(p, "hada_t2", out.w2_a, out.w2_b);
+    p.agree(out.w1_a.cols() == out.w1_b.rows() && out.w2_a.cols() == out.w2_b.rows() &&
+            out.w1_a.rows() == out.w2_a.rows() && out.w1_b.cols() == out.w2_b.cols());
+    p.agree(!r || out.w1_b.rows() == *r);
+    return out;
+}
+
+inline lokr_factor<float> join_lokr_factor(relative_parts& p, const char* whole, const char* a, const char* b,
+                                           std::optional<index> r) {
+    if (p.has(whole)) {
+        return {.left = p.take(whole)};
+    }
+    lokr_factor<float> out{.left = p.take(a), .right = p.take(b)};
+    if (std::string_view(whole) == "lokr_w2") {
+        unfold_tucker(p, "lokr_t2", out.left, out.right);
+    }
+    p.agree(out.left.cols() == out.right.rows() && (!r || out.left.cols() == *r));
+    return out;
+}
+
+inline lokr_adapter<float> join_lokr(relative_parts& p, const peft_rules& rules) {
+    const index r = rules.r_for(p.module());
+    return {.w1 = join_lokr_factor(p, "lokr_w1", "lokr_w1_a", "lokr_w1_b", r),
+            .w2 = join_lokr_factor(p, "lokr_w2", "lokr_w2_a", "lokr_w2_b", r),
+            .alpha = rules.alpha_for(p.module()),
+            .r = r};
+}
+
+/// The LoHa or LoKr of a LyCORIS file: the rank is that of the tensors, alpha without a number is the rank, and the
+/// scaling of a LoKr of two whole factors is 1 whatever its alpha says.
+[[nodiscard]] inline result<peft_module> join_lycoris(relative_parts& p, std::optional<double> alpha) {
+    if (p.has("hada_w1_b")) {
+        auto loha = join_loha(p, 0, std::nullopt);
+        loha.alpha = alpha.value_or(static_cast<double>(loha.w1_b.rows()));
+        return p.why ? result<peft_module>(std::move(loha)) : result<peft_module>(p.why);
+    }
+    lokr_adapter<float> lokr{.w1 = join_lokr_factor(p, "lokr_w1", "lokr_w1_a", "lokr_w1_b", std::nullopt),
+                             .w2 = join_lokr_factor(p, "lokr_w2", "lokr_w2_a", "lokr_w2_b", std::nullopt)};
+    const auto& factor = lokr.w2.whole() ? lokr.w1 : lokr.w2;
+    const bool both_whole = factor.whole();
+    lokr.r = both_whole ? 1 : factor.left.cols();
+    lokr.alpha = both_whole ? 1 : alpha.value_or(static_cast<double>(lokr.r));
+    return p.why ? result<peft_module>(std::move(lokr)) : result<peft_module>(p.why);
+}
+
+/// `in` is not in the file of a module: the base's weight says it. Until then it is that of the projection.
+inline vera_adapter<float> join_vera(relative_parts& p, const shared_projections& shared) {
+    vera_adapter<float> out{
+        .shared = shared, .lambda_b = p.take_vector("vera_lambda_b"), .lambda_d = p.take_vector("vera_lambda_d")};
+    if (shared == nullptr) {
+        p.fail(errc::unsupported,
+               "needs the random projections vera_A and vera_B, which are not in the file; save the adapter again "
+               "with save_projection=True");
+        return out;
+    }
+    out.in = shared->vera_A.cols();
+    p.agree(out.lambda_d.size() == shared->vera_A.rows() && shared->vera_B.cols() == shared->vera_A.rows() &&
+            out.lambda_b.size() <= shared->vera_B.rows());
+    return out;
+}
+
+inline peft_ia3 join_ia3(relative_parts& p, const peft_lora_config& c) {
+    peft_ia3 out{.scale = p.take_vector("ia3_l")};
+    const tensor_info* t = p.find("ia3_l");
+    if (!p.why || t == nullptr) {
+        return out;
+    }
+    const bool named = std::any_of(c.feedforward_modules.begin(), c.feedforward_modules.end(),
+                                   [&](const std::string& tail) { return p.module().ends_with(tail); });
+    if (t->shape.size() > 2) {
+        out.spatial_dimensions = static_cast<index>(t->shape.size()) - 2;
+        out.is_feedforward = named;
+    } else {
+        out.is_feedforward = t->shape.size() == 2 && t->shape[0] == 1 && (t->shape[1] != 1 || named);
+    }
+    return out;
+}
+
+/// One module of a type other than LORA.
+[[nodiscard]] inline result<peft_module> join_relative(relative_parts& p, const peft_lora_config& c,
+                                                       const peft_rules& rules, const shared_projections& shared) {
+    peft_module out = c.peft_type == "ADALORA" ? peft_module(join_adalora(p, c))
+                      : c.peft_type == "LOHA"
+                          ? peft_module(join_loha(p, rules.alpha_for(p.module()), rules.r_for(p.module())))
+                      : c.peft_type == "LOKR" ? peft_module(join_lokr(p, rules))
+                      : c.peft_type == "VERA" ? peft_module(join_vera(p, shared))
+                                              : peft_module(join_ia3(p, c));
+    return p.why ? result<peft_module>(std::move(out)) : result<peft_module>(p.why);
+}
+
+/// What peft_type a module needs.
+[[nodiscard]] inline std::string_view type_of(const peft_module& module) {
+    constexpr std::string_view types[] = {"LORA", "ADALORA", "LOHA", "LOKR", "VERA", "IA3"};
+    return types[module.index()];
+}
+
+/// The tensors of a module as (last part of the name, shape, values), shapes as PEFT's.
+class relative_tensors {
+public:
+    struct part {
+        std::string tail;
+        std::vector<std::uint64_t> shape;
+        matrix<float> values;
+    };
+    std::vector<part> parts = {};
+
+    void operator()(const peft_lora& m) {
+        const char* dot_a = m.is_table ? ".lora_embedding_A" : ".lora_A.weight";
+        const char* dot_b = m.is_table ? ".lora_embedding_B" : ".lora_B.weight";
+        matrix<float> b = m.groups == 1 ? m.lora.lora_B : collect_groups(m.lora.lora_B, m.groups);
+        std::vector<std::uint64_t> shape_a{extent(m.lora.lora_A.rows())};
+        std::vector<std::uint64_t> shape_b{extent(b.rows()), extent(b.cols())};
+        std::uint64_t taps = 1;
+        for (const std::uint64_t n : m.kernel) {
+            taps *= n;
+        }
+        shape_a.push_back(taps == 0 ? 0 : extent(m.lora.lora_A.cols()) / taps);
+        shape_a.insert(shape_a.end(), m.kernel.begin(), m.kernel.end());
+        shape_b.resize(shape_a.size(), 1);
+        parts.push_back({dot_a, shape_a, m.lora.lora_A});
+        parts.push_back({dot_b, shape_b, b});
+        if (m.magnitude.size() != 0) {
+            std::vector<std::uint64_t> shape{extent(m.magnitude.size())};
+            if (!m.kernel.empty()) {
+                shape.insert(shape.begin(), 1);
+                shape.resize(2 + m.kernel.size(), 1);
+            }
+            parts.push_back({".lora_magnitude_vector", shape, m.magnitude});
+        }
+        if (m.bias.size() != 0) {
+            parts.push_back({".lora_B.bias", {extent(m.bias.size())}, m.bias});
+        }
+    }
+    void operator()(const adalora_adapter<float>& m) {
+        add(".lora_A", m.lora_A);
+        add(".lora_B", m.lora_B);
+        add(".lora_E", m.lora_E);
+    }
+    void operator()(const loha_adapter<float>& m) {
+        add(".hada_w1_a", m.w1_a);
+        add(".hada_w1_b", m.w1_b);
+        add(".hada_w2_a", m.w2_a);
+        add(".hada_w2_b", m.w2_b);
+    }
+    void operator()(const lokr_adapter<float>& m) {
+        const auto factor = [&](const std::string& name, const lokr_factor<float>& f) {
+            add(f.whole() ? name : name + "_a", f.left);
+            if (!f.whole()) {
+                add(name + "_b", f.right);
+            }
+        };
+        factor(".lokr_w1", m.w1);
+        factor(".lokr_w2", m.w2);
+    }
+    void operator()(const vera_adapter<float>& m) {
+        parts.push_back({".vera_lambda_b", {extent(m.lambda_b.size())}, m.lambda_b});
+        parts.push_back({".vera_lambda_d", {extent(m.lambda_d.size())}, m.lambda_d});
+    }
+    /// What all VeRA modules share; these names have no module.
+    void add_shared(const vera_projections<float>& p) {
+        add("vera_A", p.vera_A);
+        add("vera_B", p.vera_B);
+    }
+    void operator()(const peft_ia3& m) {
+        std::vector<std::uint64_t> shape{extent(m.scale.size()), 1};
+        if (m.is_feedforward || m.spatial_dimensions != 0) {
+            shape = {1, extent(m.scale.size())};
+            shape.resize(2 + static_cast<std::size_t>(m.spatial_dimensions), 1);
+        }
+        parts.push_back({".ia3_l", shape, m.scale});
+    }
+
+private:
+    static std::uint64_t extent(index n) { return static_cast<std::uint64_t>(n); }
+    void add(const std::string& tail, const matrix<float>& m) {
+        parts.push_back({tail, {extent(m.rows()), extent(m.cols())}, m});
+    }
+};
+
+}  // namespace detail
+}  // namespace lowrank::inline LOWRANK_ABI
+
+#endif  // LOWRANK_IO_DETAIL_PEFT_RELATIVES_HPP

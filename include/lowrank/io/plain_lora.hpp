@@ -1,0 +1,138 @@
+// SPDX-License-Identifier: MIT
+#ifndef LOWRANK_IO_PLAIN_LORA_HPP
+#define LOWRANK_IO_PLAIN_LORA_HPP
+
+/// \file
+/// An adapter of any type as plain LoRA, for programs that know nothing else (llama.cpp, kohya's, MLX's).
+///
+///     auto plain = lowrank::to_plain_lora(*dora, &*base, {.rank = {.rule = rank_rule::relative_error, .value =
+///     1e-3}}); if (!plain) return log(plain.error().message);
+///     log(plain->relative_errors.at("model.layers.0.self_attn.q_proj"));
+///
+/// AdaLoRA, LoHa, LoKr and VeRA are products of two factors already and are copied. DoRA and (IA)^3 change a weight by
+/// W' - W, which is formed, one weight in memory at a time, and cut by its SVD.
+
+#include <map>
+#include <string>
+#include <utility>
+#include <variant>
+
+#include <lowrank/core/config.hpp>
+#include <lowrank/core/status.hpp>
+#include <lowrank/core/types.hpp>
+#include <lowrank/io/checkpoint.hpp>
+#include <lowrank/io/detail/merge_plan.hpp>
+#include <lowrank/io/detail/text.hpp>
+#include <lowrank/io/peft.hpp>
+#include <lowrank/lora/convert.hpp>
+#include <lowrank/lora/rank_choice.hpp>
+
+namespace lowrank::inline LOWRANK_ABI {
+
+struct plain_lora_options {
+    /// Of changes that are no product of two small factors.
+    rank_choice rank = {.rule = rank_rule::relative_error, .value = 1e-4, .least = 1};
+};
+
+/// The adapter, and what its SVDs lost.
+struct plain_lora_adapter {
+    peft_adapter adapter = {};
+    /// ||change - kept||_F / ||change||_F of each module that was cut.
+    std::map<std::string, double> relative_errors = {};
+};
+
+namespace detail {
+
+/// W' - W of a module that scales its weight, out x in.
+[[nodiscard]] inline result<matrix<float>> dense_change(const checkpoint* base, const std::string& path,
+                                                        const peft_change& change, bool transposed) {
+    if (base == nullptr) {
+        return status{errc::unsupported, "module " + in_quotes(path) +
+                                             " scales its weight: the base model is needed to make plain LoRA of it"};
+    }
+    const std::string name = stored_module(*base, path) + ".weight";
+    auto stored = base->matrix<float>(name);
+    if (!stored) {
+        return stored.error();
+    }
+    const matrix<double> w = transposed ? matrix<double>(stored->transpose().cast<double>()) : stored->cast<double>();
+    matrix<double> out = w;
+    if (change.has_delta()) {
+        if (change.delta.rows() != w.rows() || change.delta.cols() != w.cols()) {
+            return status{errc::mismatch, "tensor " + in_quotes(name) +
+                                              " has another shape than the adapter; it belongs to another model"};
+        }
+        out += change.delta.left.cast<double>() * change.delta.right.cast<double>();
+    }
+    const auto fits = [&](const vector<float>& scale, index size) { return scale.size() == 0 || scale.size() == size; };
+    if (!fits(change.magnitude, w.rows()) || !fits(change.output_scale, w.rows()) ||
+        !fits(change.input_scale, w.cols())) {
+        return status{errc::mismatch, "the scales of module " + in_quotes(path) + " do not fit the weight"};
+    }
+    for (index i = 0; i < change.magnitude.size(); ++i) {
+        const double n = out.row(i).norm();
+        out.row(i) *= n > 0 ? static_cast<double>(change.magnitude(i)) / n : 0.0;
+    }
+    if (change.output_scale.size() != 0) {
+        out = change.output_scale.cast<double>().asDiagonal() * out;
+    }
+    if (change.input_scale.size() != 0) {
+        out = out * change.input_scale.cast<double>().asDiagonal();
+    }
+    return matrix<float>((out - w).cast<float>());
+}
+
+}  // namespace detail
+
+/// The same adapter in plain LoRA modules. `base` may be null if nothing scales its weight.
+///
+/// \return `unsupported` for a bias on lora_B, convolutions, and a scaled weight without a base; `mismatch` for a base
+/// of
+///         another model; as `to_lora`.
+/// \cost   An SVD per scaled weight.
+[[nodiscard]] inline result<plain_lora_adapter> to_plain_lora(const peft_adapter& adapter,
+                                                              const checkpoint* base = nullptr,
+                                                              const plain_lora_options& opt = {}) {
+    plain_lora_adapter out{.adapter = adapter};
+    out.adapter.relatives.clear();
+    out.adapter.relative_types.clear();
+    for (const auto& [module, relative] : adapter.relatives) {
+        const auto* lora = std::get_if<peft_lora>(&relative);
+        if (lora != nullptr && (lora->bias.size() != 0 || !lora->kernel.empty())) {
+            return status{errc::unsupported, "module " + detail::in_quotes(module) + " is adapted by " +
+                                                 kind_of(relative) + ", which is no plain LoRA"};
+        }
+        const bool is_table = lora != nullptr && lora->is_table;
+        const bool transposed = is_table || adapter.config.fan_in_fan_out;
+        const tensor_info* t = base != nullptr ? base->find(detail::stored_module(*base, module) + ".weight") : nullptr;
+        const auto change = change_of(relative, t != nullptr && t->shape.size() == 2
+                                                    ? std::optional(static_cast<index>(t->shape[transposed ? 0 : 1]))
+                                                    : std::nullopt);
+        auto& to = (is_table ? out.adapter.embeddings : out.adapter.modules)[module];
+        if (change.magnitude.size() == 0 && change.output_scale.size() == 0 && change.input_scale.size() == 0) {
+            to = as_lora(change.delta);
+            continue;
+        }
+        const auto dense = detail::dense_change(base, module, change, transposed);
+        if (!dense) {
+            return dense.error();
+        }
+        auto cut = to_lora(*dense, opt.rank);
+        if (!cut) {
+            return detail::in_context("module " + detail::in_quotes(module), cut.why);
+        }
+        to = std::move(cut.adapter);
+        out.relative_errors[module] = cut.relative;
+    }
+    if (!adapter.relatives.empty()) {
+        out.adapter.config =
+            peft_config_for(out.adapter, {.fan_in_fan_out = adapter.config.fan_in_fan_out,
+                                          .base_model_name_or_path = adapter.config.base_model_name_or_path,
+                                          .task_type = adapter.config.task_type});
+    }
+    return out;
+}
+
+}  // namespace lowrank::inline LOWRANK_ABI
+
+#endif  // LOWRANK_IO_PLAIN_LORA_HPP

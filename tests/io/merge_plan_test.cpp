@@ -1,0 +1,147 @@
+// SPDX-License-Identifier: MIT
+#include <lowrank/io/detail/merge_plan.hpp>
+
+#include <algorithm>
+#include <cmath>
+#include <filesystem>
+#include <string>
+#include <vector>
+
+#include <nlohmann/json.hpp>
+
+#include <lowrank/io/merge_checkpoint.hpp>
+#include <lowrank/io/peft.hpp>
+
+#include "io_support.hpp"
+#include "support/shared.hpp"
+
+using namespace lowrank;
+using lowrank_tests::temporary_folder;
+using lowrank_tests::text_of;
+
+namespace {
+
+/// The largest difference of two tensors of the same number of elements.
+double farthest(const checkpoint& a, const checkpoint& b, const std::string& name_a, const std::string& name_b) {
+    const auto flat = [](const checkpoint& file, const std::string& name) {
+        const tensor_info* t = file.find(name);
+        REQUIRE_MESSAGE(t != nullptr, name);
+        tensor_info one = *t;
+        one.shape = {1};
+        for (const auto n : t->shape) {
+            one.shape[0] *= n;
+        }
+        return detail::matrix_from<double>(one, *file.bytes(name)).value();
+    };
+    const auto x = flat(a, name_a);
+    const auto y = flat(b, name_b);
+    REQUIRE(x.size() == y.size());
+    return (x - y).cwiseAbs().maxCoeff();
+}
+
+}  // namespace
+
+TEST_CASE("adapters of every type merge into what PEFT merges them into") {
+    LOWRANK_NEEDS_SHARED(shared);
+    int weights = 0;
+    for (const auto& entry : std::filesystem::directory_iterator(lowrank_tests::golden_folder())) {
+        if (!std::filesystem::exists(entry.path() / "adapter" / "adapter_config.json") ||
+            !std::filesystem::exists(entry.path() / "base.safetensors")) {
+            continue;
+        }
+        const auto about = nlohmann::json::parse(text_of(entry.path() / "case.json"));
+        if (about.value("adapters", nlohmann::json::object()).size() != 1) {
+            continue;
+        }
+        const auto adapter = read_peft(entry.path() / "adapter");
+        if (!adapter) {
+            continue;  // what is read at all is counted in peft_reader_test.cpp
+        }
+        const auto base = checkpoint::open(entry.path() / "base.safetensors");
+        const auto expected = checkpoint::open(entry.path() / "expected.safetensors");
+        REQUIRE(base);
+        REQUIRE(expected);
+        std::vector<nlohmann::json> checks;
+        for (const auto& check : about["checks"]) {
+            const auto name = check["tensor"].get<std::string>();
+            if (name.starts_with("merged.") && base->find(name.substr(7)) != nullptr) {
+                checks.push_back(check);
+            }
+        }
+        if (checks.empty()) {
+            continue;
+        }
+        temporary_folder folder;
+        const auto report = merge_checkpoint(*base, *adapter, folder.path(), {.tile_bytes = 256, .check = true});
+        REQUIRE_MESSAGE(report, entry.path().string() << ": " << (report ? std::string() : report.error().message));
+        const auto merged = checkpoint::open(folder / "base.safetensors");
+        REQUIRE(merged);
+        for (const auto& check : checks) {
+            const auto name = check["tensor"].get<std::string>();
+            const double off = farthest(*merged, *expected, name.substr(7), name);
+            CHECK_MESSAGE(off <= check["atol_f32"].get<double>(), entry.path().filename().string() << ' ' << name);
+            ++weights;
+        }
+    }
+    CHECK(weights >= 25);
+}
+
+TEST_CASE("a strength moves a DoRA layer part of the way") {
+    LOWRANK_NEEDS_SHARED(shared);
+    for (const char* id : {"dora-linear", "dora-fan-in-fan-out"}) {
+        const auto home = lowrank_tests::golden_folder() / id;
+        const auto base = checkpoint::open(home / "base.safetensors");
+        auto adapter = read_peft(home / "adapter");
+        REQUIRE(base);
+        REQUIRE(adapter);
+        temporary_folder folder;
+        REQUIRE(merge_checkpoint(*base, *adapter, folder / "whole"));
+        REQUIRE(merge_checkpoint(*base, *adapter, folder / "part", {.strength = 0.25}));
+        const auto whole = checkpoint::open(folder / "whole" / "base.safetensors");
+        const auto quarter = checkpoint::open(folder / "part" / "base.safetensors");
+        REQUIRE(whole);
+        REQUIRE(quarter);
+        for (const auto& [module, relative] : adapter->relatives) {
+            const std::string name = module + ".weight";
+            const row_matrix<double> w = *base->matrix<double>(name);
+            const row_matrix<double> expected = w + 0.25 * (*whole->matrix<double>(name) - w);
+            CHECK((*quarter->matrix<double>(name) - expected).cwiseAbs().maxCoeff() < 1e-6);
+        }
+        const adapter_to_merge twice[] = {{&*adapter, 0.5}, {&*adapter, 0.5}};
+        const auto refused = merge_checkpoint(*base, twice, folder / "twice");
+        REQUIRE_FALSE(refused);
+        CHECK(refused.error().message.find("order would matter") != std::string::npos);
+        adapter->config.alora_invocation_tokens = {1};
+        CHECK(merge_checkpoint(*base, *adapter, folder / "alora").error().code == errc::unsupported);
+    }
+}
+
+TEST_CASE("adapters that are sums are added before the one rounding") {
+    temporary_folder folder;
+    const row_matrix<float> w = row_matrix<float>::Constant(4, 3, 1);
+    REQUIRE(write_safetensors(folder / "model.safetensors",
+                              {tensor_of("l.weight", row_matrix<bfloat16>(w.cast<bfloat16>()))}));
+    const auto base = checkpoint::open(folder.path());
+    REQUIRE(base);
+    peft_adapter a;
+    a.modules["l"] = {.lora_A = matrix<float>::Ones(1, 3),
+                      .lora_B = matrix<float>::Constant(4, 1, 0.002F),  // half a step of bfloat16 at 1 is 0.0039
+                      .lora_alpha = 1};
+    const adapter_to_merge both[] = {{&a, 1}, {&a, 1}, {&a, 0}};
+    const auto report = merge_checkpoint(*base, both, folder / "out");
+    REQUIRE(report);
+    CHECK(report->weights.at("l.weight").rank == 2);
+    CHECK(report->weights.at("l.weight").type == dtype::bf16);
+    CHECK(checkpoint::open(folder / "out")->matrix<float>("l.weight")->minCoeff() > 1);
+    const auto one = merge_checkpoint(*base, a, folder / "one");
+    REQUIRE(one);
+    CHECK(one->weights.at("l.weight").unchanged_fraction() == 1);
+    int steps = 0;
+    const auto stopped = merge_checkpoint(*base, a, folder / "stopped", {.on_progress = [&](const progress& p) {
+        CHECK(p.total == 24);
+        return ++steps < 1;
+    }});
+    REQUIRE_FALSE(stopped);
+    CHECK(stopped.error().code == errc::cancelled);
+    CHECK(std::filesystem::is_empty(folder / "stopped"));
+}
