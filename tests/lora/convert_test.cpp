@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 #include <lowrank/lora/convert.hpp>
 
+#include <cmath>
 #include <limits>
 
 #include <lowrank/core/linear_map.hpp>
@@ -44,7 +45,7 @@ TEST_CASE_TEMPLATE("conversion to full rank reproduces the change; below it the 
     // The dense way and the factored way are the same adapter.
     const auto dense = to_lora(matrix<S>(loha.delta().dense()), fixed_rank(3));
     CHECK((wide_delta(dense.adapter) - wide_delta(small.adapter)).norm() < 400 * epsilon<S> * norm);
-    const auto fast = to_lora_fast(loha.delta(), 3, {.oversample = 8, .power_iterations = 2});
+    const auto fast = to_lora_fast(loha.delta(), fixed_rank(3), {.oversample = 8, .power_iterations = 2});
     CHECK((wide_delta(fast.adapter) - wide_delta(small.adapter)).norm() < 400 * epsilon<S> * norm);
 
     const auto by_energy = to_lora(loha, {.rule = rank_rule::energy, .value = 0.9});
@@ -69,6 +70,39 @@ TEST_CASE("linear maps without factors and LoRA itself convert, too") {
     auto bad = lora;
     bad.lora_A(1, 2) = std::numeric_limits<double>::quiet_NaN();
     CHECK(to_lora(bad, fixed_rank(2)).why.code == errc::non_finite);
+}
+
+TEST_CASE("fast conversion reads the same ranks from leading values as from the whole spectrum") {
+    // Singular values 1, 0.8, 0.64, ..: rules need from one to many of them.
+    matrix<double> w = matrix<double>::Zero(160, 140);
+    for (lowrank::index i = 0; i < 140; ++i) {
+        w(i, i) = std::pow(0.8, static_cast<double>(i));
+    }
+    const auto spec = make_spectrum(w).value();
+    const rank_choice choices[] = {fixed_rank(0),
+                                   fixed_rank(5),
+                                   {.rule = rank_rule::energy, .value = 0.9},
+                                   {.rule = rank_rule::energy, .value = 0.999999},
+                                   {.rule = rank_rule::frobenius_share, .value = 0.99},
+                                   {.rule = rank_rule::relative_error, .value = 1e-3},
+                                   {.rule = rank_rule::relative_error, .value = 1e-3, .most = 7},
+                                   {.rule = rank_rule::ratio, .value = 0.013},
+                                   {.rule = rank_rule::threshold, .value = 0.3, .least = 9},
+                                   {.rule = rank_rule::kohya_ratio, .value = 50},
+                                   {.rule = rank_rule::sum_share, .value = 0.5}};
+    for (const auto& choice : choices) {
+        const auto exact = to_lora(spec, choice);
+        const auto fast = to_lora_fast(w, choice);
+        REQUIRE(fast);
+        CHECK(fast.adapter.rank() == exact.adapter.rank());
+        CHECK(fast.relative == doctest::Approx(exact.relative).epsilon(1e-6).scale(1e-6));
+        CHECK(max_abs_diff(wide_delta(fast.adapter), wide_delta(exact.adapter)) < 1e-6);
+        const auto by_map = to_lora_fast(any_map<double>(map_of(w)), choice);
+        CHECK(std::abs(by_map.adapter.rank() - exact.adapter.rank()) <= 2);  // its error is an estimate
+    }
+    CHECK(to_lora_fast(matrix<double>(0, 3), fixed_rank(2)).adapter.rank() == 0);
+    w(3, 3) = std::numeric_limits<double>::infinity();
+    CHECK(to_lora_fast(w, fixed_rank(2)).why.code == errc::non_finite);
 }
 
 TEST_CASE("a trained PiSSA adapter as LoRA on the original weight: W + plain = residual + trained") {

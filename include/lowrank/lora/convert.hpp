@@ -153,24 +153,98 @@ requires(!factored_change<M> && !detail::two_factors<M>)
     }
 }
 
-/// The same at a fixed rank without a dense copy, by randomized subspace iteration: for large maps of small rank.
+namespace detail {
+
+/// What a truncated factorization says about a rule: the rank, or -1 if more singular values are needed.
+template <real S>
+[[nodiscard]] index rank_from_leading(const truncated_svd_result<S>& f, const rank_choice& choice) {
+    const index k = f.s.size();
+    const double v = choice.value;
+    const bool enough = k >= choice.most;
+    const auto below = [&](double cut) { return enough || k == 0 || static_cast<double>(f.s(k - 1)) <= cut; };
+    const double first = k > 0 ? static_cast<double>(f.s(0)) : 0.0;
+    double tolerance = -1.0;
+    switch (choice.rule) {
+        case rank_rule::fixed: return choose_rank(f.s, choice);
+        case rank_rule::threshold: return below(v) ? choose_rank(f.s, choice) : -1;
+        case rank_rule::ratio: return below(v * first) ? choose_rank(f.s, choice) : -1;
+        case rank_rule::kohya_ratio: return below(first / v) ? choose_rank(f.s, choice) : -1;
+        case rank_rule::energy: tolerance = std::sqrt(std::max(0.0, 1.0 - v)); break;
+        case rank_rule::frobenius_share: tolerance = std::sqrt(std::max(0.0, 1.0 - v * v)); break;
+        case rank_rule::relative_error: tolerance = v; break;
+        default: return -1;  // needs the whole spectrum
+    }
+    if (!enough && f.error.relative > tolerance) {
+        return -1;
+    }
+    const double norm2 = f.s.template cast<double>().squaredNorm() + f.error.frobenius * f.error.frobenius;
+    double tail = f.error.frobenius * f.error.frobenius;
+    index needed = k;
+    for (; needed > 0; --needed) {
+        const auto s = static_cast<double>(f.s(needed - 1));
+        tail += s * s;
+        if (tail > tolerance * tolerance * norm2) {
+            break;
+        }
+    }
+    return std::min(std::clamp(needed, choice.least, choice.most), k);
+}
+
+/// True for rules that `rank_from_leading` can answer before the last singular value.
+[[nodiscard]] inline bool reads_leading_values(rank_rule rule) {
+    return rule != rank_rule::sum_share && rule != rank_rule::quantile && rule != rank_rule::kohya_cumulative &&
+           rule != rank_rule::kohya_frobenius;
+}
+
+}  // namespace detail
+
+/// The same without a full SVD, by randomized subspace iteration with as many directions as the rule turns out to need:
+/// for large changes of small rank. A rank read from a rule may be off by one where it hangs by a hair.
 ///
-/// \pre    0 <= k <= min(out, in)
+/// Rules over the sum of all singular values, kohya's `sv_fro`, and ranks beyond a quarter of min(out, in) go through
+/// the full SVD after all.
 /// \return, \cost, and the error's kind as `randomized_svd`.
 template <mappable M>
-[[nodiscard]] lora_conversion<map_scalar<M>> to_lora_fast(const M& change, index k,
-                                                          const randomized_svd_options& options = {}) {
-    auto f = randomized_svd(change, k, options);
-    if (!f) {
-        return {.why = std::move(f.why)};
+[[nodiscard]] lora_conversion<map_scalar<M>> to_lora_fast(
+    const M& change, const rank_choice& choice,
+    const randomized_svd_options& options = {.oversample = 16, .power_iterations = 3},
+    sigma_split split = sigma_split::square) {
+    using S = map_scalar<M>;
+    const auto& map = map_of(change);
+    detail::expects(choice.least >= 0 && choice.most >= choice.least && is_finite(choice.value),
+                    "to_lora_fast: needs 0 <= least <= most and a finite value in a rank_choice");
+    const index full = std::min<index>(map.rows(), map.cols());
+    const double wanted = choice.rule == rank_rule::fixed ? choice.value : 16.0;
+    const double most = static_cast<double>(std::min(choice.most, full));
+    auto k = static_cast<index>(std::min(std::max(wanted, static_cast<double>(choice.least)), most));
+    for (; detail::reads_leading_values(choice.rule) && 4 * k <= std::max<index>(full, 64) && k <= full; k *= 2) {
+        auto f = randomized_svd(change, k, options);
+        if (!f) {
+            return {.why = std::move(f.why)};
+        }
+        const index rank = detail::rank_from_leading(f, choice);
+        if (rank >= 0) {
+            const double dropped = f.s.tail(k - rank).template cast<double>().squaredNorm();
+            const double error = std::sqrt(f.error.frobenius * f.error.frobenius + dropped);
+            const double norm = std::hypot(f.s.template cast<double>().stableNorm(), f.error.frobenius);
+            const spectrum<S> spec(svd_result<S>{.u = std::move(f.u), .s = std::move(f.s), .v = std::move(f.v)});
+            return {.adapter = as_lora(spec.truncate(rank, split)),
+                    .error = error,
+                    .relative = norm > 0 ? error / norm : 0.0,
+                    .how = f.error.how,
+                    .why = {}};
+        }
+        if (k == 0) {
+            break;
+        }
     }
-    const auto root = f.s.cwiseSqrt().eval();
-    low_rank<map_scalar<M>> product{.left = f.u * root.asDiagonal(), .right = root.asDiagonal() * f.v.transpose()};
-    return {.adapter = as_lora(std::move(product)),
-            .error = f.error.frobenius,
-            .relative = f.error.relative,
-            .how = f.error.how,
-            .why = {}};
+    if constexpr (detail::dense_weight<M>) {
+        return to_lora(change, choice, split);
+    } else if constexpr (detail::two_factors<M>) {
+        return to_lora(change, choice, split);
+    } else {
+        return to_lora(dense_of(map), choice, split);
+    }
 }
 
 /// A trained PiSSA, OLoRA or CorDA adapter as a LoRA adapter on the weight before its init: A' = [A; A0],

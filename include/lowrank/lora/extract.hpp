@@ -44,7 +44,7 @@ struct extraction_options {
     double min_difference = 0;    ///< Weights with max |W_tuned - W_base| below this count as unchanged.
     double clamp_quantile = 1;    ///< Below 1: entries of B and A beyond this quantile of them are cut (kohya: 0.99).
     bool fan_in_fan_out = false;  ///< Both weights are stored in x out; the adapter is for out x in all the same.
-    bool fast = false;            ///< Fixed ranks by randomized SVD: an estimate of the best, much sooner.
+    bool fast = false;            ///< By randomized SVD (`to_lora_fast`): nearly the best, much sooner.
     randomized_svd_options sketch = {.oversample = 16, .power_iterations = 3};
 };
 
@@ -139,14 +139,8 @@ template <real S>
         return out;
     }
     lora_conversion<S> found;
-    if (options.fast && options.rank.rule == rank_rule::fixed) {
-        const index size = std::min(difference.rows(), difference.cols());
-        const double k = std::clamp(options.rank.value, static_cast<double>(options.rank.least),
-                                    static_cast<double>(std::min(options.rank.most, size)));
-        found = to_lora_fast(difference, std::min(static_cast<index>(k), size), options.sketch);
-        if (found && options.split != sigma_split::square) {
-            found.adapter = as_lora(resize(found.adapter.delta(), found.adapter.rank(), options.split).product);
-        }
+    if (options.fast) {
+        found = to_lora_fast(difference, options.rank, options.sketch, options.split);
     } else {
         found = to_lora(difference, options.rank, options.split);
     }
