@@ -103,6 +103,14 @@ struct normal_float_matrix;
 // lora
 template <real S>
 struct adalora_adapter;
+struct adalora_options;
+struct adalora_schedule;
+struct adalora_budget;
+template <real S>
+struct adalora_importance;
+template <real S>
+struct adalora_allocator;
+struct adalora_allocation;
 struct adamw_options;
 template <real S>
 struct adamw_state;
@@ -115,11 +123,20 @@ struct delta_gradient;
 template <real S>
 struct used_adapter;
 template <real S>
+struct alora_adapter;
+template <real S>
 struct adapter_parameter;
 template <real S>
 class adapter_gradient;
 template <real S>
 class any_adapter;
+template <real S>
+struct rotation_factor;
+template <real S>
+struct block_rotation;
+struct boft_options;
+template <real S>
+struct boft_adapter;
 enum class combine_rule;
 enum class sign_election;
 enum class ties_divisor;
@@ -157,6 +174,17 @@ template <real S>
 struct lora_extraction;
 template <real S>
 struct lora_gradient;
+struct hira_options;
+template <real S>
+struct hira_adapter;
+template <storage T>
+class hira_map;
+class hira_rows;
+template <real S>
+struct householder_rotation;
+struct hra_options;
+template <real S>
+struct hra_adapter;
 template <real S>
 struct scaled_map;
 template <real S>
@@ -188,8 +216,29 @@ template <real S>
 struct merge_options;
 template <storage T>
 class merge_stack;
+struct transformed_merge_options;
 template <real S>
 struct merged_linear_adapter;
+struct miss_options;
+template <real S>
+struct miss_map;
+template <real S>
+struct miss_adapter;
+struct miss_bat_options;
+template <real S>
+struct miss_bat_adapter;
+template <storage T>
+class miss_bat_map;
+class miss_bat_rows;
+struct oft_options;
+template <real S>
+struct oft_adapter;
+template <real S>
+struct randlora_projections;
+enum class randlora_kind;
+struct randlora_options;
+template <real S>
+struct randlora_adapter;
 enum class rank_rule;
 struct rank_choice;
 template <real S>

@@ -58,12 +58,17 @@
 #include <lowrank/prune/magnitude.hpp>
 
 #include <lowrank/lora/adalora.hpp>
+#include <lowrank/lora/adalora_allocator.hpp>
 #include <lowrank/lora/adamw.hpp>
 #include <lowrank/lora/adapted_linear.hpp>
 #include <lowrank/lora/adapter.hpp>
 #include <lowrank/lora/adapter_stack.hpp>
+#include <lowrank/lora/alora.hpp>
 #include <lowrank/lora/any_adapter.hpp>
 #include <lowrank/lora/arithmetic.hpp>
+#include <lowrank/lora/block_rotation.hpp>
+#include <lowrank/lora/boft.hpp>
+#include <lowrank/lora/cayley.hpp>
 #include <lowrank/lora/combine.hpp>
 #include <lowrank/lora/conv.hpp>
 #include <lowrank/lora/conv_lora.hpp>
@@ -75,6 +80,8 @@
 #include <lowrank/lora/embedding.hpp>
 #include <lowrank/lora/extract.hpp>
 #include <lowrank/lora/gradient.hpp>
+#include <lowrank/lora/hira.hpp>
+#include <lowrank/lora/hra.hpp>
 #include <lowrank/lora/ia3.hpp>
 #include <lowrank/lora/init.hpp>
 #include <lowrank/lora/kasa.hpp>
@@ -84,10 +91,16 @@
 #include <lowrank/lora/lora.hpp>
 #include <lowrank/lora/merge.hpp>
 #include <lowrank/lora/merge_stack.hpp>
+#include <lowrank/lora/merge_transformed.hpp>
 #include <lowrank/lora/merged_linear.hpp>
+#include <lowrank/lora/miss.hpp>
+#include <lowrank/lora/miss_bat.hpp>
 #include <lowrank/lora/mixed_batch.hpp>
+#include <lowrank/lora/oft.hpp>
+#include <lowrank/lora/randlora.hpp>
 #include <lowrank/lora/rank_choice.hpp>
 #include <lowrank/lora/resize.hpp>
+#include <lowrank/lora/rotation.hpp>
 #include <lowrank/lora/sgd.hpp>
 #include <lowrank/lora/spectral_init.hpp>
 #include <lowrank/lora/trainable.hpp>
