@@ -5,11 +5,12 @@
 ///
 ///     bench_svd --benchmark_filter=randomized
 ///
-/// Counters: `x_product` is the time over that of one product W X with 64 columns (the cost of touching the weight),
-/// `x_eigen` the time of Eigen's own decomposition over ours (larger is better for us), `error` the relative Frobenius
-/// error of the result, `excess` how far that is above the optimum. Spectra: fast 10^(-i/20), slow i^-0.5, and noise.
+/// Counters, all from CPU time: `x_product` is the time over that of one product W X with 64 columns (the cost of
+/// touching the weight), `x_eigen` the time of Eigen's own decomposition over ours and `x_dense` that of the dense way
+/// (larger is better for us), `error` the relative Frobenius error of the result, `excess` how far that is above the
+/// optimum. Spectra: fast 10^(-i/20), slow i^-0.5, and noise. Other libraries: bench/peers.
 
-#include <chrono>
+#include <algorithm>
 #include <cmath>
 #include <cstdint>
 #include <map>
@@ -22,10 +23,15 @@
 
 #include <lowrank/core/linear_map.hpp>
 #include <lowrank/core/philox.hpp>
+#include <lowrank/factor/factored_algebra.hpp>
+#include <lowrank/factor/krylov_svd.hpp>
 #include <lowrank/factor/orthonormalize.hpp>
 #include <lowrank/factor/randomized_svd.hpp>
 #include <lowrank/factor/spectrum.hpp>
 #include <lowrank/factor/svd.hpp>
+#include <lowrank/factor/truncated_svd.hpp>
+
+#include "roofline.hpp"
 
 namespace {
 
@@ -81,9 +87,7 @@ const weight<S>& weight_of(idx m, idx n, decay kind) {
     return entry;
 }
 
-double seconds(const std::chrono::steady_clock::time_point& since) {
-    return std::chrono::duration<double>(std::chrono::steady_clock::now() - since).count();
-}
+double seconds(double since) { return lowrank_bench::cpu_seconds() - since; }
 
 /// Time of one W X with 64 columns.
 template <class S>
@@ -92,7 +96,7 @@ double product_time(const row_matrix<S>& w) {
     lowrank::fill_normal(x, S(1), lowrank::philox(3));
     double best = 1e300;
     for (int i = 0; i < 5; ++i) {
-        const auto start = std::chrono::steady_clock::now();
+        const auto start = lowrank_bench::cpu_seconds();
         auto y = lowrank::apply(w, x);
         benchmark::DoNotOptimize(y.data());
         best = std::min(best, seconds(start));
@@ -103,7 +107,7 @@ double product_time(const row_matrix<S>& w) {
 /// Runs `step` in the benchmark loop and returns its mean time.
 template <class F>
 double timed(benchmark::State& state, F&& step) {
-    const auto start = std::chrono::steady_clock::now();
+    const auto start = lowrank_bench::cpu_seconds();
     for (auto _ : state) {
         step();
     }
@@ -118,7 +122,7 @@ void full(benchmark::State& state) {
     state.counters["x_product"] = time / product_time(source.w);
     if (state.range(0) * state.range(1) <= 1024 * 1024) {
         const matrix<S> dense = source.w;
-        const auto start = std::chrono::steady_clock::now();
+        const auto start = lowrank_bench::cpu_seconds();
         const Eigen::BDCSVD<matrix<S>> theirs(dense, Eigen::ComputeThinU | Eigen::ComputeThinV);
         benchmark::DoNotOptimize(theirs.singularValues().data());
         state.counters["x_eigen"] = seconds(start) / time;
@@ -167,12 +171,43 @@ void randomized(benchmark::State& state) {
     state.counters["excess"] = f.error.relative / source.best(k) - 1.0;
 }
 
+/// Depth 0 is the default of the function.
+template <class S>
+void krylov(benchmark::State& state) {
+    const idx k = state.range(2);
+    const auto& source = weight_of<S>(state.range(0), state.range(1), static_cast<decay>(state.range(3)));
+    lowrank::truncated_svd_result<S> f;
+    const double time =
+        timed(state, [&] { f = lowrank::krylov_svd(source.w, k, {.depth = static_cast<int>(state.range(4))}); });
+    state.counters["x_product"] = time / product_time(source.w);
+    state.counters["error"] = f.error.relative;
+    state.counters["excess"] = f.error.relative / source.best(k) - 1.0;
+}
+
+/// A product of rank r to rank k through its factors, against forming and decomposing it.
+void resize(benchmark::State& state) {
+    const idx n = state.range(0);
+    const idx r = state.range(1);
+    const idx k = state.range(2);
+    lowrank::low_rank<float> a{.left = matrix<float>(n, r), .right = matrix<float>(r, n)};
+    lowrank::fill_normal(a.left, 1.0F, lowrank::philox(4));
+    lowrank::fill_normal(a.right, 1.0F, lowrank::philox(5));
+    lowrank::low_rank<float> small;
+    const double time = timed(state, [&] { small = lowrank::resize(a, k).product; });
+    const double start = lowrank_bench::cpu_seconds();
+    const auto dense = lowrank::truncated_svd(a.dense(), k).product();
+    state.counters["x_dense"] = seconds(start) / time;
+    const lowrank::low_rank<float> minus{.left = -dense.left, .right = dense.right};
+    state.counters["difference"] = lowrank::frobenius_norm(lowrank::add(small, minus)) / lowrank::frobenius_norm(dense);
+}
+
 }  // namespace
 
 BENCHMARK(full<float>)
     ->ArgNames({"m", "n"})
     ->Args({512, 512})
     ->Args({1024, 1024})
+    ->Args({2048, 2048})
     ->Args({4096, 1024})
     ->Unit(benchmark::kMillisecond);
 BENCHMARK(full<double>)->ArgNames({"m", "n"})->Args({512, 512})->Args({1024, 1024})->Unit(benchmark::kMillisecond);
@@ -183,6 +218,16 @@ BENCHMARK(randomized<float>)
     ->ArgNames({"m", "n", "k", "decay", "q"})
     ->ArgsProduct({{2048}, {2048}, {8, 64, 256}, {0, 1, 2}, {2}})
     ->Args({4096, 11008, 64, 2, 2})
+    ->Unit(benchmark::kMillisecond);
+BENCHMARK(krylov<float>)
+    ->ArgNames({"m", "n", "k", "decay", "depth"})
+    ->ArgsProduct({{2048}, {2048}, {8, 64, 256}, {0, 1, 2}, {0}})
+    ->Args({4096, 11008, 64, 2, 0})
+    ->Unit(benchmark::kMillisecond);
+BENCHMARK(resize)
+    ->ArgNames({"n", "from", "to"})
+    ->Args({1024, 64, 32})
+    ->Args({4096, 64, 32})
     ->Unit(benchmark::kMillisecond);
 BENCHMARK(randomized<double>)
     ->ArgNames({"m", "n", "k", "decay", "q"})

@@ -2,6 +2,8 @@
 #include <lowrank/factor/sketch.hpp>
 
 #include <cmath>
+#include <cstdint>
+#include <numbers>
 
 #include <support/matrices.hpp>
 
@@ -77,4 +79,35 @@ TEST_CASE_TEMPLATE("a sparse row has exactly the nonzeros asked for, in places s
     CHECK(std::abs(static_cast<double>(minus) - 6000.0) < 5 * 55.0);
     CHECK_THROWS_AS((void)sparse_sign_sketch<S>(5, 3, 4, philox(1)), contract_violation);
     CHECK(sparse_sign_sketch<S>(0, 3, 4, philox(1)).rows() == 0);
+}
+
+TEST_CASE_TEMPLATE("the trigonometric sketch has orthogonal columns, and keeps lengths on average", S, float, double) {
+    const idx n = 257;
+    const idx k = 40;
+    const auto omega = trigonometric_sketch<S>(n, k, philox(5));
+    const matrix<double> wide = omega.template cast<double>();
+    const double scale = static_cast<double>(n) / static_cast<double>(k);
+    CHECK((wide.transpose() * wide - scale * matrix<double>::Identity(k, k)).cwiseAbs().maxCoeff() <
+          50 * eps<S> * scale);
+    // Whatever is sketched, the mean over sketches is its length: here a vector that is one cosine, the worst case
+    // without the signs, and a single entry.
+    vector<double> cosine(n);
+    for (idx i = 0; i < n; ++i) {
+        cosine(i) = std::cos(std::numbers::pi * (static_cast<double>(i) + 0.5) * 9.0 / static_cast<double>(n));
+    }
+    for (const vector<double>& x : {cosine, vector<double>(vector<double>::Unit(n, 3))}) {
+        double sum = 0.0;
+        for (std::uint64_t seed = 0; seed < 20; ++seed) {
+            const auto sketch = trigonometric_sketch<S>(n, k, philox(seed));
+            sum += (sketch.template cast<double>().transpose() * x).squaredNorm() / x.squaredNorm();
+        }
+        CHECK(sum / 20.0 == doctest::Approx(1.0).epsilon(0.2));
+    }
+    // All columns: an orthogonal matrix, so nothing is lost at all.
+    const auto all = trigonometric_sketch<double>(64, 64, philox(6));
+    CHECK(orthogonality_defect(all) < 1e-13);
+    CHECK(trigonometric_sketch<S>(n, k, philox(5)) == omega);
+    CHECK(trigonometric_sketch<S>(n, k, philox(6)) != omega);
+    CHECK(trigonometric_sketch<S>(0, 0, philox(5)).size() == 0);
+    CHECK_THROWS_AS((void)trigonometric_sketch<S>(5, 6, philox(5)), contract_violation);
 }

@@ -31,7 +31,7 @@ namespace lowrank::inline LOWRANK_ABI {
 
 struct krylov_svd_options {
     index block = 0;          ///< Columns per product; 0 chooses 16 for small ranks, 32 above 32, 64 above 128.
-    int depth = 0;            ///< Blocks in the space; 0 chooses a space of 2.5 ranks, at least 4 blocks.
+    int depth = 0;            ///< Blocks in the space; 0 chooses a space of 3 ranks, at least 4 blocks.
     std::uint64_t seed = 0;   ///< Same seed, same start, on every machine.
     index error_samples = 8;  ///< Extra columns of the first product that estimate the error of a non-dense map.
 };
@@ -55,7 +55,7 @@ template <mappable M>
                     "krylov_svd: block, depth and error_samples must not be negative");
     const index block = options.block > 0 ? options.block : k > 128 ? 64 : k > 32 ? 32 : 16;
     const index depth =
-        options.depth > 0 ? options.depth : std::max<index>(4, (5 * k / 2 + block - 1) / std::max<index>(block, 1));
+        options.depth > 0 ? options.depth : std::max<index>(4, (3 * k + block - 1) / std::max<index>(block, 1));
     const index capacity = std::min(most, std::max(block * depth, k));
     constexpr bool dense = detail::dense_weight<M> || detail::map_with_weight<M>;
 

@@ -171,7 +171,7 @@ template <real S>
         matrix<double> turn = eigen.vectors.leftCols(k);
         matrix<double> v = wide_product(b_transposed, turn);
         vector<double> s;
-        normalize_columns(v, s, turn, 3e-5, 1e-9);
+        normalize_columns(v, s, turn, 3e-5, 1e-8);
         out.u.noalias() = q * turn.template cast<S>();
         out.s = s.template cast<S>();
         out.v = v.template cast<S>();

@@ -34,8 +34,8 @@ namespace lowrank::inline LOWRANK_ABI::detail {
 
 /// An orthonormal basis of what the columns of `y` add to the orthonormal `q`; directions at rounding level are left
 /// out, so the result may have fewer columns than y, or none.
-template <class Q, real S>
-[[nodiscard]] matrix<S> orthonormal_remainder(const Q& q, matrix<S> y) {
+template <real S>
+[[nodiscard]] matrix<S> orthonormal_remainder(const_column_view<S> q, matrix<S> y, workspace& ws) {
     for (index j = 0; j < y.cols(); ++j) {
         const S size = y.col(j).stableNorm();
         if (size > S(0)) {
@@ -45,14 +45,18 @@ template <class Q, real S>
     matrix<S> inside;
     const auto project = [&] {
         if (q.cols() > 0 && y.cols() > 0) {
-            inside.noalias() = q.transpose() * y;
-            y.noalias() -= q * inside;
+            inside.setZero(q.cols(), y.cols());
+            add_transposed_product<S, 0>(S(1), q, const_column_view<S>(y), column_view<S>(inside), ws);
+            add_product<S, 0>(S(-1), q, const_column_view<S>(inside), column_view<S>(y), ws);
         }
     };
     project();
-    project();
     matrix<double> gram;
     gram_lower(y, gram);
+    if (y.cols() > 0 && gram.diagonal().minCoeff() < 0.01) {  // little is left of a column, and less of its digits
+        project();
+        gram_lower(y, gram);
+    }
     const auto eigen = symmetric_eigen_of<double>(gram, true);
     const double floor = 200.0 * static_cast<double>(std::numeric_limits<S>::epsilon());
     index kept = 0;
@@ -80,7 +84,7 @@ public:
     [[nodiscard]] index capacity() const noexcept { return q_.cols(); }
     /// True once A has nothing outside the space.
     [[nodiscard]] bool exhausted() const noexcept { return exhausted_; }
-    [[nodiscard]] auto q() const { return q_.leftCols(dimension_); }
+    [[nodiscard]] const_column_view<S> q() const { return {q_.data(), q_.rows(), dimension_}; }
     [[nodiscard]] auto w() const { return w_.leftCols(dimension_); }
     /// A G for signs G that had no part in the space.
     [[nodiscard]] const matrix<S>& samples() const noexcept { return samples_; }
@@ -128,14 +132,14 @@ private:
         if (!all_finite(y)) {
             return non_finite_map("krylov_svd");
         }
-        matrix<S> fresh = orthonormal_remainder(q(), std::move(y));
+        matrix<S> fresh = orthonormal_remainder<S>(q(), std::move(y), ws);
         if (2 * fresh.cols() < std::min(block_, capacity() - dimension_)) {
             // Most of the block is in the space already: a start in new random directions.
             matrix<S> z;
             product_into(a, sign_sketch<S>(a.cols(), block_, philox(seed_, ++restarts_)), z, false, ws);
             matrix<S> both(z.rows(), fresh.cols() + z.cols());
             both << fresh, z;
-            fresh = orthonormal_remainder(q(), std::move(both));
+            fresh = orthonormal_remainder<S>(q(), std::move(both), ws);
         }
         last_ = std::min(fresh.cols(), capacity() - dimension_);
         if (last_ == 0) {
