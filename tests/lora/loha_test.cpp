@@ -24,3 +24,13 @@ TEST_CASE("the factors of r^2 columns give the entrywise product; gradients are 
     a.w2_b.resize(3, 6);
     CHECK_THROWS_AS((void)a.delta(), contract_violation);
 }
+
+TEST_CASE("a new LoHa changes nothing, and its seed and stream name its values") {
+    const auto a = make_loha<float>(6, 9, {.r = 3, .seed = 1, .stream = 2});
+    CHECK(a.delta().dense().isZero(0));
+    CHECK(a.w1_a.cwiseAbs().maxCoeff() <= 1 / std::sqrt(3.0F));
+    CHECK(a.w1_b.cwiseAbs().maxCoeff() <= 1 / std::sqrt(9.0F));
+    CHECK(same_bits(a.w2_b, make_loha<float>(6, 9, {.r = 3, .seed = 1, .stream = 2}).w2_b));
+    CHECK_FALSE(same_bits(a.w2_b, make_loha<float>(6, 9, {.r = 3, .seed = 1, .stream = 3}).w2_b));
+    CHECK_FALSE(same_bits(a.w1_b, a.w2_b));
+}

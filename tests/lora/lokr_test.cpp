@@ -41,3 +41,28 @@ TEST_CASE("the map, the factors and the Kronecker product agree; gradients are r
     const lokr_adapter<double> a{.w1 = {.left = matrix<double>(2, 3)}, .w2 = {.left = matrix<double>(4, 5)}};
     CHECK_THROWS_AS((void)apply(a.map(), matrix<double>(14, 1)), contract_violation);
 }
+
+TEST_CASE("dimensions factor as in LyCORIS, and a new adapter changes nothing") {
+    using pair = std::pair<lowrank::index, lowrank::index>;
+    CHECK(lokr_factorization(127) == pair(1, 127));
+    CHECK(lokr_factorization(128) == pair(8, 16));
+    CHECK(lokr_factorization(512) == pair(16, 32));
+    CHECK(lokr_factorization(768) == pair(24, 32));
+    CHECK(lokr_factorization(11008) == pair(86, 128));
+    CHECK(lokr_factorization(32000) == pair(160, 200));
+    CHECK(lokr_factorization(250, 4) == pair(2, 125));
+    CHECK(lokr_factorization(768, 4) == pair(4, 192));
+    CHECK(lokr_factorization(1001, 4) == pair(1, 1001));
+    CHECK(lokr_factorization(250, 8) == pair(5, 50));
+    CHECK(lokr_factorization(1001, 8) == pair(7, 143));
+    CHECK(lokr_factorization(128, 64) == pair(2, 64));
+    for (const bool both : {false, true}) {
+        const auto a = make_lokr<double>(48, 32, {.r = 2, .decompose_both = both, .seed = 1});
+        CHECK(a.map().rows() == 48);
+        CHECK(a.map().cols() == 32);
+        CHECK(a.w1.whole() == !both);
+        CHECK_FALSE(a.w2.whole());
+        CHECK(a.delta().dense().isZero(0));
+    }
+    CHECK(make_lokr<double>(48, 32, {.r = 4}).w2.whole());
+}

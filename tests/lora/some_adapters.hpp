@@ -44,6 +44,21 @@ std::vector<lowrank::any_adapter<S>> some_adapters(const lowrank::row_matrix<S>&
         ia3.ia3_l += m(ia3.ia3_l.size(), 1, 21);
         all.emplace_back(ia3);
     }
+    auto oft = make_oft<S>(12, 8, {.block_size = 4});
+    oft.oft_R = m(2, 6, 22);
+    all.emplace_back(oft);
+    auto boft = make_boft<S>(12, 8, {.block_size = 2, .n_butterfly_factor = 2});
+    boft.boft_R = m(16, 2, 23);
+    boft.boft_s += m(12, 1, 24);
+    all.emplace_back(boft);
+    all.emplace_back(hra_adapter<S>{.hra_u = m(8, 3, 25)});
+    auto miss = make_miss<S>(12, 8, {.r = 3});
+    miss.miss_block = m(3, 12, 26);
+    all.emplace_back(miss);
+    auto rand = make_randlora(make_randlora_projections<S>(14, 9, {.r = 2, .seed = 1}), 12, 8, 4);
+    rand.lambda = m(2, 4, 27);
+    all.emplace_back(rand);
+    all.emplace_back(hira_adapter<S>{.hira_A = m(3, 8, 28), .hira_B = m(12, 3, 29)});
     for (auto& a : all) {
         a.refresh(map_of(w));
     }

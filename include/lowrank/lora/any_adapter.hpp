@@ -36,6 +36,7 @@
 #include <lowrank/core/types.hpp>
 #include <lowrank/core/workspace.hpp>
 #include <lowrank/lora/detail/adapter_models.hpp>
+#include <lowrank/lora/detail/rotation_models.hpp>
 #include <lowrank/lora/detail/scaling_models.hpp>
 #include <lowrank/lora/dropout.hpp>
 #include <lowrank/lora/merge.hpp>
@@ -49,6 +50,7 @@ struct adapter_parameter {
     index rows = 0;
     index cols = 0;
     std::span<S> values = {};
+    bool is_vector = false;  ///< A scale or a magnitude, not a matrix of one column.
 };
 
 namespace detail {
@@ -85,7 +87,7 @@ public:
     }
     /// Adds another gradient of the same adapter.
     void add(const adapter_gradient& other) {
-        detail::expects(other.value_->places.size() == value_->places.size(),
+        detail::expects(other.value_->mark == value_->mark && other.value_->places.size() == value_->places.size(),
                         "adapter_gradient::add: the other gradient is not of this adapter");
         for (std::size_t i = 0; i < value_->places.size(); ++i) {
             const auto& to = value_->places[i];
@@ -125,6 +127,7 @@ public:
 
     /// "lora", "dora", "loha", ...
     [[nodiscard]] std::string_view kind() const { return self_->kind(); }
+    /// 0 for OFT and HRA before the first refresh: they know the inputs only.
     [[nodiscard]] index rows() const { return self_->rows(); }
     [[nodiscard]] index cols() const { return self_->cols(); }
     /// True if W' - W does not depend on W: `add_product` then adds that difference and needs no base.
@@ -218,6 +221,9 @@ public:
         return f;
     }
 
+    /// Rows of W into rows of W', for kinds without a form.
+    [[nodiscard]] std::optional<detail::erased_rows> transform() const { return self_->transform(); }
+
 private:
     struct interface {
         virtual ~interface() = default;
@@ -241,6 +247,7 @@ private:
                               const dropout_key& key) const = 0;
         virtual void pull_back(const detail::erased_gradient<S>& gradient, S* out) const = 0;
         [[nodiscard]] virtual std::optional<adapted_form<S>> form() const = 0;
+        [[nodiscard]] virtual std::optional<detail::erased_rows> transform() const = 0;
     };
 
     template <class A>
@@ -259,7 +266,8 @@ private:
         std::vector<adapter_parameter<S>> parameters() override {
             std::vector<adapter_parameter<S>> list;
             detail::adapter_traits<A>::visit(model.adapter, [&](std::string_view name, auto& p) {
-                list.push_back({std::string(name), p.rows(), p.cols(), detail::entries(p)});
+                list.push_back({std::string(name), p.rows(), p.cols(), detail::entries(p),
+                                bool(std::remove_cvref_t<decltype(p)>::IsVectorAtCompileTime)});
             });
             return list;
         }
@@ -295,24 +303,36 @@ private:
                             "any_adapter: the gradient was made for another kind of adapter");
         }
         std::optional<adapted_form<S>> form() const override { return model.form(); }
+        std::optional<detail::erased_rows> transform() const override {
+            if constexpr (requires { model.transform(); }) {
+                return model.transform();
+            } else {
+                return std::nullopt;
+            }
+        }
 
         model_type model;
     };
 
     void check_base(const char* function, const map_reference<S>& base) const {
-        detail::expects_shape(function, "base", base.rows(), base.cols(), rows(), cols());
+        const index known = rows();
+        detail::expects_shape(function, "base", base.rows(), base.cols(), known == 0 ? base.rows() : known, cols());
     }
 
     std::unique_ptr<interface> self_;
 };
 
-/// W <- round(W + t (W' - W)), in place, with audit and receipt: `merge` (merge.hpp) of the adapter's form.
+/// W <- round(W + t (W' - W)), in place, with audit and receipt: `merge` of the adapter's form, or `merge_transformed`.
 ///
-/// \return As `merge`; `unsupported` for kinds without that form, and for a strength at which a row of W vanishes.
+/// \return As these; `unsupported` for a strength other than 1 of kinds without a form, and for one at which a row of W
+///         vanishes.
 template <storage T>
 [[nodiscard]] result<merge_receipt> merge(weight_view<T> w, const any_adapter<compute_t<T>>& adapter,
                                           std::type_identity_t<compute_t<T>> strength = 1, const executor& run = {}) {
     const auto f = adapter.form(strength);
+    if (const auto rows = adapter.transform(); rows && strength == 1) {
+        return merge_transformed(w, *rows, {.exec = run});
+    }
     if (!f) {
         return status{errc::unsupported, "merge: this " + std::string(adapter.kind()) +
                                              " adapter at this strength is not a scaled low-rank change"};
@@ -327,6 +347,9 @@ template <storage T>
 status unmerge(weight_view<T> w, const merge_receipt& receipt, const any_adapter<compute_t<T>>& adapter,
                std::type_identity_t<compute_t<T>> strength = 1, const executor& run = {}) {
     const auto f = adapter.form(strength);
+    if (const auto rows = adapter.transform(); rows && strength == 1) {
+        return unmerge_transformed(w, receipt, *rows, {.exec = run});
+    }
     if (!f) {
         return {errc::unsupported, "unmerge: the adapter has no form that merge could have used"};
     }

@@ -19,6 +19,7 @@
 #include <algorithm>
 #include <limits>
 #include <type_traits>
+#include <utility>
 
 #include <lowrank/core/check.hpp>
 #include <lowrank/core/config.hpp>
@@ -111,14 +112,19 @@ struct dora_adapter {
 
     lora_adapter<S> lora = {};
     vector<S> magnitude = {};  ///< out
+    /// `squared_row_norms` of the base it will be used on. Empty: whoever needs them multiplies the base with the
+    /// identity.
+    vector<double> base_norms2 = {};
 };
 
 /// A new adapter for the base `w`: its row norms as magnitude, so that it changes nothing yet.
 template <detail::dense_weight W>
 [[nodiscard]] dora_adapter<compute_t<typename W::Scalar>> make_dora(const W& w, const lora_options& options = {}) {
     using S = compute_t<typename W::Scalar>;
+    vector<double> norms2 = squared_row_norms(w);
     return {.lora = make_lora<S>(w.rows(), w.cols(), options),
-            .magnitude = squared_row_norms(w).cwiseSqrt().template cast<S>()};
+            .magnitude = norms2.cwiseSqrt().template cast<S>(),
+            .base_norms2 = std::move(norms2)};
 }
 
 namespace detail {

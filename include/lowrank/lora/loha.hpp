@@ -12,8 +12,12 @@
 /// factors whose columns and rows are the entrywise products of all pairs (Khatri-Rao), so LoHa serves, merges and
 /// combines like any other adapter.
 
+#include <cmath>
+#include <cstdint>
+
 #include <lowrank/core/check.hpp>
 #include <lowrank/core/config.hpp>
+#include <lowrank/core/philox.hpp>
 #include <lowrank/core/types.hpp>
 #include <lowrank/factor/low_rank.hpp>
 #include <lowrank/lora/adapter.hpp>
@@ -79,6 +83,32 @@ private:
                         "loha_adapter: both products must exist and have one shape");
     }
 };
+
+/// What a new adapter looks like. PEFT's defaults.
+struct loha_options {
+    index r = 8;
+    double alpha = 8;
+    std::uint64_t seed = 0;    ///< Same seed and stream, same values, on every machine.
+    std::uint64_t stream = 0;  ///< One per layer.
+};
+
+/// A new adapter for an out x in weight: w1_a, w1_b, w2_b uniform in +-1/sqrt(columns), w2_a zero, so that it changes
+/// nothing yet.
+template <real S>
+[[nodiscard]] loha_adapter<S> make_loha(index out, index in, const loha_options& options = {}) {
+    detail::expects(out >= 0 && in >= 1 && options.r >= 1, "make_loha: in and r must be at least 1");
+    loha_adapter<S> a{.w1_a = matrix<S>(out, options.r),
+                      .w1_b = matrix<S>(options.r, in),
+                      .w2_a = matrix<S>::Zero(out, options.r),
+                      .w2_b = matrix<S>(options.r, in),
+                      .alpha = options.alpha};
+    std::uint64_t part = 3 * options.stream;
+    for (matrix<S>* m : {&a.w1_a, &a.w1_b, &a.w2_b}) {
+        const auto bound = static_cast<S>(1 / std::sqrt(static_cast<double>(m->cols())));
+        fill_uniform(*m, -bound, bound, philox(options.seed, part++));
+    }
+    return a;
+}
 
 }  // namespace lowrank::inline LOWRANK_ABI
 

@@ -12,11 +12,15 @@
 /// Yeh et al., LyCORIS, arXiv 2309.14859. Shapes come from the tensors, never from a configuration: PEFT and LyCORIS
 /// factor dimensions differently.
 
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
 #include <tuple>
 #include <utility>
 
 #include <lowrank/core/check.hpp>
 #include <lowrank/core/config.hpp>
+#include <lowrank/core/philox.hpp>
 #include <lowrank/core/types.hpp>
 #include <lowrank/core/workspace.hpp>
 #include <lowrank/factor/low_rank.hpp>
@@ -138,6 +142,63 @@ private:
         return g;
     }
 };
+
+/// Two factors of a dimension, the smaller first, as LyCORIS chooses them: `factor` and its partner where it divides,
+/// else the pair of divisors nearest to each other with the smaller at most `factor` (-1: no bound).
+[[nodiscard]] inline std::pair<index, index> lokr_factorization(index dimension, index factor = -1) {
+    detail::expects(dimension >= 1 && (factor == -1 || factor >= 1),
+                    "lokr_factorization: dimension must be positive, factor positive or -1");
+    index small = 1;
+    if (factor > 0 && dimension % factor == 0) {
+        small = factor;
+    } else {
+        const index most = factor == -1 ? dimension : factor;
+        for (index d = 1; d <= most && d * d <= dimension; ++d) {
+            small = dimension % d == 0 ? d : small;
+        }
+    }
+    const index large = dimension / small;
+    return small <= large ? std::pair(small, large) : std::pair(large, small);
+}
+
+/// What a new adapter looks like. PEFT's defaults.
+struct lokr_options {
+    index r = 8;
+    double alpha = 8;
+    index decompose_factor = -1;
+    bool decompose_both = false;  ///< w1 may be a product too.
+    std::uint64_t seed = 0;       ///< Same seed and stream, same values, on every machine.
+    std::uint64_t stream = 0;     ///< One per layer.
+};
+
+/// A new adapter for an out x in weight: w1 zero, so that it changes nothing yet, w2 uniform in +-1/sqrt(columns). w2
+/// is a product unless 2 r reaches its larger side.
+template <real S>
+[[nodiscard]] lokr_adapter<S> make_lokr(index out, index in, const lokr_options& options = {}) {
+    detail::expects(out >= 1 && in >= 1 && options.r >= 1, "make_lokr: out, in and r must be at least 1");
+    const auto [out1, out2] = lokr_factorization(out, options.decompose_factor);
+    const auto [in1, in2] = lokr_factorization(in, options.decompose_factor);
+    const index r = options.r;
+    std::uint64_t part = 4 * options.stream;
+    const auto uniform = [&](index rows, index cols) {
+        matrix<S> m(rows, cols);
+        const auto bound = static_cast<S>(1 / std::sqrt(static_cast<double>(cols)));
+        fill_uniform(m, -bound, bound, philox(options.seed, part++));
+        return m;
+    };
+    lokr_adapter<S> a{.alpha = options.alpha, .r = r};
+    if (options.decompose_both && 2 * r < std::max(out1, in1)) {
+        a.w1 = {.left = matrix<S>::Zero(out1, r), .right = uniform(r, in1)};
+    } else {
+        a.w1 = {.left = matrix<S>::Zero(out1, in1)};
+    }
+    if (2 * r < std::max(out2, in2)) {
+        a.w2 = {.left = uniform(out2, r), .right = uniform(r, in2)};
+    } else {
+        a.w2 = {.left = uniform(out2, in2)};
+    }
+    return a;
+}
 
 }  // namespace lowrank::inline LOWRANK_ABI
 

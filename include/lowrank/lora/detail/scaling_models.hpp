@@ -64,13 +64,13 @@ public:
     [[nodiscard]] index rows() const { return change_.rows(); }
     [[nodiscard]] index cols() const { return change_.cols(); }
 
-    /// The row norms of the base are taken once: a base that is edited afterwards needs a new model.
+    /// The row norms of the base are taken once: a base that is edited afterwards needs a new adapter.
     void refresh(map_reference<S> base) {
         change_ = adapter.lora.delta();
-        if (base_norms2_.size() != base.rows()) {
-            base_norms2_ = squared_row_norms_of_map(base);
+        if (adapter.base_norms2.size() != base.rows()) {
+            adapter.base_norms2 = squared_row_norms_of_map(base);
         }
-        norms_ = adapted_row_norms(base, base_norms2_, change_);
+        norms_ = adapted_row_norms(base, adapter.base_norms2, change_);
         scale_ = dora_scale<S>(adapter.magnitude, norms_);
     }
 
@@ -112,7 +112,6 @@ private:
     }
 
     low_rank<S> change_;
-    vector<double> base_norms2_ = {};
     vector<S> norms_ = {};
     vector<S> scale_ = {};
 };
