@@ -26,12 +26,24 @@ add_library(lowrank_pch OBJECT ${CMAKE_CURRENT_BINARY_DIR}/lowrank_pch.cpp)
 target_link_libraries(lowrank_pch PRIVATE lowrank lowrank_program_options)
 target_precompile_headers(lowrank_pch PRIVATE <Eigen/Core> <string> <vector> <functional>)
 
-# lowrank_program(name SOURCES ... LIBRARIES ...): an executable of ours.
+# The same without optimization, for programs that only have to compile and to run once.
+set(lowrank_unoptimized $<$<NOT:$<CXX_COMPILER_ID:MSVC>>:-O0>)
+add_library(lowrank_pch_unoptimized OBJECT EXCLUDE_FROM_ALL ${CMAKE_CURRENT_BINARY_DIR}/lowrank_pch.cpp)
+target_link_libraries(lowrank_pch_unoptimized PRIVATE lowrank lowrank_program_options)
+target_compile_options(lowrank_pch_unoptimized PRIVATE ${lowrank_unoptimized})
+target_precompile_headers(lowrank_pch_unoptimized PRIVATE <Eigen/Core> <string> <vector> <functional>)
+
+# lowrank_program(name [UNOPTIMIZED] SOURCES ... LIBRARIES ...): an executable of ours.
 function(lowrank_program name)
-  cmake_parse_arguments(PARSE_ARGV 1 arg "" "" "SOURCES;LIBRARIES")
+  cmake_parse_arguments(PARSE_ARGV 1 arg "UNOPTIMIZED" "" "SOURCES;LIBRARIES")
   add_executable(${name} ${arg_SOURCES})
   target_link_libraries(${name} PRIVATE lowrank lowrank_program_options ${arg_LIBRARIES})
-  target_precompile_headers(${name} REUSE_FROM lowrank_pch)
+  if(arg_UNOPTIMIZED)
+    target_compile_options(${name} PRIVATE ${lowrank_unoptimized})
+    target_precompile_headers(${name} REUSE_FROM lowrank_pch_unoptimized)
+  else()
+    target_precompile_headers(${name} REUSE_FROM lowrank_pch)
+  endif()
 endfunction()
 
 # The heavy kernels, compiled once for all programs that declare them extern.

@@ -1,7 +1,9 @@
-# Every relative link of README.md, the other top-level pages and docs/*.md leads to a file, and every #anchor to a heading.
-# docs/index.md reaches every page of docs.
+# Every relative link of README.md, the other top-level pages and the pages under docs leads to a file, and every #anchor
+# to a heading. docs/index.md links to every page of docs, and docs/x.md to every page of docs/x.
 cmake_minimum_required(VERSION 3.25)
-file(GLOB pages ${SOURCE_DIR}/*.md ${SOURCE_DIR}/docs/*.md)
+file(GLOB pages ${SOURCE_DIR}/*.md)
+file(GLOB_RECURSE docs_pages ${SOURCE_DIR}/docs/*.md)
+list(APPEND pages ${docs_pages})
 set(failures "")
 
 # The anchors of a page, as the forges make them: lower case, spaces to hyphens, punctuation dropped.
@@ -56,13 +58,16 @@ foreach(page IN LISTS pages)
   endwhile()
 endforeach()
 
-file(READ ${SOURCE_DIR}/docs/index.md index)
-file(GLOB docs RELATIVE ${SOURCE_DIR}/docs ${SOURCE_DIR}/docs/*.md)
-list(REMOVE_ITEM docs index.md)
-foreach(page IN LISTS docs)
-  string(FIND "${index}" "](${page})" at)
-  if(at EQUAL -1)
-    string(APPEND failures "  docs/index.md does not link to ${page}\n")
+foreach(page IN LISTS docs_pages)
+  file(RELATIVE_PATH name ${SOURCE_DIR}/docs ${page})
+  set(from index.md)
+  if(name MATCHES "^([^/]+)/")
+    set(from ${CMAKE_MATCH_1}.md)
+  endif()
+  file(READ ${SOURCE_DIR}/docs/${from} text)
+  string(FIND "${text}" "](${name})" at)
+  if(at EQUAL -1 AND NOT name STREQUAL "index.md")
+    string(APPEND failures "  docs/${from} does not link to ${name}\n")
   endif()
 endforeach()
 
