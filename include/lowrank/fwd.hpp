@@ -201,12 +201,14 @@ template <real S>
 struct loftq_start;
 template <real S>
 struct loha_adapter;
+struct loha_options;
 template <real S>
 struct lokr_factor;
 template <real S>
 struct kronecker_map;
 template <real S>
 struct lokr_adapter;
+struct lokr_options;
 struct lora_options;
 template <real S>
 struct lora_adapter;
@@ -243,6 +245,8 @@ enum class rank_rule;
 struct rank_choice;
 template <real S>
 struct lora_resize;
+enum class decay;
+struct learning_rate_schedule;
 struct sgd_options;
 template <real S>
 struct sgd_state;
@@ -250,6 +254,13 @@ enum class init_scaling;
 template <real S>
 struct trainable;
 struct parameter_group;
+enum class optimizer_kind;
+struct trainer_options;
+struct training_step;
+template <real S>
+struct trainer_state;
+template <real S>
+class trainer;
 template <real S>
 struct tucker_gradient;
 template <real S>
@@ -282,6 +293,8 @@ struct greedy_step;
 struct greedy_result;
 struct greedy_options;
 struct halving_options;
+struct weight_shape;
+struct joint_plan;
 class search_journal;
 template <storage T>
 struct named_weight;

@@ -97,13 +97,16 @@
 #include <lowrank/lora/miss_bat.hpp>
 #include <lowrank/lora/mixed_batch.hpp>
 #include <lowrank/lora/oft.hpp>
+#include <lowrank/lora/precondition.hpp>
 #include <lowrank/lora/randlora.hpp>
 #include <lowrank/lora/rank_choice.hpp>
 #include <lowrank/lora/resize.hpp>
 #include <lowrank/lora/rotation.hpp>
+#include <lowrank/lora/schedule.hpp>
 #include <lowrank/lora/sgd.hpp>
 #include <lowrank/lora/spectral_init.hpp>
 #include <lowrank/lora/trainable.hpp>
+#include <lowrank/lora/trainer.hpp>
 #include <lowrank/lora/tucker.hpp>
 #include <lowrank/lora/vera.hpp>
 #include <lowrank/lora/weighted_adapter.hpp>
@@ -117,6 +120,7 @@
 #include <lowrank/laser/gradient_search.hpp>
 #include <lowrank/laser/greedy_search.hpp>
 #include <lowrank/laser/halving_search.hpp>
+#include <lowrank/laser/joint_ranks.hpp>
 #include <lowrank/laser/journal.hpp>
 #include <lowrank/laser/named_weight.hpp>
 #include <lowrank/laser/random_change.hpp>

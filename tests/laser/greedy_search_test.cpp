@@ -182,3 +182,38 @@ TEST_CASE("random scores move the search only upwards") {
         CHECK(model.c.sum() == 10);
     }
 }
+
+TEST_CASE("a beam follows a second-best edit that wins in the end, and a width of one is greedy") {
+    // Alone, a at rank 2 is the better edit; with b edited, a at rank 3 is.
+    scripted model;
+    const auto weights = model.weights();
+    const auto rank = [](const row_matrix<float>& m) { return (m.diagonal().array() > 0.5F).count(); };
+    const evaluator ask = [&](sample_range r) {
+        const bool b_edited = rank(model.b) == 1;
+        lowrank::index right = 4;
+        right += rank(model.a) == 2 ? 2 : rank(model.a) == 3 ? (b_edited ? 5 : 1) : 0;
+        sample_scores s;
+        for (lowrank::index i = r.begin; i < r.end; ++i) {
+            s.add(i % 10 < right, 1.0);
+        }
+        return s;
+    };
+    const search_model<float> asked{.weights = weights, .ask = ask};
+    const search_options how{.validation = {0, 10}, .held_out = {10, 110}, .fractions = {0.75, 0.5, 0.25}};
+    const auto greedy = greedy_search(asked, how);
+    REQUIRE(greedy);
+    CHECK(greedy.steps.size() == 1);
+    CHECK(greedy.best().correct == 6);
+    const auto beam = greedy_search(asked, how, {.width = 2});
+    REQUIRE(beam);
+    REQUIRE(beam.steps.size() == 2);
+    CHECK(to_text(beam.steps[0].what) == "keep 0-2 of 4 in a");
+    CHECK(to_text(beam.steps[1].what) == "keep 0 of 4 in b");
+    CHECK(beam.best().correct == 9);
+    CHECK(beam.held_out_after.correct == 90);
+    CHECK(model.a.diagonal().minCoeff() == 1);
+    CHECK(model.b.diagonal().minCoeff() == 1);
+    // No evaluation twice: the sets differ, so do their words.
+    CHECK(beam.candidates.size() == 3 + 2 * 3 + 2 * 3);
+    CHECK_THROWS_AS((void)greedy_search(asked, how, {.width = 0}), contract_violation);
+}
