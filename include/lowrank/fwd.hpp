@@ -130,6 +130,7 @@ template <real S>
 class adapter_gradient;
 template <real S>
 class any_adapter;
+struct dropped_blocks;
 template <real S>
 struct rotation_factor;
 template <real S>

@@ -66,6 +66,7 @@
 #include <lowrank/lora/alora.hpp>
 #include <lowrank/lora/any_adapter.hpp>
 #include <lowrank/lora/arithmetic.hpp>
+#include <lowrank/lora/block_dropout.hpp>
 #include <lowrank/lora/block_rotation.hpp>
 #include <lowrank/lora/boft.hpp>
 #include <lowrank/lora/cayley.hpp>
