@@ -15,15 +15,6 @@ namespace tool {
 namespace fs = std::filesystem;
 namespace {
 
-/// Writes that a stop request ends within a few megabytes.
-class interruptible_calls : public lowrank::file_calls {
-public:
-    std::ptrdiff_t write(int file, const std::byte* data, std::size_t size) override {
-        constexpr std::size_t piece = std::size_t{16} << 20;
-        return interrupted() ? -ECANCELED : lowrank::file_calls::write(file, data, std::min(size, piece));
-    }
-};
-
 /// What belongs to a model beside its weights: configuration, tokenizer, licence.
 bool belongs_to_model(const std::string& name) {
     for (const char* pattern : {"*.json", "*.txt", "*.model", "*.jinja", "*.tsv", "tok*.bin", "LICENSE*", "NOTICE*"}) {
@@ -38,27 +29,6 @@ bool belongs_to_model(const std::string& name) {
 void copy_small_file(const fs::path& from, const fs::path& to) {
     const auto source = take(lowrank::mapped_file::open(from, {.map = false}));
     lowrank::throw_if_failed(lowrank::write_file(to, source.bytes()));
-}
-
-void copy_companions(const fs::path& source, bool sharded, const fs::path& target) {
-    std::error_code error;
-    std::vector<fs::path> files;
-    for (fs::directory_iterator it(source, error), end; !error && it != end; it.increment(error)) {
-        if (it->is_regular_file(error) && belongs_to_model(it->path().filename().string())) {
-            files.push_back(it->path());
-        }
-    }
-    if (error) {
-        fail("cannot list " + source.string() + ": " + error.message(), lowrank::errc::io_failure);
-    }
-    std::sort(files.begin(), files.end());
-    if (sharded) {
-        files.push_back(source / "model.safetensors.index.json");
-    }
-    for (const auto& file : files) {
-        stop_if_interrupted();
-        copy_small_file(file, target / file.filename());
-    }
 }
 
 /// What a file that is no safetensors file is instead, for the kinds people mix up with it.
@@ -79,6 +49,32 @@ const char* other_format(const fs::path& file) {
 }
 
 }  // namespace
+
+std::ptrdiff_t interruptible_calls::write(int file, const std::byte* data, std::size_t size) {
+    constexpr std::size_t piece = std::size_t{16} << 20;
+    return interrupted() ? -ECANCELED : lowrank::file_calls::write(file, data, std::min(size, piece));
+}
+
+void copy_companions(const fs::path& source, const fs::path& target) {
+    std::error_code error;
+    if (!fs::is_directory(source, error)) {
+        return;
+    }
+    std::vector<fs::path> files;
+    for (fs::directory_iterator it(source, error), end; !error && it != end; it.increment(error)) {
+        if (it->is_regular_file(error) && belongs_to_model(it->path().filename().string())) {
+            files.push_back(it->path());
+        }
+    }
+    if (error) {
+        fail("cannot list " + source.string() + ": " + error.message(), lowrank::errc::io_failure);
+    }
+    std::sort(files.begin(), files.end());
+    for (const auto& file : files) {
+        stop_if_interrupted();
+        copy_small_file(file, target / file.filename());
+    }
+}
 
 lowrank::checkpoint open_checkpoint(const fs::path& source) {
     std::error_code error;
@@ -135,8 +131,9 @@ void write_edited_checkpoint(const fs::path& source, const fs::path& target,
         }
         lowrank::throw_if_failed(out.commit());
     }
-    if (fs::is_directory(source)) {
-        copy_companions(source, !fs::exists(source / "model.safetensors"), target);
+    copy_companions(source, target);
+    if (fs::is_directory(source) && !fs::exists(source / "model.safetensors")) {
+        copy_small_file(source / "model.safetensors.index.json", target / "model.safetensors.index.json");
     }
 }
 

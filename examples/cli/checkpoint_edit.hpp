@@ -13,6 +13,7 @@
 #include <vector>
 
 #include <lowrank/core/types.hpp>
+#include <lowrank/io/atomic_file.hpp>
 #include <lowrank/io/checkpoint.hpp>
 #include <lowrank/io/safetensors.hpp>
 #include <lowrank/laser/edit.hpp>
@@ -20,6 +21,15 @@
 #include "console.hpp"
 
 namespace tool {
+
+/// Writes that a stop request ends within a few megabytes.
+class interruptible_calls : public lowrank::file_calls {
+public:
+    std::ptrdiff_t write(int file, const std::byte* data, std::size_t size) override;
+};
+
+/// Copies what belongs to a model beside its weights: configuration, tokenizer, licence. Nothing if `source` is a file.
+void copy_companions(const std::filesystem::path& source, const std::filesystem::path& target);
 
 /// The tensor's own bytes, to be changed in place.
 using tensor_edit = std::function<void(const lowrank::tensor_info&, std::vector<std::byte>&)>;

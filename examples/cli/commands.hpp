@@ -16,6 +16,10 @@ void add_truncate(CLI::App& app);
 void add_laser(CLI::App& app);
 void add_finetune(CLI::App& app);
 void add_merge(CLI::App& app);
+void add_diff(CLI::App& app);
+void add_extract(CLI::App& app);
+void add_resize(CLI::App& app);
+void add_convert(CLI::App& app);
 void add_demo(CLI::App& app);
 
 }  // namespace tool

@@ -45,6 +45,10 @@ int run(int argc, char** argv) {
     tool::add_laser(app);
     tool::add_finetune(app);
     tool::add_merge(app);
+    tool::add_diff(app);
+    tool::add_extract(app);
+    tool::add_resize(app);
+    tool::add_convert(app);
     tool::add_demo(app);
 
     const auto wrong_usage = [&app](const std::string& why) {

@@ -11,8 +11,8 @@ using namespace lowrank_tests;
 
 namespace {
 
-const std::vector<std::string> commands = {"inspect", "eval",     "generate", "truncate",
-                                           "laser",   "finetune", "merge",    "demo"};
+const std::vector<std::string> commands = {"inspect", "eval", "generate", "truncate", "laser",   "finetune",
+                                           "merge",   "diff", "extract",  "resize",   "convert", "demo"};
 
 bool contains(const std::string& text, const std::string& part) { return text.find(part) != std::string::npos; }
 
@@ -65,11 +65,19 @@ TEST_CASE("a wrong command line is one sentence and exit code 2") {
         {"truncate", "model", "--output", "out", "--matrix", "*", "--rule", "astrology"},
         {"laser", "model", "--text", "t", "--rho", "0.5,oops"},
         {"laser", "model", "--text", "t", "--validation", "1"},
+        {"laser", "model", "--text", "t", "--method", "guessing"},
+        {"laser", "model", "--text", "t", "--groups", "0"},
         {"finetune", "model", "--text", "t"},
         {"finetune", "model", "--text", "t", "--output", "out", "--rank", "0"},
         {"finetune", "model", "--text", "t", "--output", "out", "--lr", "-1"},
         {"merge", "model", "--output", "out"},
         {"merge", "model", "--output", "out", "--adapter", "nowhere:strong"},
+        {"diff", "model"},
+        {"extract", "a", "b", "--output", "out", "--rule", "energy", "--value", "1.5"},
+        {"extract", "a", "b", "--output", "out", "--rule", "energy", "--value", "0.5", "--fast"},
+        {"resize", "a", "--output", "out", "--value", "2.5"},
+        {"resize", "a", "--output", "out", "--rule", "magic"},
+        {"convert", "a", "--output", "out", "--to", "pickle"},
     };
     for (const auto& arguments : wrong) {
         std::string line;

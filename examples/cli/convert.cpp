@@ -1,0 +1,329 @@
+// SPDX-License-Identifier: MIT
+/// \file
+/// `lowrank convert`: adapters between the tools that use them, models between transformers and GGUF.
+
+#include <algorithm>
+#include <cstdint>
+#include <cstring>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include <lowrank/io/adapter_files.hpp>
+#include <lowrank/io/gguf_model.hpp>
+
+#include "checkpoint_edit.hpp"
+#include "commands.hpp"
+#include "console.hpp"
+#include "inputs.hpp"
+#include "options.hpp"
+#include "staging.hpp"
+
+namespace tool {
+namespace {
+
+namespace fs = std::filesystem;
+
+struct convert_options {
+    common_options common;
+    output_options output;
+    fs::path source;
+    fs::path model;
+    fs::path tokenizer;
+    std::string to;
+    std::optional<double> alpha;
+    double error = 1e-4;
+    lowrank::index rank = 0;
+    std::string kohya_prefix = "lora_unet_";
+    std::string type = "f32";
+};
+
+enum class source_kind { adapter, hf_model, gguf_model };
+
+/// What lies at a path. Content decides, not names.
+source_kind kind_of_source(const fs::path& source) {
+    std::error_code error;
+    if (!fs::exists(source, error)) {
+        fail(source.string() + ": no such file or folder", lowrank::errc::not_found);
+    }
+    if (fs::is_directory(source, error)) {
+        return fs::exists(source / "adapter_config.json", error) || !fs::exists(source / "config.json", error)
+                   ? source_kind::adapter
+                   : source_kind::hf_model;
+    }
+    const auto file = take(lowrank::mapped_file::open(source));
+    const auto bytes = file.bytes();
+    if (bytes.size() < 4 || std::memcmp(bytes.data(), "GGUF", 4) != 0) {
+        return source_kind::adapter;
+    }
+    const auto gguf = take(lowrank::gguf_file::open(source));
+    const auto* type = gguf.value("general.type");
+    const std::string* text = type != nullptr ? type->as_string() : nullptr;
+    return text != nullptr && *text == "adapter" ? source_kind::adapter : source_kind::gguf_model;
+}
+
+lowrank::ggml_type tensor_type(const std::string& name) {
+    return name == "f16"    ? lowrank::ggml_type::f16
+           : name == "bf16" ? lowrank::ggml_type::bf16
+           : name == "q8_0" ? lowrank::ggml_type::q8_0
+                            : lowrank::ggml_type::f32;
+}
+
+/// The keys llama.cpp wants of a llama2.c tokenizer: its pieces are those of a sentencepiece model.
+std::vector<lowrank::gguf_entry> tokenizer_entries(const llama::tokenizer& tokenizer) {
+    using lowrank::gguf_type;
+    using lowrank::gguf_value;
+    gguf_value tokens{.type = gguf_type::array, .element = gguf_type::string};
+    gguf_value scores{.type = gguf_type::array, .element = gguf_type::f32};
+    gguf_value types{.type = gguf_type::array, .element = gguf_type::i32};
+    const auto append = [](gguf_value& array, auto number) {
+        const auto* raw = reinterpret_cast<const std::byte*>(&number);
+        array.elements.insert(array.elements.end(), raw, raw + sizeof number);
+    };
+    for (std::size_t id = 0; id < tokenizer.pieces().size(); ++id) {
+        const auto& piece = tokenizer.pieces()[id];
+        std::string text = id == 0 ? "<unk>" : id == 1 ? "<s>" : id == 2 ? "</s>" : piece.text;
+        const bool is_byte = id > 2 && text.size() == 6 && text.starts_with("<0x") && text.back() == '>';
+        if (id > 2 && !is_byte) {  // sentencepiece marks spaces
+            std::string marked;
+            for (const char c : text) {
+                marked += c == ' ' ? std::string("\xE2\x96\x81") : std::string(1, c);
+            }
+            text = std::move(marked);
+        }
+        tokens.texts.push_back(std::move(text));
+        append(scores, piece.score);
+        append(types, std::int32_t{id == 0 ? 2 : id <= 2 ? 3 : is_byte ? 6 : 1});
+    }
+    return {{"tokenizer.ggml.model", gguf_value::of("llama")},
+            {"tokenizer.ggml.tokens", std::move(tokens)},
+            {"tokenizer.ggml.scores", std::move(scores)},
+            {"tokenizer.ggml.token_type", std::move(types)},
+            {"tokenizer.ggml.bos_token_id", gguf_value::of(std::uint32_t{1})},
+            {"tokenizer.ggml.eos_token_id", gguf_value::of(std::uint32_t{2})},
+            {"tokenizer.ggml.unknown_token_id", gguf_value::of(std::uint32_t{0})},
+            {"tokenizer.ggml.add_bos_token", gguf_value::of(true)},
+            {"tokenizer.ggml.add_eos_token", gguf_value::of(false)},
+            {"tokenizer.ggml.add_space_prefix", gguf_value::of(true)}};
+}
+
+std::optional<fs::path> find_tokenizer(const convert_options& options) {
+    if (!options.tokenizer.empty()) {
+        return options.tokenizer;
+    }
+    std::error_code error;
+    for (fs::directory_iterator it(options.source, error), end; !error && it != end; it.increment(error)) {
+        if (glob_match("tok*.bin", it->path().filename().string())) {
+            return it->path();
+        }
+    }
+    return std::nullopt;
+}
+
+void convert_model_to_gguf(const convert_options& options) {
+    require_writable_file(options.output.folder, options.output.force);
+    lowrank::gguf_model_options how;
+    const auto tokenizer = find_tokenizer(options);
+    if (tokenizer) {
+        how.tokenizer = tokenizer_entries(take_named(tokenizer->string(), llama::read_tokenizer(*tokenizer)));
+    } else {
+        say("warning: no llama2.c tokenizer (tok*.bin) was found, and llama.cpp loads no model without one");
+    }
+    progress_bar bar("converting");
+    interruptible_calls calls;
+    how.on_progress = bar.callback();
+    how.write.calls = &calls;
+    if (const auto why = lowrank::write_gguf_model(options.output.folder, options.source, how); !why) {
+        fail(why.message, why.code);
+    }
+    if (options.common.json) {
+        print_json({{"command", "convert"},
+                    {"from", "hf"},
+                    {"to", "gguf"},
+                    {"output", options.output.folder.string()},
+                    {"tokenizer", tokenizer.has_value()}});
+    } else {
+        print("written to " + options.output.folder.string() + "\n");
+    }
+}
+
+void convert_model_to_hf(const convert_options& options) {
+    staged_folder out(options.output.folder, options.output.force, {options.source});
+    progress_bar bar("converting");
+    interruptible_calls calls;
+    const auto report = take(lowrank::write_hf_model(out.path(), take(lowrank::gguf_file::open(options.source)),
+                                                     {.on_progress = bar.callback(), .write = {.calls = &calls}}));
+    out.commit();
+    if (options.common.json) {
+        print_json({{"command", "convert"},
+                    {"from", "gguf"},
+                    {"to", "hf"},
+                    {"output", options.output.folder.string()},
+                    {"copied", report.copied},
+                    {"decoded", report.decoded}});
+        return;
+    }
+    print(format("%zu tensors bit for bit, %zu decoded from quantized ones\nwritten to %s\n", report.copied,
+                 report.decoded.size(), options.output.folder.string().c_str()));
+}
+
+void convert_adapter(const convert_options& options) {
+    const auto to = lowrank::adapter_format_from_name(options.to);
+    if (!to) {
+        throw usage_error(
+            "--to: give the format of the adapter to write (peft, mlx, gguf, kohya, diffusers, "
+            "diffusers_old, loralib)");
+    }
+    lowrank::adapter_read_options reading{.lora_alpha = options.alpha};
+    std::optional<lowrank::llama_layout> layout;
+    std::optional<lowrank::checkpoint> base;
+    if (!options.model.empty()) {
+        base = open_checkpoint(options.model);
+        for (const auto& place : base->tensors()) {
+            if (place.info->name.ends_with(".weight")) {
+                reading.modules.push_back(place.info->name.substr(0, place.info->name.size() - 7));
+            }
+        }
+        std::error_code error;
+        if (fs::exists(options.model / "config.json", error)) {
+            if (auto read = lowrank::read_llama_layout(options.model / "config.json")) {
+                layout = *read;
+                reading.layout = &*layout;
+            }
+        }
+    }
+    reading.peft.activated_by_tokens = *to == lowrank::adapter_format::gguf || *to == lowrank::adapter_format::peft;
+    auto source = take_named(options.source.string(), lowrank::read_adapter(options.source, reading));
+    for (const auto& warning : source.adapter.warnings) {
+        say("warning: " + options.source.string() + ": " + warning);
+    }
+    // What the target has no names for becomes plain LoRA, and the report says at what loss.
+    const bool has_place = *to == lowrank::adapter_format::peft || *to == lowrank::adapter_format::kohya ||
+                           (*to == lowrank::adapter_format::mlx && source.adapter.config.use_dora);
+    std::map<std::string, double> losses;
+    if (!source.adapter.relatives.empty() && !has_place) {
+        const auto choice =
+            options.rank > 0
+                ? lowrank::fixed_rank(options.rank)
+                : lowrank::rank_choice{.rule = lowrank::rank_rule::relative_error, .value = options.error, .least = 1};
+        auto plain = take_named(options.source.string(),
+                                lowrank::to_plain_lora(source.adapter, base ? &*base : nullptr, {.rank = choice}));
+        source.adapter = std::move(plain.adapter);
+        losses = std::move(plain.relative_errors);
+    }
+    const bool is_folder = *to == lowrank::adapter_format::peft || *to == lowrank::adapter_format::mlx;
+    const lowrank::adapter_write_options writing{.layout = layout ? &*layout : nullptr,
+                                                 .kohya_prefix = options.kohya_prefix,
+                                                 .gguf = {.type = tensor_type(options.type)}};
+    const auto write = [&](const fs::path& path) {
+        if (const auto why = lowrank::write_adapter(path, source.adapter, *to, writing); !why) {
+            fail(why.message, why.code);
+        }
+    };
+    if (is_folder) {
+        staged_folder out(options.output.folder, options.output.force, {options.source});
+        write(out.path());
+        out.commit();
+    } else {
+        require_writable_file(options.output.folder, options.output.force);
+        write(options.output.folder);
+    }
+    const std::size_t modules =
+        source.adapter.modules.size() + source.adapter.embeddings.size() + source.adapter.relatives.size();
+    if (options.common.json) {
+        json renamed = json::object();
+        for (const auto& [from, name] : source.renamed) {
+            renamed[from] = name;
+        }
+        json cut = json::object();
+        for (const auto& [module, loss] : losses) {
+            cut[module] = loss;
+        }
+        print_json({{"command", "convert"},
+                    {"from", to_string(source.format)},
+                    {"to", to_string(*to)},
+                    {"output", options.output.folder.string()},
+                    {"modules", modules},
+                    {"renamed", renamed},
+                    {"relative_errors", cut},
+                    {"unmapped", source.unmapped}});
+        return;
+    }
+    for (const auto& [from, name] : source.renamed) {
+        print(from + " -> " + name + "\n");
+    }
+    double worst = 0;
+    for (const auto& [module, loss] : losses) {
+        worst = std::max(worst, loss);
+    }
+    if (!losses.empty()) {
+        print(format("%zu modules became plain LoRA by an SVD; the worst lost %.2e of its change\n", losses.size(),
+                     worst));
+    }
+    for (const auto& line : source.unmapped) {
+        print("left out: " + line + "\n");
+    }
+    print(format("%zu modules from %s to %s, %zu tensors left out\nwritten to %s\n", modules, to_string(source.format),
+                 to_string(*to), source.unmapped.size(), options.output.folder.string().c_str()));
+}
+
+void run_convert(const convert_options& options) {
+    switch (kind_of_source(options.source)) {
+        case source_kind::adapter: return convert_adapter(options);
+        case source_kind::hf_model:
+            if (!options.to.empty() && options.to != "gguf") {
+                throw usage_error("--to: a transformers model can be converted to gguf only");
+            }
+            return convert_model_to_gguf(options);
+        case source_kind::gguf_model:
+            if (!options.to.empty() && options.to != "hf") {
+                throw usage_error("--to: a GGUF model can be converted to hf only");
+            }
+            return convert_model_to_hf(options);
+    }
+}
+
+}  // namespace
+
+void add_convert(CLI::App& app) {
+    auto options = std::make_shared<convert_options>();
+    auto* command = app.add_subcommand("convert", "Convert adapters and models between the formats of other tools");
+    command
+        ->add_option(
+            "source", options->source,
+            "An adapter (PEFT or MLX folder, safetensors or GGUF file) or a model (folder or GGUF); what it is "
+            "is found out from its content")
+        ->type_name("SOURCE")
+        ->required();
+    command
+        ->add_option("--to", options->to, "peft, mlx, gguf, kohya, diffusers, diffusers_old, loralib; hf for a model")
+        ->check(CLI::IsMember({"peft", "mlx", "gguf", "kohya", "diffusers", "diffusers_old", "loralib", "hf"}));
+    command
+        ->add_option("--model", options->model,
+                     "The base model: GGUF and DoRA need its weights, kohya's names find their modules in it")
+        ->type_name("MODEL");
+    add_output(*command, options->output, true, "The new folder (peft, mlx, hf) or file (all others)");
+    command->add_option("--alpha", options->alpha, "lora_alpha of a file that has none (loralib)");
+    command
+        ->add_option("--error", options->error,
+                     "What an SVD may lose of the change of a module that the target has no names for")
+        ->check(CLI::Range(0.0, 1.0))
+        ->capture_default_str();
+    command->add_option("--rank", options->rank, "The rank of such a module, instead of --error")
+        ->check(CLI::Range(std::int64_t{1}, std::int64_t{1} << 20));
+    command->add_option("--kohya-prefix", options->kohya_prefix, "Put before names written for kohya's tools")
+        ->capture_default_str();
+    command->add_option("--type", options->type, "Of the factors in a GGUF adapter")
+        ->check(CLI::IsMember({"f32", "f16", "bf16", "q8_0"}))
+        ->capture_default_str();
+    command->add_option("--tokenizer", options->tokenizer, "A llama2.c tokenizer for a GGUF model (default: tok*.bin)");
+    add_common(*command, options->common);
+    command->footer(
+        "Numbers keep their bits wherever the format can say them; the report names what was left out or cut.\n"
+        "Example:\n"
+        "  lowrank convert adapters/shakespeare --to gguf --model models/stories260K --output shakespeare.gguf");
+    command->callback([options] { run_convert(*options); });
+}
+
+}  // namespace tool
