@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: MIT
 #include "models.hpp"
 
-#include <atomic>
-#include <mutex>
-
-#include <lowrank/lora/merge.hpp>
+#include <concepts>
+#include <type_traits>
+#include <utility>
+#include <variant>
 
 #include "llama/adapters.hpp"
 #include "llama/load.hpp"
@@ -58,6 +58,60 @@ lowrank::peft_adapter load_applicable_adapter(const fs::path& folder) {
     return adapter;
 }
 
+llama::adapter_map<float> layer_adapters(const lowrank::peft_adapter& adapter, const llama::model<float>& model,
+                                         const fs::path& folder) {
+    llama::adapter_map<float> all;
+    const auto refuse = [&](const std::string& module, const std::string& why) {
+        fail(folder.string() + ": module " + module + " " + why, lowrank::errc::unsupported);
+    };
+    for (const auto& [name, lora] : adapter.modules) {
+        all.emplace(name, lora);
+    }
+    for (const auto& [name, relative] : adapter.relatives) {
+        const auto* p = llama::find_projection(model, name);
+        if (p == nullptr) {
+            fail(folder.string() + ": the adapter changes " + name + ", which is not a linear layer of this model",
+                 lowrank::errc::not_found);
+        }
+        std::visit(
+            [&, &module = name](const auto& m) {
+                using M = std::decay_t<decltype(m)>;
+                if constexpr (std::same_as<M, lowrank::peft_lora>) {
+                    if (m.bias.size() > 0 || !m.kernel.empty() || m.is_table) {
+                        refuse(module, "is " + std::string(lowrank::kind_of(m)) + ", which this tool does not apply");
+                    }
+                    if (m.magnitude.size() == 0) {
+                        all.emplace(module, m.lora);
+                    } else {
+                        if (m.magnitude.size() != p->rows()) {
+                            refuse(module, "has a magnitude of another length than the layer's outputs");
+                        }
+                        all.emplace(module,
+                                    lowrank::dora_adapter<float>{.lora = m.lora,
+                                                                 .magnitude = m.magnitude,
+                                                                 .base_norms2 = lowrank::squared_row_norms(p->weight)});
+                    }
+                } else if constexpr (std::same_as<M, lowrank::peft_ia3>) {
+                    if (m.scale.size() != (m.is_feedforward ? p->cols() : p->rows()) || p->bias.size() > 0) {
+                        refuse(module, "has a scale of another length, or scales a bias, which this tool does not do");
+                    }
+                    all.emplace(
+                        module,
+                        lowrank::ia3_adapter<float>{
+                            .ia3_l = m.scale, .is_feedforward = m.is_feedforward, .out = p->rows(), .in = p->cols()});
+                } else if constexpr (std::same_as<M, lowrank::vera_adapter<float>>) {
+                    auto vera = m;
+                    vera.in = p->cols();
+                    all.emplace(module, std::move(vera));
+                } else {
+                    all.emplace(module, m);
+                }
+            },
+            relative);
+    }
+    return all;
+}
+
 void attach_adapters(llama::model<float>& model, const std::vector<adapter_choice>& adapters) {
     for (const auto& choice : adapters) {
         const auto adapter = load_applicable_adapter(choice.folder);
@@ -66,58 +120,26 @@ void attach_adapters(llama::model<float>& model, const std::vector<adapter_choic
                      adapter.embeddings.begin()->first + "; merge it with 'lowrank merge' and use the merged model",
                  lowrank::errc::unsupported);
         }
-        if (const auto why = llama::attach(model, adapter.modules, static_cast<float>(choice.strength)); !why) {
+        const auto why =
+            llama::attach(model, layer_adapters(adapter, model, choice.folder), static_cast<float>(choice.strength));
+        if (!why) {
             fail(choice.folder.string() + ": " + why.message, why.code);
         }
     }
 }
 
 void merge_attached(llama::model<float>& model) {
-    llama::for_each_projection(model, [](llama::projection<float>& p) {
-        if (p.adapters.empty()) {
-            return;
-        }
-        // One product of all factors side by side, so that the weight is rounded once.
-        lowrank::index rank = 0;
-        for (const auto& active : p.adapters) {
-            rank += active.adapter->rank();
-        }
-        lowrank::low_rank<float> sum{.left = lowrank::matrix<float>(p.rows(), rank),
-                                     .right = lowrank::matrix<float>(rank, p.cols())};
-        lowrank::index at = 0;
-        for (const auto& active : p.adapters) {
-            const auto delta = active.adapter->delta();
-            sum.left.middleCols(at, delta.rank()) = active.strength * delta.left;
-            sum.right.middleRows(at, delta.rank()) = delta.right;
-            at += delta.rank();
-        }
-        (void)take(lowrank::merge(lowrank::weight_view<float>(p.weight), sum));
-        p.adapters.clear();
-    });
+    if (const auto why = llama::merge_adapters(model); !why) {
+        fail(why.message, why.code);
+    }
 }
 
 llama::scores evaluate(const llama::model<float>& model, const llama::batch& batch, thread_pool& pool,
                        const std::string& label) {
-    const auto groups = llama::split(batch, 1024);
-    std::vector<llama::scores> parts(groups.size());
     progress_bar bar(label);
-    std::mutex drawing;
-    lowrank::index done = 0;
-    pool.run(static_cast<lowrank::index>(groups.size()), [&](lowrank::index g) {
-        if (interrupted()) {
-            return;
-        }
-        const auto at = static_cast<std::size_t>(g);
-        parts[at] = take(llama::evaluate(model, groups[at]));
-        const std::lock_guard lock(drawing);
-        bar.update({.done = ++done, .total = static_cast<lowrank::index>(groups.size())});
-    });
+    auto scores = llama::evaluate(model, batch, pool.as_executor(), 1024, bar.callback());
     stop_if_interrupted();
-    llama::scores all;
-    for (const auto& part : parts) {
-        all.append(part);
-    }
-    return all;
+    return take(std::move(scores));
 }
 
 }  // namespace tool

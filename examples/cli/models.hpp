@@ -15,6 +15,7 @@
 
 #include <lowrank/io/peft.hpp>
 
+#include "llama/adapters.hpp"
 #include "llama/batch.hpp"
 #include "llama/forward.hpp"
 #include "llama/model.hpp"
@@ -32,6 +33,12 @@ namespace tool {
 /// The same for applying it: fails with a sentence if it holds more than LoRA modules (saved layers, biases), because
 /// leaving that out would give plausible, wrong numbers.
 [[nodiscard]] lowrank::peft_adapter load_applicable_adapter(const std::filesystem::path& folder);
+
+/// The linear layers of an adapter as the engine takes them: LoRA, DoRA, AdaLoRA, LoHa, LoKr, VeRA, (IA)^3.
+/// Fails with a sentence for what is none of these, or for another layer.
+[[nodiscard]] llama::adapter_map<float> layer_adapters(const lowrank::peft_adapter& adapter,
+                                                       const llama::model<float>& model,
+                                                       const std::filesystem::path& folder);
 
 /// Puts adapters in place, each module of them at the projection of that name.
 /// Fails with a sentence if a module is not in the model, has another shape, or the adapter needs what an engine of

@@ -8,25 +8,33 @@
 ///     auto peft = lowrank::read_peft("shakespeare-lora-r4");
 ///     if (auto why = llama::attach(m, peft->modules); !why) return report(why.message);
 ///
-/// The map's keys are PEFT's module paths, "model.layers.0.self_attn.q_proj". Several adapters add up.
+/// The map's keys are PEFT's module paths, "model.layers.0.self_attn.q_proj". Several adapters add up: strength t of
+/// one stands for the weight W + t (W' - W), with W' what it alone makes of W.
 
+#include <algorithm>
 #include <map>
 #include <memory>
 #include <string>
+#include <type_traits>
 #include <utility>
 #include <vector>
+
+#include <lowrank/lora/merge.hpp>
 
 #include "model.hpp"
 
 namespace llama {
 
-/// Adds `modules` to the projections they name.
-/// \return not_found or mismatch, naming the module, and then the model is as it was.
-template <real S, real From>
-[[nodiscard]] status attach(model<S>& m, const std::map<std::string, lowrank::lora_adapter<From>>& modules,
-                            S strength = S(1)) {
-    std::vector<std::pair<projection<S>*, const lowrank::lora_adapter<From>*>> places;
-    for (const auto& [name, adapter] : modules) {
+/// Adapters by module path.
+template <real S>
+using adapter_map = std::map<std::string, lowrank::any_adapter<S>>;
+
+/// Adds `modules` to the projections they name, each refreshed with the weight it is for.
+/// \return not_found, mismatch or non_finite, naming the module, and then the model is as it was.
+template <real S>
+[[nodiscard]] status attach(model<S>& m, adapter_map<S> modules, std::type_identity_t<S> strength = S(1)) {
+    std::vector<std::pair<projection<S>*, std::shared_ptr<const lowrank::any_adapter<S>>>> places;
+    for (auto& [name, adapter] : modules) {
         projection<S>* p = find_projection(m, name);
         if (p == nullptr) {
             const bool tied_head = name == "lm_head" && m.shape.tie_word_embeddings;
@@ -34,32 +42,108 @@ template <real S, real From>
                                          (tied_head ? ", which this model shares with its embeddings"
                                                     : ", which is not a linear layer of this model")};
         }
-        if (adapter.rows() != p->rows() || adapter.cols() != p->cols()) {
-            return {errc::mismatch, "the adapter of " + name + " is for a " + std::to_string(adapter.rows()) + " x " +
+        const index rows = adapter.rows() == 0 ? p->rows() : adapter.rows();
+        if (rows != p->rows() || adapter.cols() != p->cols()) {
+            return {errc::mismatch, "the adapter of " + name + " is for a " + std::to_string(rows) + " x " +
                                         std::to_string(adapter.cols()) + " weight, the model's is " +
                                         std::to_string(p->rows()) + " x " + std::to_string(p->cols())};
         }
-        if (!lowrank::all_finite(adapter.lora_A) || !lowrank::all_finite(adapter.lora_B)) {
-            return {errc::non_finite, "the adapter of " + name + " contains NaN or infinity"};
+        for (const auto& parameter : adapter.parameters()) {
+            if (!lowrank::all_finite(parameter.values.data(), static_cast<index>(parameter.values.size()))) {
+                return {errc::non_finite, "the adapter of " + name + " contains NaN or infinity"};
+            }
         }
-        places.emplace_back(p, &adapter);
+        p->with_base([&, &a = adapter](lowrank::map_reference<S> w) { a.refresh(w); });
+        places.emplace_back(p, std::make_shared<const lowrank::any_adapter<S>>(std::move(adapter)));
     }
-    for (const auto& [p, adapter] : places) {
-        p->adapters.push_back({.adapter = std::make_shared<const lowrank::lora_adapter<S>>(
-                                   lowrank::lora_adapter<S>{.lora_A = adapter->lora_A.template cast<S>(),
-                                                            .lora_B = adapter->lora_B.template cast<S>(),
-                                                            .lora_alpha = adapter->lora_alpha,
-                                                            .use_rslora = adapter->use_rslora,
-                                                            .lora_dropout = adapter->lora_dropout}),
-                               .strength = strength});
+    for (auto& [p, adapter] : places) {
+        p->adapters.push_back({.adapter = std::move(adapter), .strength = strength});
     }
     return {};
+}
+
+/// The same for plain LoRA, stored in any scalar.
+template <real S, real From>
+[[nodiscard]] status attach(model<S>& m, const std::map<std::string, lowrank::lora_adapter<From>>& modules,
+                            std::type_identity_t<S> strength = S(1)) {
+    adapter_map<S> all;
+    for (const auto& [name, adapter] : modules) {
+        all.emplace(name, lowrank::lora_adapter<S>{.lora_A = adapter.lora_A.template cast<S>(),
+                                                   .lora_B = adapter.lora_B.template cast<S>(),
+                                                   .lora_alpha = adapter.lora_alpha,
+                                                   .use_rslora = adapter.use_rslora,
+                                                   .lora_dropout = adapter.lora_dropout});
+    }
+    return attach(m, std::move(all), strength);
 }
 
 /// Takes all adapters off.
 template <real S>
 void detach(model<S>& m) {
     for_each_projection(m, [](projection<S>& p) { p.adapters.clear(); });
+}
+
+/// Merges the adapters of every projection into its weight, rounded once, and takes them off.
+/// \cost Where several change more than a sum of factors does, one product with the identity, 64 columns at a time.
+/// \return non_finite if a merged weight is not finite, unsupported for a replaced base, naming the projection; those
+///         before it are merged.
+template <real S>
+status merge_adapters(model<S>& m) {
+    status why = {};
+    for_each_projection(m, [&](projection<S>& p) {
+        if (!why || p.adapters.empty()) {
+            return;
+        }
+        if (p.base) {
+            why = {errc::unsupported, p.name + ": its base was replaced, there is no weight to merge into"};
+            return;
+        }
+        const weight_view<S> weight(p.weight);
+        const auto fail = [&](const status& from) { why = {from.code, p.name + ": " + from.message}; };
+        const bool sums = std::ranges::all_of(p.adapters, [](const auto& a) { return a.adapter->additive(); });
+        if (sums) {
+            // One product of all factors side by side.
+            std::vector<lowrank::low_rank<S>> changes;
+            index rank = 0;
+            for (const auto& used : p.adapters) {
+                changes.push_back(used.adapter->form(used.strength)->change);
+                rank += changes.back().rank();
+            }
+            lowrank::low_rank<S> sum{.left = matrix<S>(p.rows(), rank), .right = matrix<S>(rank, p.cols())};
+            index at = 0;
+            for (const auto& change : changes) {
+                sum.left.middleCols(at, change.rank()) = change.left;
+                sum.right.middleRows(at, change.rank()) = change.right;
+                at += change.rank();
+            }
+            if (const auto done = lowrank::merge(weight, sum); !done) {
+                return fail(done.error());
+            }
+        } else if (p.adapters.size() == 1 && (p.adapters.front().strength == S(1) ||
+                                              p.adapters.front().adapter->form(p.adapters.front().strength))) {
+            if (const auto done = lowrank::merge(weight, *p.adapters.front().adapter, p.adapters.front().strength);
+                !done) {
+                return fail(done.error());
+            }
+        } else {
+            row_matrix<S> merged(p.rows(), p.cols());
+            workspace ws;
+            for (index first = 0; first < p.cols(); first += 64) {
+                const index count = std::min<index>(64, p.cols() - first);
+                matrix<S> unit = matrix<S>::Zero(p.cols(), count);
+                unit.middleRows(first, count).setIdentity();
+                matrix<S> columns = matrix<S>::Zero(p.rows(), count);
+                p.add_product(S(1), unit, columns, ws);
+                merged.middleCols(first, count) = columns;
+            }
+            if (!lowrank::all_finite(merged)) {
+                return fail({errc::non_finite, "the merged weight contains NaN or infinity"});
+            }
+            p.weight = merged;
+        }
+        p.adapters.clear();
+    });
+    return why;
 }
 
 }  // namespace llama

@@ -30,7 +30,7 @@ using linear_hook = std::function<void(const std::string& name, const_column_vie
 
 /// Gradients of the adapters that train, by the adapter they belong to; backward adds to them.
 template <real S>
-using adapter_gradients = std::unordered_map<const lowrank::lora_adapter<S>*, lowrank::lora_gradient<S>>;
+using adapter_gradients = std::unordered_map<const lowrank::any_adapter<S>*, lowrank::adapter_gradient<S>>;
 
 template <real S>
 struct backward_options {
@@ -56,24 +56,18 @@ void project_backward(const projection<S>& p, projection<S>* gradient, const_col
             gradient->bias += dy.rowwise().sum();
         }
     }
-    p.add_base_transposed_product(S(1), dy, dx, ws);
-    for (const auto& active : p.adapters) {
-        const auto& adapter = *active.adapter;
-        lowrank::lora_gradient<S>* trained = nullptr;
-        if (options.adapters != nullptr) {
-            const auto at = options.adapters->find(&adapter);
-            trained = at == options.adapters->end() ? nullptr : &at->second;
+    const auto gradient_of = [&](const lowrank::any_adapter<S>& adapter) -> lowrank::adapter_gradient<S>* {
+        if (options.adapters == nullptr) {
+            return nullptr;
         }
-        const auto key = mask_of(p, adapter, options.dropout);
-        if (trained != nullptr) {
-            lowrank::lora_backward(adapter, active.strength, x, dy, *trained, &dx, ws, key);
-        } else if (key.probability == 0) {
-            adapter.add_transposed_product(active.strength, dy, dx, ws);
-        } else {
-            auto unused = lowrank::zero_gradient(adapter);
-            lowrank::lora_backward(adapter, active.strength, x, dy, unused, &dx, ws, key);
-        }
-    }
+        const auto at = options.adapters->find(&adapter);
+        return at == options.adapters->end() ? nullptr : &at->second;
+    };
+    const auto key = mask_of(p, options.dropout == nullptr ? dropout_step{} : *options.dropout);
+    p.with_base([&](lowrank::map_reference<S> w) {
+        lowrank::adapted_backward<S>(w, p.adapters, x, dy, gradient_of, &dx, ws,
+                                     options.dropout == nullptr ? nullptr : &key);
+    });
 }
 
 /// Through one layer: `dx` comes in as the gradient of its output and leaves as the gradient of its input.

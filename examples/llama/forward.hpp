@@ -13,15 +13,18 @@
 /// `forward_from(m, batch, l, inputs[l], ws)` runs only layers l and up, on inputs kept from an earlier pass: what a
 /// search over edits of one layer needs. Everything is bit-equal for one binary and CPU.
 
+#include <atomic>
 #include <cmath>
 #include <cstdint>
 #include <limits>
+#include <mutex>
 #include <utility>
 #include <vector>
 
 #include <lowrank/core/parallel.hpp>
+#include <lowrank/core/progress.hpp>
 #include <lowrank/core/workspace.hpp>
-#include <lowrank/lora/gradient.hpp>
+#include <lowrank/lora/adapter_stack.hpp>
 
 #include "batch.hpp"
 #include "kernels.hpp"
@@ -62,15 +65,10 @@ struct forward_options {
 
 namespace detail {
 
+/// Where the masks of a projection's adapters are; each adapter has its own probability.
 template <real S>
-[[nodiscard]] lowrank::dropout_key mask_of(const projection<S>& p, const lowrank::lora_adapter<S>& adapter,
-                                           const dropout_step* step) {
-    return step == nullptr ? lowrank::dropout_key{}
-                           : lowrank::dropout_key{.probability = adapter.lora_dropout,
-                                                  .seed = step->seed,
-                                                  .layer = p.number,
-                                                  .step = step->step,
-                                                  .first_column = step->first_column};
+[[nodiscard]] lowrank::dropout_key mask_of(const projection<S>& p, const dropout_step& step) {
+    return {.seed = step.seed, .layer = p.number, .step = step.step, .first_column = step.first_column};
 }
 
 /// y = projection of x, bias included.
@@ -82,10 +80,10 @@ void project(const projection<S>& p, const_column_view<S> x, column_view<S> y, w
     } else {
         y.setZero();
     }
-    p.add_base_product(S(1), x, y, ws);
-    for (const auto& active : p.adapters) {
-        lowrank::lora_forward(*active.adapter, active.strength, x, y, ws, mask_of(p, *active.adapter, dropout));
-    }
+    const auto key = mask_of(p, dropout == nullptr ? dropout_step{} : *dropout);
+    p.with_base([&](lowrank::map_reference<S> w) {
+        lowrank::add_adapted_product<S>(w, p.adapters, x, y, ws, dropout == nullptr ? nullptr : &key);
+    });
 }
 
 inline void expect_batch(const char* function, const config& c, const batch& b) {
@@ -212,15 +210,16 @@ template <real S>
     return x;
 }
 
-/// Runs layers `first`, first + 1, ... on `hidden`, the input of layer `first`; returns the output of the last one.
+/// Runs layers `first` to `last` - 1 on `hidden`, the input of layer `first`; returns the input of layer `last`.
 ///
-/// \pre first in [0, layers]; hidden is hidden_size x tokens of the batch.
+/// \pre 0 <= first <= last <= layers; hidden is hidden_size x tokens of the batch.
 template <real S>
-[[nodiscard]] matrix<S> forward_from(const model<S>& m, const batch& b, index first, matrix<S> hidden, workspace& ws,
-                                     const forward_options<S>& options = {}) {
-    const auto layers = static_cast<index>(m.layers.size());
+[[nodiscard]] matrix<S> forward_between(const model<S>& m, const batch& b, index first, index last, matrix<S> hidden,
+                                        workspace& ws, const forward_options<S>& options = {}) {
     detail::expect_batch("llama::forward_from", m.shape, b);
-    lowrank::detail::expects_in_range<index>("llama::forward_from", "first", first, 0, layers);
+    lowrank::detail::expects_in_range<index>("llama::forward_from", "last", last, 0,
+                                             static_cast<index>(m.layers.size()));
+    lowrank::detail::expects_in_range<index>("llama::forward_from", "first", first, 0, last);
     lowrank::detail::expects_shape("llama::forward_from", "hidden", hidden.rows(), hidden.cols(), m.shape.hidden_size,
                                    b.size());
     const workspace::frame scope(ws);
@@ -228,13 +227,22 @@ template <real S>
     if (options.record != nullptr) {
         options.record->layers.resize(m.layers.size());
     }
-    for (index l = first; l < layers; ++l) {
+    for (index l = first; l < last; ++l) {
         detail::layer_forward<S>(m, b, static_cast<std::size_t>(l), hidden, table, options, ws);
     }
     if (options.record != nullptr) {
         options.record->last = hidden;
     }
     return hidden;
+}
+
+/// Runs layers `first`, first + 1, ... on `hidden`, the input of layer `first`; returns the output of the last one.
+///
+/// \pre first in [0, layers]; hidden is hidden_size x tokens of the batch.
+template <real S>
+[[nodiscard]] matrix<S> forward_from(const model<S>& m, const batch& b, index first, matrix<S> hidden, workspace& ws,
+                                     const forward_options<S>& options = {}) {
+    return forward_between<S>(m, b, first, static_cast<index>(m.layers.size()), std::move(hidden), ws, options);
 }
 
 /// Runs the whole stack: the output of the last layer, before the final norm, hidden x tokens.
@@ -403,21 +411,35 @@ template <real S>
 }
 
 /// Scores all sequences of `b` in groups of about `group_tokens`, the groups in parallel on `run`; memory grows with
-/// the group, results do not depend on the executor.
-/// \return mismatch if a token or a length does not fit the model; non_finite if a loss is not a number.
+/// the group, results do not depend on the executor. `on_progress` hears of every group, one call at a time, and may
+/// cancel.
+/// \return mismatch if a token or a length does not fit the model; non_finite if a loss is not a number; cancelled.
 template <real S>
 [[nodiscard]] result<scores> evaluate(const model<S>& m, const batch& b, const lowrank::executor& run = {},
-                                      index group_tokens = 1024) {
+                                      index group_tokens = 1024, const lowrank::progress_callback& on_progress = {}) {
     if (status why = check(b, m.shape); !why) {
         return why;
     }
     const std::vector<batch> groups = split(b, group_tokens);
     std::vector<scores> parts(groups.size());
+    std::atomic<bool> cancelled = false;
+    std::mutex reporting;
+    index done = 0;
     lowrank::parallel_for(run, static_cast<index>(groups.size()), [&](index g) {
+        if (cancelled) {
+            return;
+        }
         const auto at = static_cast<std::size_t>(g);
         workspace ws;
         parts[at] = score(m, groups[at], forward(m, groups[at], ws), ws);
+        const std::lock_guard lock(reporting);
+        if (!lowrank::report(on_progress, {.done = ++done, .total = static_cast<index>(groups.size())})) {
+            cancelled = true;
+        }
     });
+    if (cancelled) {
+        return status{errc::cancelled, "the evaluation was cancelled"};
+    }
     scores all;
     for (const scores& part : parts) {
         all.append(part);

@@ -6,7 +6,7 @@
 /// A Llama-architecture model as a value: weights under their Hugging Face names, adapters beside them.
 ///
 ///     auto* q = llama::find_projection(m, "model.layers.0.self_attn.q_proj");
-///     q->adapters.push_back({.adapter = poet, .strength = 0.5F});     // adapts
+///     q->adapters.push_back({.adapter = poet, .strength = 0.5F});     // adapts; LoRA, DoRA, LoHa, (IA)^3, ...
 ///     q->base = lowrank::any_map<float>(truncated);                   // multiplies by something else
 ///     lowrank::weight_view<float> w = *llama::find_weight(m, "model.layers.0.self_attn.q_proj.weight");
 ///
@@ -21,24 +21,26 @@
 
 #include <lowrank/core/finite.hpp>
 #include <lowrank/core/linear_map.hpp>
+#include <lowrank/core/map_reference.hpp>
 #include <lowrank/core/philox.hpp>
-#include <lowrank/lora/adapted_linear.hpp>
+#include <lowrank/lora/adapter_stack.hpp>
 
 #include "config.hpp"
 
 namespace llama {
 
-using lowrank::active_adapter;
 using lowrank::column_view;
 using lowrank::const_column_view;
 using lowrank::matrix;
 using lowrank::real;
 using lowrank::row_matrix;
+using lowrank::used_adapter;
 using lowrank::vector;
 using lowrank::weight_view;
 using lowrank::workspace;
 
-/// One linear layer, y = W x + sum of adapters + bias. Without the bias it is a linear map of the library.
+/// One linear layer, y = (W + sum of what adapters change) x + bias. Without the bias it is a linear map of the
+/// library.
 template <real S>
 struct projection {
     using scalar = S;
@@ -47,34 +49,55 @@ struct projection {
     row_matrix<S> weight = {};                     ///< out x in
     vector<S> bias = {};                           ///< out, or empty.
     std::optional<lowrank::any_map<S>> base = {};  ///< If set, multiplied in the place of `weight`.
-    std::vector<active_adapter<S>> adapters = {};  ///< Added to the base, each with its strength.
+    std::vector<used_adapter<S>> adapters = {};    ///< Of any kind, each with its strength, in no particular order.
     std::uint64_t number = 0;                      ///< Its place in the model; names its dropout masks.
 
     [[nodiscard]] index rows() const { return base ? base->rows() : weight.rows(); }
     [[nodiscard]] index cols() const { return base ? base->cols() : weight.cols(); }
 
-    /// Y += alpha (base + adapters) X.
+    /// Y += alpha (adapted base) X.
     void add_product(S alpha, const_column_view<S> x, column_view<S> y, workspace& ws) const {
-        add_base_product(alpha, x, y, ws);
-        for (const auto& active : adapters) {
-            active.adapter->add_product(alpha * active.strength, x, y, ws);
-        }
+        with_base([&](lowrank::map_reference<S> w) {
+            scaled(alpha, x, ws,
+                   [&](const_column_view<S> in) { lowrank::add_adapted_product<S>(w, adapters, in, y, ws); });
+        });
     }
 
-    /// Y += alpha (base + adapters)^T X.
+    /// Y += alpha (adapted base)^T X.
     void add_transposed_product(S alpha, const_column_view<S> x, column_view<S> y, workspace& ws) const {
-        add_base_transposed_product(alpha, x, y, ws);
-        for (const auto& active : adapters) {
-            active.adapter->add_transposed_product(alpha * active.strength, x, y, ws);
-        }
+        with_base([&](lowrank::map_reference<S> w) {
+            scaled(alpha, x, ws, [&](const_column_view<S> in) {
+                lowrank::add_adapted_transposed_product<S>(w, adapters, in, y, ws);
+            });
+        });
     }
 
-    void add_base_product(S alpha, const_column_view<S> x, column_view<S> y, workspace& ws) const {
-        base ? base->add_product(alpha, x, y, ws) : lowrank::map_of(weight).add_product(alpha, x, y, ws);
+    /// Calls `use` with what is multiplied where there are no adapters.
+    template <class F>
+    void with_base(F&& use) const {
+        if (base) {
+            use(lowrank::map_reference<S>(*base));
+        } else {
+            const auto dense = lowrank::map_of(weight);
+            use(lowrank::map_reference<S>(dense));
+        }
     }
-    void add_base_transposed_product(S alpha, const_column_view<S> x, column_view<S> y, workspace& ws) const {
-        base ? base->add_transposed_product(alpha, x, y, ws)
-             : lowrank::map_of(weight).add_transposed_product(alpha, x, y, ws);
+    /// The same as a map that shares `base` or borrows `weight`.
+    [[nodiscard]] lowrank::any_map<S> base_map() const {
+        return base ? *base : lowrank::any_map<S>(lowrank::map_of(weight));
+    }
+
+private:
+    template <class F>
+    static void scaled(S alpha, const_column_view<S> x, workspace& ws, F&& use) {
+        if (alpha == S(1)) {
+            use(x);
+            return;
+        }
+        const workspace::frame scope(ws);
+        auto in = ws.take<S>(x.rows(), x.cols());
+        in = alpha * x;
+        use(const_column_view<S>(in));
     }
 };
 

@@ -9,9 +9,10 @@
 ///     if (!done) return report(done.error().message);
 ///     save(done->adapters);                            // and m now carries them
 ///
-/// AdamW, linear warmup, cosine decay, gradients clipped by their common norm. A step's batch is cut into groups of
-/// about `group_tokens`; groups run on the executor and are summed in order, so the result is a function of data,
-/// options and seed (bit-equal for one binary and CPU), whatever the executor.
+/// Any kind of adapter: `{.kind = llama::variant::dora}`. AdamW, linear warmup, cosine decay, gradients clipped by
+/// their common norm, and what `lowrank::trainer` offers besides. A step's batch is cut into groups of about
+/// `group_tokens`; groups run on the executor and are summed in order, so the result is a function of data, options and
+/// seed (bit-equal for one binary and CPU), whatever the executor.
 
 #include <algorithm>
 #include <cmath>
@@ -19,8 +20,6 @@
 #include <functional>
 #include <map>
 #include <memory>
-#include <numbers>
-#include <optional>
 #include <span>
 #include <string>
 #include <utility>
@@ -30,9 +29,12 @@
 #include <lowrank/core/philox.hpp>
 #include <lowrank/core/progress.hpp>
 #include <lowrank/lora/adamw.hpp>
+#include <lowrank/lora/schedule.hpp>
+#include <lowrank/lora/trainer.hpp>
 
 #include "adapters.hpp"
 #include "backward.hpp"
+#include "variants.hpp"
 
 namespace llama {
 
@@ -45,6 +47,9 @@ struct training_options {
     double beta2 = 0.99;
     double epsilon = 1e-8;
     double weight_decay = 0;
+    double lora_plus_ratio = 1;                   ///< Adapters: rate of lora_B and of vectors over the others' (LoRA+).
+    bool freeze_lora_A = false;                   ///< Adapters: LoRA-FA.
+    double riemannian_delta = 0;                  ///< Adapters: positive preconditions LoRA's gradients.
     double clip_norm = 1;                         ///< Longest the gradient of all parameters may be; 0 does not clip.
     index group_tokens = 1024;                    ///< Tokens that go through the model together.
     std::uint64_t seed = 0;                       ///< Of dropout, initial adapters and the choice of windows.
@@ -60,35 +65,130 @@ struct training_report {
 /// The batch of a step. A function of the step alone makes training reproducible.
 using batch_source = std::function<batch(index step)>;
 
+/// Linear warmup, then a cosine down to the last share.
+[[nodiscard]] inline lowrank::learning_rate_schedule schedule_of(const training_options& o) {
+    const double warmup = std::max(1.0, std::round(o.warmup_share * static_cast<double>(o.steps)));
+    return {.kind = lowrank::decay::cosine,
+            .steps = o.steps,
+            .warmup_steps = static_cast<index>(warmup),
+            .final_share = o.final_share};
+}
+
 /// Peak rate times warmup or cosine, for step in [0, steps).
 [[nodiscard]] inline double learning_rate_at(const training_options& o, index step) {
-    const double warmup = std::max(1.0, std::round(o.warmup_share * static_cast<double>(o.steps)));
-    const auto at = static_cast<double>(step);
-    if (at < warmup) {
-        return o.learning_rate * (at + 1) / (warmup + 1);
-    }
-    const double rest = std::max(1.0, static_cast<double>(o.steps - 1) - warmup);
-    const double cosine = (1 + std::cos(std::numbers::pi * std::min(1.0, (at - warmup) / rest))) / 2;
-    return o.learning_rate * (o.final_share + (1 - o.final_share) * cosine);
+    return o.learning_rate * lowrank::learning_rate_share(schedule_of(o), step);
 }
 
 namespace detail {
 
 /// One group's pass: its memory and its share of the gradient.
-template <real S>
+template <real S, class Gradient>
 struct training_worker {
+    explicit training_worker(Gradient zero) : gradient(std::move(zero)) {}
+
     workspace ws = {};
     tape<S> record = {};
-    adapter_gradients<S> adapters = {};
-    std::optional<model<S>> weights = {};
-    std::vector<std::span<S>> gradients = {};  ///< Into `adapters` or `weights`, in the order of the parameters.
+    Gradient gradient;
     double nll = 0;
+};
 
-    void zero() {
-        for (const auto& g : gradients) {
-            std::ranges::fill(g, S(0));
+/// Learns all weights of a model with AdamW.
+template <real S>
+class weight_learner {
+public:
+    using gradient = model<S>;
+
+    weight_learner(model<S>& m, const training_options& o) : model_(m), options_(o), sum_(zero_model<S>(m.shape)) {
+        const auto values = spans_of(m);
+        const auto gradients = spans_of(sum_);
+        for (std::size_t i = 0; i < values.size(); ++i) {
+            list_.push_back({.value = values[i], .gradient = gradients[i]});
+        }
+        state_ = lowrank::make_adamw_state(list_);
+    }
+
+    [[nodiscard]] gradient zero_gradient() const { return zero_model<S>(model_.shape); }
+    static void set_zero(gradient& g) {
+        for (const auto& part : spans_of(g)) {
+            std::ranges::fill(part, S(0));
         }
     }
+    static backward_options<S> options_for(gradient& g) { return {.gradients = &g}; }
+    static void add(gradient& to, gradient& from) {
+        const auto more = spans_of(from);
+        std::size_t i = 0;
+        for (const auto& part : spans_of(to)) {
+            std::ranges::transform(part, more[i++], part.begin(), std::plus<>());
+        }
+    }
+    /// One update; false if the gradient is not a number.
+    bool update(gradient& g, double rate) {
+        set_zero(sum_);
+        add(sum_, g);
+        const double norm =
+            options_.clip_norm > 0 ? lowrank::clip_gradients(list_, options_.clip_norm) : lowrank::gradient_norm(list_);
+        if (!lowrank::is_finite(norm)) {
+            return false;
+        }
+        lowrank::adamw_step(list_, state_,
+                            {.groups = {{.learning_rate = rate, .weight_decay = options_.weight_decay}},
+                             .beta1 = options_.beta1,
+                             .beta2 = options_.beta2,
+                             .epsilon = options_.epsilon});
+        return true;
+    }
+
+private:
+    static std::vector<std::span<S>> spans_of(model<S>& x) {
+        std::vector<std::span<S>> spans;
+        for_each_weight(x, [&](const std::string&, weight_view<S> w) {
+            spans.emplace_back(w.data(), static_cast<std::size_t>(w.size()));
+        });
+        return spans;
+    }
+
+    model<S>& model_;
+    const training_options& options_;
+    model<S> sum_;
+    std::vector<lowrank::trainable<S>> list_ = {};
+    lowrank::adamw_state<S> state_ = {};
+};
+
+/// Learns adapters with the library's trainer.
+template <real S>
+class adapter_learner {
+public:
+    using gradient = adapter_gradients<S>;
+
+    explicit adapter_learner(lowrank::trainer<S>& t) : trainer_(t) {}
+
+    [[nodiscard]] gradient zero_gradient() const {
+        gradient g;
+        for (index i = 0; i < trainer_.size(); ++i) {
+            g.emplace(&trainer_.adapter(i), trainer_.adapter(i).zero_gradient());
+        }
+        return g;
+    }
+    static void set_zero(gradient& g) {
+        for (auto& [adapter, part] : g) {
+            part.set_zero();
+        }
+    }
+    static backward_options<S> options_for(gradient& g) { return {.adapters = &g}; }
+    static void add(gradient& to, gradient& from) {
+        for (auto& [adapter, part] : to) {
+            part.add(from.at(adapter));
+        }
+    }
+    bool update(gradient& g, double /*rate*/) {
+        for (index i = 0; i < trainer_.size(); ++i) {
+            trainer_.accumulate(i, g.at(&trainer_.adapter(i)));
+        }
+        return trainer_.step().has_value();
+    }
+
+private:
+    lowrank::trainer<S>& trainer_;
 };
 
 [[nodiscard]] inline status check(const training_options& o) {
@@ -98,23 +198,24 @@ struct training_worker {
     }
     if (!(o.learning_rate > 0 && o.learning_rate < 1e3) || !in(o.warmup_share, 0, 1) || !in(o.final_share, 0, 1) ||
         !in(o.beta1, 0, 0.9999999) || !in(o.beta2, 0, 0.9999999) || !(o.epsilon > 0) || !in(o.weight_decay, 0, 1e3) ||
-        !in(o.clip_norm, 0, 1e30)) {
+        !in(o.clip_norm, 0, 1e30) || !(o.lora_plus_ratio > 0) || !in(o.riemannian_delta, 0, 1e30)) {
         return {errc::mismatch,
                 "training: the learning rate must be positive, the shares in [0, 1], the betas in [0, 1), epsilon "
-                "positive, weight decay and clip norm not negative"};
+                "positive, the LoRA+ ratio positive, weight decay, clip norm and delta not negative"};
+    }
+    if (o.freeze_lora_A && o.riemannian_delta > 0) {
+        return {errc::mismatch, "training: choose one of LoRA-FA and Riemannian preconditioning"};
     }
     return {};
 }
 
-/// The loop that both kinds of training share. `make` fills a worker's gradients for these parameters.
-template <real S, class Make>
-[[nodiscard]] result<training_report> train(const model<S>& m, const std::vector<std::span<S>>& parameters, Make&& make,
-                                            const batch_source& next, const training_options& o) {
+/// The loop that both kinds of training share.
+template <real S, class Learner>
+[[nodiscard]] result<training_report> train(const model<S>& m, Learner& learner, const batch_source& next,
+                                            const training_options& o) {
+    using worker = training_worker<S, typename Learner::gradient>;
     training_report report;
-    std::vector<std::unique_ptr<training_worker<S>>> workers;
-    std::vector<lowrank::trainable<S>> list;  // each parameter with its gradient in the first worker
-    lowrank::adamw_state<S> state;
-    lowrank::adamw_options adamw{.beta1 = o.beta1, .beta2 = o.beta2, .epsilon = o.epsilon};
+    std::vector<std::unique_ptr<worker>> workers;
     for (index step = 0; step < o.steps; ++step) {
         const batch whole = next(step);
         if (status why = llama::check(whole, m.shape); !why) {
@@ -126,14 +227,7 @@ template <real S, class Make>
         }
         const std::vector<batch> groups = split(whole, o.group_tokens);
         while (workers.size() < groups.size()) {
-            workers.push_back(std::make_unique<training_worker<S>>());
-            make(*workers.back());
-        }
-        if (list.empty()) {
-            for (std::size_t p = 0; p < parameters.size(); ++p) {
-                list.push_back({.value = parameters[p], .gradient = workers.front()->gradients[p]});
-            }
-            state = lowrank::make_adamw_state(list);
+            workers.push_back(std::make_unique<worker>(learner.zero_gradient()));
         }
         std::vector<index> first_column(groups.size(), 0);
         for (std::size_t g = 1; g < groups.size(); ++g) {
@@ -141,35 +235,28 @@ template <real S, class Make>
         }
         lowrank::parallel_for(o.run, static_cast<index>(groups.size()), [&](index number) {
             const auto g = static_cast<std::size_t>(number);
-            training_worker<S>& w = *workers[g];
+            worker& w = *workers[g];
             const dropout_step dropout{
                 .seed = o.seed, .step = static_cast<std::uint64_t>(step), .first_column = first_column[g]};
-            w.zero();
+            Learner::set_zero(w.gradient);
             (void)forward<S>(m, groups[g], w.ws, {.record = &w.record, .dropout = &dropout});
-            w.nll = backward<S>(m, groups[g], w.record, w.ws,
-                                {.adapters = w.weights ? nullptr : &w.adapters,
-                                 .gradients = w.weights ? &*w.weights : nullptr,
-                                 .dropout = &dropout,
-                                 .scale = 1 / static_cast<double>(targets)});
+            backward_options<S> how = Learner::options_for(w.gradient);
+            how.dropout = &dropout;
+            how.scale = 1 / static_cast<double>(targets);
+            w.nll = backward<S>(m, groups[g], w.record, w.ws, how);
         });
         double loss = 0;
         for (std::size_t g = 0; g < groups.size(); ++g) {
             loss += workers[g]->nll / static_cast<double>(targets);
         }
         for (std::size_t g = 1; g < groups.size(); ++g) {
-            for (std::size_t p = 0; p < list.size(); ++p) {
-                std::ranges::transform(list[p].gradient, workers[g]->gradients[p], list[p].gradient.begin(),
-                                       std::plus<>());
-            }
+            Learner::add(workers.front()->gradient, workers[g]->gradient);
         }
-        const double norm = o.clip_norm > 0 ? lowrank::clip_gradients(list, o.clip_norm) : lowrank::gradient_norm(list);
-        if (!lowrank::is_finite(loss) || !lowrank::is_finite(norm)) {
+        const double rate = learning_rate_at(o, step);
+        if (!lowrank::is_finite(loss) || !learner.update(workers.front()->gradient, rate)) {
             return status{errc::non_finite, "training: the loss is not a number after " + std::to_string(step) +
                                                 " steps; use a smaller learning rate"};
         }
-        const double rate = learning_rate_at(o, step);
-        adamw.groups = {{.learning_rate = rate, .weight_decay = o.weight_decay}};
-        lowrank::adamw_step(list, state, adamw);
         report.loss.push_back(loss);
         report.tokens += targets;
         char text[96];
@@ -201,19 +288,9 @@ template <real S>
     if (!why) {
         return why;
     }
-    const auto spans_of = [](model<S>& x) {
-        std::vector<std::span<S>> spans;
-        for_each_weight(x, [&](const std::string&, weight_view<S> w) {
-            spans.emplace_back(w.data(), static_cast<std::size_t>(w.size()));
-        });
-        return spans;
-    };
     model<S> trained = m;
-    const auto make = [&](detail::training_worker<S>& w) {
-        w.weights = zero_model<S>(m.shape);
-        w.gradients = spans_of(*w.weights);
-    };
-    auto report = detail::train<S>(trained, spans_of(trained), make, next, options);
+    detail::weight_learner<S> learner(trained, options);
+    auto report = detail::train<S>(trained, learner, next, options);
     if (report) {
         m = std::move(trained);
     }
@@ -226,6 +303,7 @@ template <real S>
 }
 
 struct finetune_options {
+    variant kind = variant::lora;
     lowrank::lora_options lora = {.r = 4, .lora_alpha = 8};       ///< `seed` and `stream` are set per projection.
     std::vector<std::string> target_modules = all_projections();  ///< Module paths, or their ends.
     index window = 256;                                           ///< Tokens of a training sequence.
@@ -235,7 +313,8 @@ struct finetune_options {
 
 template <real S>
 struct finetune_result {
-    std::map<std::string, lowrank::lora_adapter<S>> adapters = {};  ///< By module path.
+    std::map<std::string, lowrank::lora_adapter<S>> adapters = {};  ///< By module path; empty unless plain LoRA.
+    adapter_map<S> modules = {};                                    ///< The same for every kind.
     training_report report = {};
 };
 
@@ -273,27 +352,29 @@ template <real S>
     if (chosen.empty()) {
         return status{errc::not_found, "training: no target modules were given"};
     }
-    std::vector<std::shared_ptr<lowrank::lora_adapter<S>>> adapters;
-    std::vector<std::span<S>> parameters;
-    const auto span_of = [](matrix<S>& x) { return std::span<S>(x.data(), static_cast<std::size_t>(x.size())); };
-    for (projection<S>* p : chosen) {
-        lowrank::lora_options lora = options.lora;
-        lora.seed = options.training.seed;
-        lora.stream = p->number;
-        adapters.push_back(
-            std::make_shared<lowrank::lora_adapter<S>>(lowrank::make_lora<S>(p->rows(), p->cols(), lora)));
-        parameters.push_back(span_of(adapters.back()->lora_A));
-        parameters.push_back(span_of(adapters.back()->lora_B));
-        p->adapters.push_back({.adapter = adapters.back()});
+    if (options.lora.lora_dropout > 0 && options.kind != variant::lora && options.kind != variant::rslora) {
+        return status{errc::mismatch, "training: dropout is for LoRA, not for " + std::string(name_of(options.kind))};
     }
-    const auto make = [&](detail::training_worker<S>& w) {
-        for (const auto& adapter : adapters) {
-            auto& gradient = w.adapters.emplace(adapter.get(), lowrank::zero_gradient(*adapter)).first->second;
-            w.gradients.push_back(span_of(gradient.lora_A));
-            w.gradients.push_back(span_of(gradient.lora_B));
-        }
-    };
-    auto report = detail::train<S>(m, parameters, make, next, options.training);
+    lowrank::lora_options lora = options.lora;
+    lora.seed = options.training.seed;
+    const training_options& o = options.training;
+    lowrank::trainer<S> trainer({.learning_rate = o.learning_rate,
+                                 .schedule = schedule_of(o),
+                                 .weight_decay = o.weight_decay,
+                                 .beta1 = o.beta1,
+                                 .beta2 = o.beta2,
+                                 .epsilon = o.epsilon,
+                                 .lora_plus_ratio = o.lora_plus_ratio,
+                                 .freeze_lora_A = o.freeze_lora_A,
+                                 .riemannian_delta = o.riemannian_delta,
+                                 .clip_norm = o.clip_norm});
+    const adapter_factory<S> make = adapter_maker<S>(m, options.kind, lora);
+    for (projection<S>* p : chosen) {
+        const index number = trainer.add(p->name, make(*p), p->base_map());
+        p->adapters.push_back({.adapter = trainer.share(number)});
+    }
+    detail::adapter_learner<S> learner(trainer);
+    auto report = detail::train<S>(m, learner, next, options.training);
     if (!report) {
         for (projection<S>* p : chosen) {
             p->adapters.pop_back();
@@ -301,8 +382,11 @@ template <real S>
         return report.error();
     }
     finetune_result<S> out{.report = std::move(*report)};
-    for (std::size_t i = 0; i < chosen.size(); ++i) {
-        out.adapters.emplace(chosen[i]->name, *adapters[i]);
+    for (index i = 0; i < trainer.size(); ++i) {
+        out.modules.emplace(trainer.name(i), trainer.adapter(i));
+        if (const auto* plain = trainer.adapter(i).template get<lowrank::lora_adapter<S>>()) {
+            out.adapters.emplace(trainer.name(i), *plain);
+        }
     }
     return out;
 }

@@ -249,7 +249,8 @@ TEST_CASE_TEMPLATE("any linear map in the place of a weight, and adapters beside
         llama::for_each_projection(m, [&](llama::projection<S>& p) {
             const auto one = tiny::adapter(p, {.r = 2, .lora_alpha = 3, .seed = 1});
             const auto two = tiny::adapter(p, {.r = 3, .lora_alpha = 4, .use_rslora = true, .seed = 2});
-            p.adapters = {{.adapter = one, .strength = S(0.5)}, {.adapter = two, .strength = S(-0.25)}};
+            p.adapters = {{.adapter = std::make_shared<const lowrank::any_adapter<S>>(*one), .strength = S(0.5)},
+                          {.adapter = std::make_shared<const lowrank::any_adapter<S>>(*two), .strength = S(-0.25)}};
             llama::find_projection(merged, p.name)->weight +=
                 S(0.5) * one->delta().dense() - S(0.25) * two->delta().dense();
         });

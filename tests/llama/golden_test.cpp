@@ -7,7 +7,10 @@
 #include <cstring>
 #include <fstream>
 #include <iterator>
+#include <map>
 #include <string>
+#include <utility>
+#include <variant>
 #include <vector>
 
 #include <doctest/doctest.h>
@@ -251,7 +254,8 @@ TEST_CASE("the PEFT adapter gives the reference's loss, logits and text, beside 
         const auto* p = llama::find_projection(m, name);
         REQUIRE(p != nullptr);
         REQUIRE(p->adapters.size() == 1);
-        CHECK(static_cast<double>(p->adapters[0].adapter->scaling()) == scale.get<double>());
+        CHECK(static_cast<double>(p->adapters[0].adapter->get<lowrank::lora_adapter<float>>()->scaling()) ==
+              scale.get<double>());
     }
     check_all();
 
@@ -275,6 +279,45 @@ TEST_CASE("the PEFT adapter gives the reference's loss, logits and text, beside 
     for (const auto& name : llama::weight_names(m)) {
         CHECK(*llama::find_weight(m, name) == *llama::find_weight(original, name));
     }
+}
+
+TEST_CASE("the DoRA adapter gives the reference loss, and mixtures equal their merged models") {
+    LOWRANK_NEEDS_SHARED(shared);
+    const auto read = [&](const char* name) {
+        const auto peft = lowrank::read_peft(shared / "adapters/stories260K" / name);
+        REQUIRE_MESSAGE(peft.has_value(), peft.error().message);
+        llama::adapter_map<float> all(peft->modules.begin(), peft->modules.end());
+        for (const auto& [module, relative] : peft->relatives) {
+            const auto& dora = std::get<lowrank::peft_lora>(relative);
+            REQUIRE(dora.magnitude.size() > 0);
+            all.emplace(module, lowrank::dora_adapter<float>{.lora = dora.lora, .magnitude = dora.magnitude});
+        }
+        return all;
+    };
+    const auto original = load_stories(shared);
+    const auto ids = shakespeare(shared);
+    auto m = original;
+    REQUIRE(llama::attach(m, read("shakespeare-dora-r4")));
+    CHECK(std::abs(mean_nll(m, ids) - 2.98213) < 2e-4);
+    REQUIRE(llama::merge_adapters(m));
+    CHECK(std::abs(mean_nll(m, ids) - 2.98213) < 2e-4);
+
+    const auto mixture = [&](const std::vector<std::pair<const char*, float>>& parts) {
+        auto mixed = original;
+        for (const auto& [name, strength] : parts) {
+            REQUIRE(llama::attach(mixed, read(name), strength));
+        }
+        const double apart = mean_nll(mixed, ids);
+        REQUIRE(llama::merge_adapters(mixed));
+        CHECK(std::abs(mean_nll(mixed, ids) - apart) < 1e-5);
+        return apart;
+    };
+    mixture({{"shakespeare-lora-r4", 0.5F}, {"random-r4", 0.5F}});
+    const double one_way =
+        mixture({{"shakespeare-dora-r4", 0.7F}, {"shakespeare-lora-r4", 0.4F}, {"shakespeare-dora-r4", -0.2F}});
+    const double other =
+        mixture({{"shakespeare-dora-r4", -0.2F}, {"shakespeare-dora-r4", 0.7F}, {"shakespeare-lora-r4", 0.4F}});
+    CHECK(std::abs(one_way - other) < 1e-5);
 }
 
 TEST_CASE("a short finetune on tiny Shakespeare lowers the loss on the part it has not seen") {

@@ -87,6 +87,12 @@ std::shared_ptr<lowrank::lora_adapter<S>> adapter(const llama::projection<S>& p,
     return a;
 }
 
+/// The same as the engine takes it.
+template <lowrank::real S>
+std::shared_ptr<lowrank::any_adapter<S>> any_adapter(const llama::projection<S>& p, const lowrank::lora_options& o) {
+    return std::make_shared<lowrank::any_adapter<S>>(*adapter(p, o));
+}
+
 }  // namespace tiny
 
 #endif  // LOWRANK_TESTS_LLAMA_TINY_MODELS_HPP

@@ -84,7 +84,7 @@ TEST_CASE("a model trained from scratch learns a rule, and an adapter then learn
     CHECK(nll(m, std::span(reversed).last(600)) < shifted - 1.0);
     for (const auto& [name, adapter] : tuned->adapters) {
         const auto* p = llama::find_projection(m, name);
-        CHECK(adapter.lora_B == p->adapters.front().adapter->lora_B);
+        CHECK(adapter.lora_B == p->adapters.front().adapter->get<lowrank::lora_adapter<float>>()->lora_B);
         CHECK(adapter.rank() == 4);
     }
 }
@@ -198,4 +198,61 @@ TEST_CASE("a failed or cancelled training leaves the model as it was and says wh
 
     REQUIRE(llama::finetune(m, tokens, {.window = 20, .training = {.steps = 1}}).has_value());
     CHECK(code(llama::train_weights(m, windows, {})) == lowrank::errc::mismatch);
+}
+
+TEST_CASE("every variant lowers the loss of a model that knows another rule, and its merged weights agree") {
+    const auto stream = rule_stream(1500);
+    auto base = llama::random_model<float>(tiny::shape({.hidden = 16}), 1);
+    REQUIRE(llama::train_weights(base, llama::random_windows(stream, 24, 6, 1, 0), {.steps = 40}));
+    const std::vector<int> reversed(stream.rbegin(), stream.rend());
+    const auto held_out = std::span<const int>(reversed).last(200);
+    const double before = nll(base, held_out);
+    for (const auto& [name, kind] : llama::variant_names) {
+        CAPTURE(name);
+        auto m = base;
+        const auto tuned =
+            llama::finetune(m, std::span<const int>(reversed).first(1300),
+                            {.kind = kind,
+                             .lora = {.r = 4, .lora_alpha = 8},
+                             .window = 24,
+                             .sequences = 6,
+                             .training = {.steps = 12, .learning_rate = kind == llama::variant::vera ? 5e-2 : 2e-2}});
+        REQUIRE_MESSAGE(tuned.has_value(), tuned.error().message);
+        CHECK(tuned->modules.size() == 14);
+        CHECK(tuned->adapters.empty() == (kind != llama::variant::lora && kind != llama::variant::rslora));
+        const double after = nll(m, held_out);
+        CHECK(after < before - 0.03);
+        // What was learned, put on a fresh copy, and merged.
+        auto again = base;
+        REQUIRE(llama::attach(again, tuned->modules));
+        CHECK(nll(again, held_out) == doctest::Approx(after).epsilon(1e-6));
+        REQUIRE(llama::merge_adapters(again));
+        CHECK(adapters_on(again) == 0);
+        CHECK(nll(again, held_out) == doctest::Approx(after).epsilon(1e-4));
+    }
+}
+
+TEST_CASE("LoRA+, LoRA-FA and Riemannian preconditioning train through the engine; what makes no sense is refused") {
+    const auto stream = rule_stream(600);
+    const auto first_and_last = [&](llama::training_options o) {
+        auto m = llama::random_model<float>(tiny::shape(), 1);
+        o.steps = 15;
+        const auto out =
+            llama::finetune(m, std::span<const int>(stream), {.window = 20, .sequences = 4, .training = o});
+        REQUIRE_MESSAGE(out.has_value(), out.error().message);
+        return std::pair(out->report.loss.front(), out->report.loss.back());
+    };
+    for (const auto& o : {llama::training_options{.lora_plus_ratio = 4}, llama::training_options{.freeze_lora_A = true},
+                          llama::training_options{.riemannian_delta = 1e-2}}) {
+        const auto [first, last] = first_and_last(o);
+        CHECK(last < first);
+    }
+    auto m = llama::random_model<float>(tiny::shape(), 1);
+    const auto refused = [&](llama::finetune_options o) {
+        const auto out = llama::finetune(m, std::span<const int>(stream), o);
+        return !out && out.error().code == lowrank::errc::mismatch;
+    };
+    CHECK(refused({.kind = llama::variant::oft, .lora = {.r = 4, .lora_dropout = 0.1}, .window = 20}));
+    CHECK(refused({.window = 20, .training = {.freeze_lora_A = true, .riemannian_delta = 1}}));
+    CHECK(adapters_on(m) == 0);
 }
