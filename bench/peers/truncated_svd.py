@@ -25,8 +25,8 @@ def orthonormal(rows, cols, rng):
     return np.linalg.qr(rng.standard_normal((rows, cols), dtype=np.float32))[0]
 
 
-def make(rows, cols, spectrum, k):
-    """W in float, its k leading singular values and ||W - W_k||_F."""
+def make(rows, cols, spectrum):
+    """W in float, its singular values, and ||W - W_k||_F for every k."""
     rng = np.random.default_rng(1)
     p = min(rows, cols)
     if spectrum == "spike":
@@ -40,14 +40,15 @@ def make(rows, cols, spectrum, k):
     # a made spectrum is taken from its formula.
     wide = w.astype(np.float64)
     values = np.sqrt(np.maximum(np.linalg.eigvalsh(wide @ wide.T if rows <= cols else wide.T @ wide)[::-1], 0))
-    tail = values[k:] if spectrum != "fast" else s[k:]
-    return np.ascontiguousarray(w), values[:k], float(np.sqrt(np.sum(tail**2)))
+    tail = values if spectrum != "fast" else s
+    return np.ascontiguousarray(w), values, np.sqrt(np.append(np.cumsum(tail[::-1] ** 2)[::-1], 0))
 
 
 def judge(wide, u, s, v, values, best):
     rest = np.linalg.norm(wide - (u.astype(np.float64) * s) @ v.astype(np.float64).T)
     with np.errstate(divide="ignore", invalid="ignore"):
-        return rest / best - 1, float(np.max(np.abs(s - values) / values))
+        floor = np.finfo(np.float32).eps * np.linalg.norm(wide)  # below it only rounding is compared
+        return (rest - best) / max(best, floor), float(np.max(np.abs(s - values) / values))
 
 
 def seconds(call, rounds):
@@ -94,9 +95,10 @@ def main():
     for size in args.size:
         rows, cols = map(int, size.split("x"))
         for spectrum in args.spectrum:
+            w, all_values, all_best = make(rows, cols, spectrum)
+            wide = w.astype(np.float64)
             for k in args.rank:
-                w, values, best = make(rows, cols, spectrum, k)
-                wide = w.astype(np.float64)
+                values, best = all_values[:k], all_best[k]
                 lines = []
                 with tempfile.TemporaryDirectory() as folder:
                     path = os.path.join(folder, "w")
