@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 /// \file
-/// `lowrank finetune`: trains a LoRA adapter on a text and writes it as a PEFT folder.
+/// `lowrank finetune`: trains an adapter of a chosen kind on a text and writes it as a PEFT folder.
 
 #include <algorithm>
 #include <chrono>
@@ -31,6 +31,7 @@ struct finetune_command {
     text_options text;
     output_options output;
     std::filesystem::path model;
+    std::string variant = "lora";
     std::int64_t rank = 4;
     double alpha = 0;  ///< 0: twice the rank.
     bool rslora = false;
@@ -38,8 +39,11 @@ struct finetune_command {
     std::string targets;
     std::int64_t steps = llama::training_options{}.steps;
     std::int64_t batch = llama::finetune_options{}.sequences;
-    double learning_rate = llama::training_options{}.learning_rate;
+    double learning_rate = 0;  ///< 0: what suits the variant.
     double weight_decay = 0;
+    double lora_plus_ratio = 1;
+    bool lora_fa = false;
+    double riemannian = 0;
     std::uint64_t seed = 0;
     std::int64_t train_bytes = 1'000'000;
     std::int64_t eval_bytes = 20'000;
@@ -106,6 +110,63 @@ void check_rank(const llama::model<float>& model, const llama::finetune_options&
     });
 }
 
+llama::variant parse_variant(const std::string& name) {
+    for (const auto& [known, kind] : llama::variant_names) {
+        if (known == name) {
+            return kind;
+        }
+    }
+    throw usage_error("--variant " + name + " is unknown; try 'lowrank finetune --help'");
+}
+
+/// A peak rate that works; kinds with few or small parameters take larger ones.
+double usual_rate(llama::variant kind) {
+    using llama::variant;
+    switch (kind) {
+        case variant::vera: return 5e-2;
+        case variant::ia3:
+        case variant::lokr:
+        case variant::adalora: return 2e-2;
+        default: return llama::training_options{}.learning_rate;
+    }
+}
+
+/// Puts one trained module where `write_peft` expects it; false for a kind it cannot write.
+bool put_module(lowrank::peft_adapter& out, const std::string& name, const lowrank::any_adapter<float>& a) {
+    const auto put = [&](const auto* adapter) {
+        if (adapter != nullptr) {
+            out.relatives.emplace(name, *adapter);
+        }
+        return adapter != nullptr;
+    };
+    if (const auto* lora = a.get<lowrank::lora_adapter<float>>()) {
+        out.modules.emplace(name, *lora);
+        return true;
+    }
+    if (const auto* dora = a.get<lowrank::dora_adapter<float>>()) {
+        out.relatives.emplace(name, lowrank::peft_lora{.lora = dora->lora, .magnitude = dora->magnitude});
+        return true;
+    }
+    if (const auto* ia3 = a.get<lowrank::ia3_adapter<float>>()) {
+        out.relatives.emplace(name, lowrank::peft_ia3{.scale = ia3->ia3_l, .is_feedforward = ia3->is_feedforward});
+        return true;
+    }
+    return put(a.get<lowrank::adalora_adapter<float>>()) || put(a.get<lowrank::vera_adapter<float>>()) ||
+           put(a.get<lowrank::loha_adapter<float>>()) || put(a.get<lowrank::lokr_adapter<float>>());
+}
+
+/// Fails before the training does the work if its result could not be written.
+void check_writable(const llama::model<float>& model, const llama::finetune_options& how) {
+    lowrank::peft_adapter probe;
+    const auto make = llama::adapter_maker<float>(model, how.kind, how.lora);
+    if (!put_module(probe, "probe", make(model.layers.front().q_proj))) {
+        fail("adapters of the variant " + std::string(llama::name_of(how.kind)) +
+                 " cannot be written as a PEFT folder yet, so nothing was trained; llama::finetune trains it in a "
+                 "program",
+             lowrank::errc::unsupported);
+    }
+}
+
 void check_tokens(const std::vector<int>& tokens, const llama::config& config, const std::filesystem::path& source) {
     for (const int t : tokens) {
         if (t < 0 || t >= config.vocab_size) {
@@ -131,7 +192,9 @@ void run_finetune(const finetune_command& options) {
     const auto window = options.text.window > 0 ? static_cast<index>(options.text.window)
                                                 : std::min<index>(256, model.shape.max_position_embeddings);
     progress_bar bar("training");
+    const auto kind = parse_variant(options.variant);
     llama::finetune_options how{
+        .kind = kind,
         .lora = {.r = static_cast<index>(options.rank),
                  .lora_alpha = options.alpha > 0 ? options.alpha : 2 * static_cast<double>(options.rank),
                  .use_rslora = options.rslora,
@@ -140,14 +203,20 @@ void run_finetune(const finetune_command& options) {
         .sequences = static_cast<index>(options.batch)};
     if (!options.targets.empty()) {
         how.target_modules = split_list(options.targets);
+    } else if (kind == llama::variant::ia3) {
+        how.target_modules = {"k_proj", "v_proj", "down_proj"};
     }
     how.training.steps = static_cast<index>(options.steps);
-    how.training.learning_rate = options.learning_rate;
+    how.training.learning_rate = options.learning_rate > 0 ? options.learning_rate : usual_rate(kind);
+    how.training.lora_plus_ratio = options.lora_plus_ratio;
+    how.training.freeze_lora_A = options.lora_fa;
+    how.training.riemannian_delta = options.riemannian;
     how.training.weight_decay = options.weight_decay;
     how.training.seed = options.seed;
     how.training.on_progress = bar.callback();
     how.training.run = pool.as_executor();
     check_rank(model, how);
+    check_writable(model, how);
 
     std::optional<double> before;
     llama::batch unseen;
@@ -166,18 +235,23 @@ void run_finetune(const finetune_command& options) {
     lowrank::peft_adapter adapter;
     adapter.config.r = how.lora.r;
     adapter.config.lora_alpha = how.lora.lora_alpha;
-    adapter.config.use_rslora = how.lora.use_rslora;
+    adapter.config.use_rslora = how.lora.use_rslora || kind == llama::variant::rslora;
     adapter.config.lora_dropout = how.lora.lora_dropout;
     adapter.config.target_modules = how.target_modules;
     adapter.config.base_model_name_or_path = options.model.string();
     adapter.config.task_type = "CAUSAL_LM";
-    adapter.modules = trained.adapters;
+    for (const auto& [name, module] : trained.modules) {
+        put_module(adapter, name, module);
+    }
+    if (!adapter.relatives.empty()) {
+        adapter.config = lowrank::peft_config_for(adapter, adapter.config);
+    }
     lowrank::throw_if_failed(lowrank::write_peft(out.path(), adapter));
     out.commit();
 
     std::uint64_t parameters = 0;
-    for (const auto& [name, module] : trained.adapters) {
-        parameters += static_cast<std::uint64_t>(module.lora_A.size() + module.lora_B.size());
+    for (const auto& [name, module] : trained.modules) {
+        parameters += static_cast<std::uint64_t>(module.parameter_count());
     }
     const auto& loss = trained.report.loss;
     if (options.common.json) {
@@ -185,15 +259,17 @@ void run_finetune(const finetune_command& options) {
         print_json({{"command", "finetune"},
                     {"model", options.model.string()},
                     {"output", options.output.folder.string()},
+                    {"variant", options.variant},
                     {"r", how.lora.r},
                     {"lora_alpha", how.lora.lora_alpha},
-                    {"use_rslora", how.lora.use_rslora},
+                    {"use_rslora", adapter.config.use_rslora},
                     {"target_modules", how.target_modules},
                     {"parameters", parameters},
                     {"steps", loss.size()},
                     {"train_tokens", data.train.size()},
                     {"tokens_seen", trained.report.tokens},
                     {"seed", options.seed},
+                    {"learning_rate", how.training.learning_rate},
                     {"loss", loss},
                     {"unseen_tokens", data.unseen.size()},
                     {"unseen_nll_before", number(before)},
@@ -201,9 +277,9 @@ void run_finetune(const finetune_command& options) {
                     {"seconds", seconds}});
         return;
     }
-    std::string text =
-        format("%zu matrices, rank %lld, %s parameters, trained %zu steps in %.0f s\n", trained.adapters.size(),
-               static_cast<long long>(how.lora.r), grouped(parameters).c_str(), loss.size(), seconds);
+    std::string text = format("%zu matrices, %s of rank %lld, %s parameters, trained %zu steps in %.0f s\n",
+                              trained.modules.size(), options.variant.c_str(), static_cast<long long>(how.lora.r),
+                              grouped(parameters).c_str(), loss.size(), seconds);
     text += format("training loss  %.4f at the first step, %.4f at the last\n", loss.front(), loss.back());
     if (before) {
         text += format("unseen text    NLL %.5f before, %.5f after (%s tokens)\n", *before, *after,
@@ -216,17 +292,24 @@ void run_finetune(const finetune_command& options) {
 
 void add_finetune(CLI::App& app) {
     auto options = std::make_shared<finetune_command>();
-    auto* command = app.add_subcommand("finetune", "Train a LoRA adapter on a text and write it as a PEFT folder");
+    auto* command = app.add_subcommand("finetune", "Train an adapter on a text and write it as a PEFT folder");
     const auto positive = CLI::Range(std::int64_t{1}, std::int64_t{1} << 40);
     command->add_option("model", options->model, "Model folder (config.json and safetensors)")
         ->type_name("MODEL")
         ->required();
     add_text(*command, options->text);
     add_output(*command, options->output, true, "The new adapter folder");
+    std::string kinds;
+    for (const auto& [name, kind] : llama::variant_names) {
+        kinds += (kinds.empty() ? "" : ", ") + std::string(name);
+    }
+    command->add_option("--variant", options->variant, "Kind of adapter: " + kinds)
+        ->type_name("NAME")
+        ->capture_default_str();
     command->add_option("--rank", options->rank, "Rank r of the adapter")->check(positive)->capture_default_str();
     command->add_option("--alpha", options->alpha, "lora_alpha; the scaling is alpha / rank. Twice the rank by default")
         ->check(CLI::PositiveNumber);
-    command->add_flag("--rslora", options->rslora, "Scale by alpha / sqrt(rank) instead");
+    command->add_flag("--rslora", options->rslora, "Scale by alpha / sqrt(rank) instead, as --variant rslora");
     command->add_option("--dropout", options->dropout, "Share of a layer's inputs that training drops")
         ->check(CLI::Range(0.0, 0.99))
         ->capture_default_str();
@@ -236,9 +319,14 @@ void add_finetune(CLI::App& app) {
         ->type_name("LIST");
     command->add_option("--steps", options->steps, "Training steps")->check(positive)->capture_default_str();
     command->add_option("--batch", options->batch, "Windows per step")->check(positive)->capture_default_str();
-    command->add_option("--lr", options->learning_rate, "Learning rate at its peak")
+    command->add_option("--lr", options->learning_rate, "Learning rate at its peak; 0.01 for LoRA, more for others")
+        ->check(CLI::PositiveNumber);
+    command->add_option("--lora-plus", options->lora_plus_ratio, "Rate of B over that of A (LoRA+)")
         ->check(CLI::PositiveNumber)
         ->capture_default_str();
+    command->add_flag("--lora-fa", options->lora_fa, "Freeze A of LoRA and DoRA (LoRA-FA)");
+    command->add_option("--riemannian", options->riemannian, "Precondition LoRA's gradients, with this delta: 0.01")
+        ->check(CLI::PositiveNumber);
     command->add_option("--weight-decay", options->weight_decay, "Weight decay of AdamW")
         ->check(CLI::NonNegativeNumber)
         ->capture_default_str();
