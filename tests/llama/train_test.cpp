@@ -207,7 +207,9 @@ TEST_CASE("every variant lowers the loss of a model that knows another rule, and
     const std::vector<int> reversed(stream.rbegin(), stream.rend());
     const auto held_out = std::span<const int>(reversed).last(200);
     const double before = nll(base, held_out);
-    for (const auto& [name, kind] : llama::variant_names) {
+    for (const auto& named : llama::variant_names) {
+        const std::string name(named.first);
+        const llama::variant kind = named.second;
         CAPTURE(name);
         auto m = base;
         const auto tuned =
