@@ -22,6 +22,7 @@
 
 #include <lowrank/core/check.hpp>
 #include <lowrank/core/config.hpp>
+#include <lowrank/core/normal_quantile.hpp>
 #include <lowrank/core/types.hpp>
 #include <lowrank/laser/evaluation.hpp>
 
@@ -34,20 +35,6 @@ struct interval {
 
     [[nodiscard]] bool contains(double x) const noexcept { return low <= x && x <= high; }
 };
-
-/// z with P(Z <= z) = p for a standard normal Z, to about 1e-14. \pre 0 < p < 1
-[[nodiscard]] inline double normal_quantile(double p) {
-    detail::expects(p > 0 && p < 1, "normal_quantile: p must lie strictly between 0 and 1");
-    if (p > 0.5) {
-        return -normal_quantile(1 - p);
-    }
-    double low = -40, high = 0;  // P(Z <= -40) is below the smallest double
-    for (int i = 0; i < 64; ++i) {
-        const double mid = 0.5 * (low + high);
-        (0.5 * std::erfc(-mid / std::numbers::sqrt2) < p ? low : high) = mid;
-    }
-    return 0.5 * (low + high);
-}
 
 /// McNemar's exact two-sided p-value: the probability, if the edit changed nothing, of a split of the discordant
 /// samples at least as uneven as `gained` to `lost`. 1 when there are none.

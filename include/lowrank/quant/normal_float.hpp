@@ -17,35 +17,16 @@
 #include <cmath>
 #include <cstddef>
 #include <cstdint>
-#include <numbers>
 #include <vector>
 
 #include <lowrank/core/check.hpp>
 #include <lowrank/core/config.hpp>
+#include <lowrank/core/normal_quantile.hpp>
 #include <lowrank/core/types.hpp>
 
 namespace lowrank::inline LOWRANK_ABI {
 
 namespace detail {
-
-/// x with Phi(x) = p, 0 < p < 1, to a few eps: bisection to start with, Newton on erfc to end with.
-[[nodiscard]] inline double normal_quantile(double p) {
-    if (p > 0.5) {
-        return -normal_quantile(1.0 - p);
-    }
-    double low = -40.0;
-    double high = 0.0;
-    for (int i = 0; i < 24; ++i) {
-        const double middle = 0.5 * (low + high);
-        (0.5 * std::erfc(-middle / std::numbers::sqrt2) < p ? low : high) = middle;
-    }
-    double x = 0.5 * (low + high);
-    for (int i = 0; i < 3; ++i) {
-        const double density = std::exp(-0.5 * x * x) / std::sqrt(2.0 * std::numbers::pi);
-        x -= (0.5 * std::erfc(-x / std::numbers::sqrt2) - p) / density;
-    }
-    return x;
-}
 
 /// The i-th of `count` float numbers from `first` to `last`, each end exact.
 [[nodiscard]] inline float float_step(float first, float last, int count, int i) {
@@ -64,12 +45,12 @@ namespace detail {
     std::vector<float> levels;
     for (int i = 0; i < positive; ++i) {
         levels.push_back(static_cast<float>(
-            detail::normal_quantile(static_cast<double>(detail::float_step(offset, 0.5F, positive + 1, i)))));
+            normal_quantile(static_cast<double>(detail::float_step(offset, 0.5F, positive + 1, i)))));
     }
     levels.push_back(0.0F);
     for (int i = 0; i < positive - 1; ++i) {
-        levels.push_back(static_cast<float>(
-            -detail::normal_quantile(static_cast<double>(detail::float_step(offset, 0.5F, positive, i)))));
+        levels.push_back(
+            static_cast<float>(-normal_quantile(static_cast<double>(detail::float_step(offset, 0.5F, positive, i)))));
     }
     std::sort(levels.begin(), levels.end());
     const float largest = levels.back();
