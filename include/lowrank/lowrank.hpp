@@ -16,6 +16,7 @@
 #include <lowrank/core/finite.hpp>
 #include <lowrank/core/linear_map.hpp>
 #include <lowrank/core/map_reference.hpp>
+#include <lowrank/core/normal_quantile.hpp>
 #include <lowrank/core/parallel.hpp>
 #include <lowrank/core/philox.hpp>
 #include <lowrank/core/progress.hpp>
