@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 // Family "dora": magnitude and direction, on every kind of layer.
 #include <lowrank/core/linear_map.hpp>
+#include <lowrank/factor/factored_algebra.hpp>
 #include <lowrank/lora/dora.hpp>
 #include <lowrank/lora/embedding.hpp>
 #include <lowrank/lora/merge.hpp>
@@ -70,7 +71,7 @@ void run_layer(const golden_case& c, const std::string& name, computed<S>& out) 
     row_matrix<S> stored = turned ? row_matrix<S>(l.weight().transpose()) : l.weight();
     const row_matrix<S> before = stored;
     const std::span<const S> scale(dora.scale.data(), static_cast<std::size_t>(dora.scale.size()));
-    const auto change = turned ? transposed(dora.change) : dora.change;
+    const auto change = turned ? transpose(dora.change) : dora.change;
     const auto options = turned ? merge_options<S>{.column_scale = scale} : merge_options<S>{.row_scale = scale};
     const auto receipt = merge(weight_view<S>(stored), change, options).value();
     out.put("merged." + name + ".weight", stored);

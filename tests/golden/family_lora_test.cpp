@@ -3,6 +3,7 @@
 #include <memory>
 
 #include <lowrank/core/linear_map.hpp>
+#include <lowrank/factor/factored_algebra.hpp>
 #include <lowrank/lora/adapted_linear.hpp>
 #include <lowrank/lora/conv_lora.hpp>
 #include <lowrank/lora/embedding.hpp>
@@ -109,7 +110,7 @@ void run_layer(const golden_case& c, const std::string& name, computed<S>& out) 
     const row_matrix<S> before = stored;
     std::vector<std::pair<low_rank<S>, merge_receipt>> done;
     for (const auto& a : adapters) {
-        auto delta = turned ? transposed(a.lora.delta()) : a.lora.delta();
+        auto delta = turned ? transpose(a.lora.delta()) : a.lora.delta();
         auto receipt = merge(weight_view<S>(stored), delta).value();
         done.emplace_back(std::move(delta), std::move(receipt));
     }
@@ -196,7 +197,7 @@ void run_loralib_layer(const golden_case& c, const std::string& name, computed<S
         auto gradient = zero_gradient(lora);
         embedding_backward(lora, S(1), l.ids(), l.dy(), gradient, ws, {.padding_index = l.padding_index()});
         put_gradient(gradient.lora_A, gradient.lora_B);
-        (void)merge(weight_view<S>(table), transposed(lora.delta())).value();
+        (void)merge(weight_view<S>(table), transpose(lora.delta())).value();
         out.put("merged." + name + ".weight", table);
         return;
     }
@@ -248,7 +249,7 @@ void run_loralib_layer(const golden_case& c, const std::string& name, computed<S
         put_gradient(gradient.lora_A, gradient.lora_B);
     }
     row_matrix<S> stored = l.is_transposed() ? row_matrix<S>(l.weight().transpose()) : l.weight();
-    (void)merge(weight_view<S>(stored), l.is_transposed() ? transposed(change) : change).value();
+    (void)merge(weight_view<S>(stored), l.is_transposed() ? transpose(change) : change).value();
     out.put("merged." + name + ".weight", stored);
 }
 

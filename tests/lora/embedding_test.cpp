@@ -4,6 +4,7 @@
 #include <vector>
 
 #include <lowrank/core/linear_map.hpp>
+#include <lowrank/factor/factored_algebra.hpp>
 #include <lowrank/lora/merge.hpp>
 
 #include "support.hpp"
@@ -28,7 +29,7 @@ TEST_CASE_TEMPLATE("lookup plus change equals lookup in the merged table", T, fl
         CHECK((y.col(std::ptrdiff_t(j)).array() == table.row(ids[j]).transpose().template cast<S>().array()).all());
     }
     embedding_forward(adapter, S(1), ids, y, ws);
-    REQUIRE(merge(weight_view<T>(table), transposed(adapter.delta())));
+    REQUIRE(merge(weight_view<T>(table), transpose(adapter.delta())));
     matrix<S> merged(6, 5);
     embedding_lookup<T>(table, ids, merged);
     const double tolerance = real<T> ? 100 * epsilon<S> : 1e-2;

@@ -9,7 +9,7 @@
 ///     lowrank::embedding_forward(adapter, 1.0F, ids, y, ws);                // adapter: A r x num, B dim x r
 ///     lowrank::embedding_backward(adapter, 1.0F, ids, dy, gradient, ws, {.padding_index = 0});
 ///
-/// The table is stored transposed with respect to a linear layer: merge `transposed(adapter.delta())` into it. PEFT and
+/// The table is stored transposed with respect to a linear layer: merge `transpose(adapter.delta())` into it. PEFT and
 /// loralib start with A zero and B normal; `make_embedding_lora` does.
 
 #include <cstddef>
@@ -23,17 +23,10 @@
 #include <lowrank/core/skinny_product.hpp>
 #include <lowrank/core/types.hpp>
 #include <lowrank/core/workspace.hpp>
-#include <lowrank/factor/low_rank.hpp>
 #include <lowrank/lora/gradient.hpp>
 #include <lowrank/lora/lora.hpp>
 
 namespace lowrank::inline LOWRANK_ABI {
-
-/// (L R)^T = R^T L^T, for weights stored in x out (embeddings, GPT-2's Conv1D, fan_in_fan_out).
-template <real S>
-[[nodiscard]] low_rank<S> transposed(const low_rank<S>& change) {
-    return {.left = change.right.transpose(), .right = change.left.transpose()};
-}
 
 /// A new adapter for a num x dim table: A zero, B standard normal.
 template <real S>
