@@ -263,3 +263,31 @@ TEST_CASE("finetune, eval and merge fit together") {
     CHECK(std::abs(after.at("mean_nll").get<double>() - tuned.at("mean_nll").get<double>()) < 1e-4);
     CHECK(listing(folder.path()) == std::vector<std::string>{"adapter", "merged"});
 }
+
+TEST_CASE("finetune trains other kinds, eval reads them back, and what cannot be written is refused before training") {
+    LOWRANK_NEEDS_SHARED(shared);
+    const reference ref(shared);
+    temporary_folder scratch;
+    for (const char* variant : {"dora", "ia3"}) {
+        CAPTURE(variant);
+        const std::string adapter = (scratch / variant).string();
+        const auto tuned =
+            run_json({"finetune", ref.model, "--text", ref.text, "--train-bytes", "40000", "--eval-bytes", "4000",
+                      "--window", "128", "--steps", "6", "--batch", "4", "--variant", variant, "--output", adapter});
+        CHECK(tuned.at("variant") == variant);
+        CHECK(tuned.at("unseen_nll_after").get<double>() < tuned.at("unseen_nll_before").get<double>() - 0.05);
+        const auto read = run_json(
+            {"eval", ref.model, "--adapter", adapter, "--text", ref.text, "--range", "40000:44000", "--window", "128"});
+        CHECK(read.at("mean_nll").get<double>() ==
+              doctest::Approx(tuned.at("unseen_nll_after").get<double>()).epsilon(1e-4));
+        const auto merged = run_json({"eval", ref.model, "--adapter", adapter, "--merged", "--text", ref.text,
+                                      "--range", "40000:44000", "--window", "128"});
+        CHECK(merged.at("mean_nll").get<double>() ==
+              doctest::Approx(tuned.at("unseen_nll_after").get<double>()).epsilon(1e-4));
+    }
+    const auto refused = run_tool(
+        {"finetune", ref.model, "--text", ref.text, "--variant", "hra", "--output", (scratch / "hra").string()});
+    CHECK(refused.exit_code != 0);
+    CHECK(refused.err.find("hra") != std::string::npos);
+    CHECK_FALSE(std::filesystem::exists(scratch / "hra"));
+}
