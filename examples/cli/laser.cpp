@@ -3,18 +3,29 @@
 /// `lowrank laser`: which matrix, reduced to which rank, makes the model better on a text.
 
 #include <algorithm>
-#include <cmath>
+#include <chrono>
+#include <fstream>
+#include <map>
 #include <memory>
-#include <numeric>
 #include <optional>
 
-#include <lowrank/core/philox.hpp>
+#include <lowrank/factor/noise_threshold.hpp>
+#include <lowrank/io/atomic_file.hpp>
+#include <lowrank/io/peft.hpp>
+#include <lowrank/laser/gradient_search.hpp>
+#include <lowrank/laser/greedy_search.hpp>
+#include <lowrank/laser/halving_search.hpp>
+#include <lowrank/laser/random_change.hpp>
+#include <lowrank/laser/sample_split.hpp>
 #include <lowrank/laser/search.hpp>
+
+#include "llama/search_hooks.hpp"
 
 #include "checkpoint_edit.hpp"
 #include "commands.hpp"
 #include "console.hpp"
 #include "inputs.hpp"
+#include "laser_report.hpp"
 #include "matrices.hpp"
 #include "models.hpp"
 #include "options.hpp"
@@ -35,6 +46,20 @@ struct laser_options {
     std::vector<std::string> matrices = {"*_proj"};
     std::string rho = "0.9,0.8,0.6,0.4,0.2,0.1,0.05,0.01";
     std::string metric = "nll";
+    std::string method = "exhaustive";
+    std::string groups = "1";
+    bool clusters = false;
+    bool unimodal = false;
+    std::int64_t first_samples = 8;
+    std::int64_t screen_samples = 100;
+    std::int64_t screen_matrices = 5;
+    std::string screen_policy = "best-tail";
+    std::int64_t passes = 1;
+    std::int64_t beam = 1;
+    std::int64_t cache_mb = 1024;
+    std::int64_t factor_mb = 1024;
+    std::filesystem::path journal;
+    std::filesystem::path report;
     double validation = 0.2;
     std::uint64_t seed = 0;
     std::int64_t top = 10;
@@ -53,220 +78,284 @@ split_batch split_by_seed(const llama::batch& all, double fraction, std::uint64_
             "the search needs at least two windows or documents, one to choose on and one to report on; "
             "bring more text or make --window smaller");
     }
-    std::vector<index> order(static_cast<std::size_t>(n));
-    std::iota(order.begin(), order.end(), index{0});
-    const lowrank::philox rng(seed);
-    for (std::size_t i = order.size(); i > 1; --i) {
-        std::swap(order[i - 1], order[static_cast<std::size_t>(rng.below(i, i))]);
-    }
-    const auto wanted = static_cast<index>(std::lround(fraction * static_cast<double>(n)));
-    return {llama::select(all, order), std::clamp<index>(wanted, 1, n - 1)};
+    const auto parts = lowrank::split_samples(n, {.validation = fraction, .seed = seed});
+    return {llama::select(all, parts.order), parts.validation.end};
 }
 
-/// Scores samples of `batch`. A sample is a sequence with its mean NLL, or with `per_token` one token, right or wrong.
-class scorer {
+/// The journal of a search in a file: lines are appended as they come, an interrupted search goes on from them.
+class journal_file {
 public:
-    scorer(const llama::model<float>& model, const llama::batch& batch, bool per_token, thread_pool& pool)
-        : model_(model), batch_(batch), per_token_(per_token), pool_(pool) {
-        first_token_.push_back(0);
-        for (index s = 0; s < batch.sequences(); ++s) {
-            first_token_.push_back(first_token_.back() + batch.length(s));
+    journal_file(const std::filesystem::path& file, std::string label) {
+        std::string text;
+        if (std::filesystem::exists(file)) {
+            text = read_text(file);
+        }
+        const auto keep = [this, file](std::string_view line) {
+            return out_ << line << std::flush
+                       ? lowrank::status{}
+                       : lowrank::status{lowrank::errc::io_failure, "cannot write to the journal " + file.string()};
+        };
+        log_.emplace(take_named(file.string(), lowrank::search_journal::read(text, keep, std::move(label))));
+        if (!text.empty()) {
+            std::filesystem::resize_file(file, log_->accepted_bytes());
+            say("going on from " + std::to_string(log_->size()) + " evaluations in " + file.string());
+        }
+        out_.open(file, std::ios::binary | std::ios::app);
+        if (!out_) {
+            fail("cannot write to the journal " + file.string(), lowrank::errc::io_failure);
         }
     }
+    journal_file(const journal_file&) = delete;
+    journal_file& operator=(const journal_file&) = delete;
 
-    /// Samples of the first `sequences` sequences.
-    [[nodiscard]] index samples_in(index sequences) const {
-        return per_token_ ? first_token_[static_cast<std::size_t>(sequences)] : sequences;
-    }
-
-    /// \pre the range starts and ends where sequences do.
-    [[nodiscard]] lowrank::result<lowrank::sample_scores> operator()(lowrank::sample_range range) const {
-        std::vector<index> chosen;
-        for (index s = 0; s < batch_.sequences(); ++s) {
-            if (samples_in(s) >= range.begin && samples_in(s + 1) <= range.end) {
-                chosen.push_back(s);
-            }
-        }
-        const auto scored = llama::evaluate(model_, llama::select(batch_, chosen), pool_.as_executor());
-        if (!scored) {
-            return scored.error();
-        }
-        lowrank::sample_scores out;
-        if (per_token_) {
-            for (std::size_t i = 0; i < scored->log_probability.size(); ++i) {
-                out.add(scored->top1[i], -scored->log_probability[i]);
-            }
-        } else {
-            for (std::size_t s = 0; s < scored->sequence_nll.size(); ++s) {
-                out.add(false, scored->sequence_nll[s] / static_cast<double>(scored->sequence_targets[s]));
-            }
-        }
-        return out;
-    }
+    [[nodiscard]] lowrank::search_journal* get() { return &*log_; }
 
 private:
-    const llama::model<float>& model_;
-    const llama::batch& batch_;
-    bool per_token_;
-    thread_pool& pool_;
-    std::vector<index> first_token_;
+    std::ofstream out_;
+    std::optional<lowrank::search_journal> log_;
 };
 
-json score_json(const lowrank::score& s, bool accuracy) {
-    json out = {{"samples", s.samples}, {"nll", s.log_loss}};
-    if (accuracy) {
-        out["accuracy"] = s.accuracy();
+/// What a journal's samples are: the tokens in their order, the metric and how they are divided.
+std::string samples_label(const llama::batch& batch, const std::string& metric, index validation) {
+    std::uint64_t hash = 0xcbf29ce484222325U;
+    const auto mix = [&](std::uint64_t x) { hash = (hash ^ x) * 0x9E3779B97F4A7C15U, hash ^= hash >> 29; };
+    for (const int t : batch.tokens) {
+        mix(static_cast<std::uint64_t>(t));
     }
-    return out;
+    for (const index s : batch.starts) {
+        mix(static_cast<std::uint64_t>(s));
+    }
+    return metric + format(" %lld of %lld sequences %016llx", static_cast<long long>(validation),
+                           static_cast<long long>(batch.sequences()), static_cast<unsigned long long>(hash));
 }
 
-std::string score_text(const lowrank::score& s, bool accuracy) {
-    return accuracy ? format("%.2f %% right, NLL %.5f", 100.0 * s.accuracy(), s.log_loss)
-                    : format("NLL %.5f", s.log_loss);
+template <class R>
+void take_common(const R& found, laser_results& out) {
+    stop_if_interrupted();
+    lowrank::throw_if_failed(found.why);
+    out.baseline = found.baseline;
+    out.candidates = found.candidates;
+    out.held_out_before = found.held_out_before;
+    out.held_out_after = found.held_out_after;
+    out.evidence = found.evidence;
+    out.evaluated_samples = found.evaluated_samples;
+    out.evaluated_sample_layers = found.evaluated_sample_layers;
+    out.factorizations = found.factorizations;
 }
 
-using named_weights = std::vector<lowrank::named_weight<float>>;
-
-json report_json(const laser_options& options, const lowrank::search_result<float>& found, const named_weights& weights,
-                 bool accuracy) {
-    json candidates = json::array();
-    for (const auto& c : found.candidates) {
-        json one = {{"matrix", weights[static_cast<std::size_t>(c.weight)].name},
-                    {"rho", c.fraction},
-                    {"rank", c.rank},
-                    {"relative_error", c.relative_error}};
-        if (c.why) {
-            one["validation"] = score_json(c.validation, accuracy);
-        } else {
-            one["error"] = c.why.message;
-        }
-        candidates.push_back(std::move(one));
-    }
-    json winner = nullptr;
+void take_single(const lowrank::search_result<float>& found, laser_results& out) {
+    take_common(found, out);
+    out.best = found.best;
+    out.winner = found.winner;
+    out.selection = found.selection;
     if (found.winner) {
         const auto& c = found.candidates[static_cast<std::size_t>(*found.winner)];
-        winner = {{"matrix", weights[static_cast<std::size_t>(c.weight)].name},
-                  {"rho", c.fraction},
-                  {"rank", c.rank},
-                  {"relative_error", c.relative_error},
-                  {"edit", lowrank::to_text(found.best_edit)}};
+        out.steps = {{.what = c.what, .fraction = c.fraction, .validation = c.validation, .weight = c.weight}};
     }
-    json held_out = {{"before", score_json(found.held_out_before, accuracy)},
-                     {"after", score_json(found.held_out_after, accuracy)}};
-    if (found.evidence) {
-        const auto& e = *found.evidence;
-        held_out["nll_gain"] = e.log_loss_gain;
-        // An interval from a single sample is unbounded, which JSON cannot say.
-        held_out["nll_gain_interval"] =
-            e.samples > 1 ? json{e.log_loss_interval.low, e.log_loss_interval.high} : json(nullptr);
-        held_out["confidence"] = e.confidence;
-        if (accuracy) {
-            held_out["accuracy_gain"] = e.accuracy_gain;
-            held_out["accuracy_gain_interval"] = {e.accuracy_interval.low, e.accuracy_interval.high};
-            held_out["mcnemar_p"] = e.mcnemar_p;
-        }
-    }
-    return {
-        {"command", "laser"},
-        {"model", options.model.string()},
-        {"metric", options.metric},
-        {"seed", options.seed},
-        {"validation", {{"before", score_json(found.baseline, accuracy)}, {"after", score_json(found.best, accuracy)}}},
-        {"winner", winner},
-        {"held_out", held_out},
-        {"evaluated_samples", found.evaluated_samples},
-        {"candidates", candidates}};
 }
 
-std::string report_text(const laser_options& options, const lowrank::search_result<float>& found,
-                        const named_weights& weights, bool accuracy) {
-    std::vector<const lowrank::search_candidate*> order;
-    for (const auto& c : found.candidates) {
-        if (c.why) {
-            order.push_back(&c);
+lowrank::screening_policy policy_named(const std::string& name) {
+    using enum lowrank::screening_policy;
+    static const std::map<std::string, lowrank::screening_policy> policies = {
+        {"best-tail", best_tail},     {"positive-part", positive_part},
+        {"fisher-tail", fisher_tail}, {"best-tail-sure", best_tail_sure},
+        {"taylor", taylor},           {"gradient", gradient}};
+    return policies.at(name);
+}
+
+/// Searches as the options say; `sequences` of them choose.
+void search(const laser_options& options, const llama::searchable<float>& engine,
+            const lowrank::search_model<float>& model, const lowrank::search_options& how, index sequences,
+            laser_results& out) {
+    const auto samples_in = [&](index windows) { return engine.samples_in(std::min(windows, sequences)); };
+    const lowrank::halving_options race{.first_samples = samples_in(options.first_samples)};
+    if (options.method == "exhaustive") {
+        take_single(lowrank::exhaustive_search(model, how), out);
+    } else if (options.method == "halving") {
+        take_single(lowrank::halving_search(model, how, race), out);
+    } else if (options.method == "gradient") {
+        auto found = lowrank::gradient_search(model, how,
+                                              {.samples = samples_in(options.screen_samples),
+                                               .policy = policy_named(options.screen_policy),
+                                               .matrices = options.screen_matrices,
+                                               .scan = race});
+        take_single(found, out);
+        out.scores = std::move(found.scores);
+        out.order = std::move(found.order);
+    } else {
+        const auto found =
+            lowrank::greedy_search(model, how, {.passes = static_cast<int>(options.passes), .width = options.beam});
+        take_common(found, out);
+        out.best = found.best();
+        out.steps = found.steps;
+    }
+}
+
+/// Spectra of the edited matrices, and the control: the same weights changed at random by as much.
+void look_closer(const lowrank::search_model<float>& model, const lowrank::search_options& how, std::uint64_t seed,
+                 laser_results& out) {
+    std::vector<std::pair<lowrank::weight_view<float>, lowrank::edit_receipt<float>>> changed;
+    std::uint64_t number = 0;
+    for (const auto& step : out.steps) {
+        const auto& w = model.weights[static_cast<std::size_t>(step.weight)];
+        auto editor = take(lowrank::weight_editor<float>::open(w));
+        const auto& s = editor.whole();
+        const index m = s.rows(), n = s.cols();
+        if (step.what.groups == 1) {
+            const lowrank::vector<double> values = s.values().cast<double>();
+            out.spectra.push_back({.matrix = w.name,
+                                   .values = {values.begin(), values.end()},
+                                   .kept = step.what.keep.size(),
+                                   .marchenko_pastur = lowrank::marchenko_pastur_rank(s.values(), m, n),
+                                   .gavish_donoho = lowrank::gavish_donoho_rank(s.values(), m, n)});
         }
+        lowrank::row_matrix<float> edited(m, n);
+        const auto size = take(editor.write(step.what, edited));
+        changed.emplace_back(w.weight,
+                             take(lowrank::apply_random_change<float>(w.weight, size.removed_norm, seed + ++number)));
     }
-    std::stable_sort(order.begin(), order.end(),
-                     [](const auto* a, const auto* b) { return lowrank::better(a->validation, b->validation); });
-    std::string out = format("%zu candidates, %lld of %lld samples to choose on\nunedited model  %s\n\n",
-                             found.candidates.size(), static_cast<long long>(found.baseline.samples),
-                             static_cast<long long>(found.baseline.samples + found.held_out_before.samples),
-                             score_text(found.baseline, accuracy).c_str());
-    table best({"matrix", "rho", "rank", "rel. error", "NLL", "change", accuracy ? "right" : ""});
-    for (std::size_t i = 0; i < std::min(order.size(), static_cast<std::size_t>(options.top)); ++i) {
-        const auto& c = *order[i];
-        best.add({weights[static_cast<std::size_t>(c.weight)].name, format("%g", c.fraction), std::to_string(c.rank),
-                  format("%.4f", c.relative_error), format("%.5f", c.validation.log_loss),
-                  format("%+.5f", c.validation.log_loss - found.baseline.log_loss),
-                  accuracy ? format("%.2f %%", 100.0 * c.validation.accuracy()) : ""});
+    index first = model.layers;
+    for (const auto& step : out.steps) {
+        first = std::min(first, model.layer(step.weight));
     }
-    out += best.text();
-    if (!found.winner) {
-        return out + "\nno candidate beats the unedited model\n";
+    const auto scores = how.held_out.size() > 0 && !changed.empty()
+                            ? model.ask_from(how.held_out, first)
+                            : lowrank::result<lowrank::sample_scores>(lowrank::sample_scores{});
+    for (auto& [view, receipt] : changed) {
+        lowrank::throw_if_failed(lowrank::undo_edit<float>(view, receipt));
     }
-    out += "\nbest: " + lowrank::to_text(found.best_edit) + "\n";
-    const auto& e = *found.evidence;
-    out += "held-out samples  " + score_text(found.held_out_before, accuracy) + " before, " +
-           score_text(found.held_out_after, accuracy) + " after\n";
-    if (e.samples > 1) {
-        out += format("gain in NLL       %+.5f, %.0f %% interval [%+.5f, %+.5f]\n", e.log_loss_gain,
-                      100.0 * e.confidence, e.log_loss_interval.low, e.log_loss_interval.high);
+    if (scores && scores->size() > 0) {
+        out.random_change = lowrank::summarize(*scores);
     }
-    if (accuracy) {
-        out += format("gain in accuracy  %+.2f points, %.0f %% interval [%+.2f, %+.2f], McNemar p = %.2g\n",
-                      100.0 * e.accuracy_gain, 100.0 * e.confidence, 100.0 * e.accuracy_interval.low,
-                      100.0 * e.accuracy_interval.high, e.mcnemar_p);
+}
+
+/// The checkpoint with the edits made, each in the storage type of its tensor.
+void write_checkpoint(const std::filesystem::path& source, const std::vector<lowrank::greedy_step>& steps,
+                      const std::filesystem::path& target) {
+    std::map<std::string, lowrank::edit> edits;
+    for (const auto& step : steps) {
+        edits[step.what.weight] = step.what;
     }
-    const bool sure = accuracy ? e.gain_is_sure() : e.samples > 1 && e.log_loss_interval.low > 0;
-    return out + (sure ? "the gain is real at this confidence\n" : "the held-out samples do not show a sure gain\n");
+    progress_bar bar("writing");
+    write_edited_checkpoint(
+        source, target, [&](const lowrank::tensor_info& t) { return edits.contains(t.name); },
+        [&](const lowrank::tensor_info& t, std::vector<std::byte>& bytes) {
+            with_matrix(t, bytes, [&]<lowrank::storage T>(lowrank::weight_view<T> w) {
+                auto editor = take_named(t.name, lowrank::weight_editor<T>::open({t.name, w}));
+                (void)take_named(t.name, lowrank::apply_edit<T>(w, editor, edits.at(t.name)));
+            });
+        },
+        bar);
+}
+
+/// The edits as one PEFT adapter: W' - W of each edited matrix, with scaling 1.
+void write_adapter(const lowrank::search_model<float>& model, const std::vector<lowrank::greedy_step>& steps,
+                   const std::filesystem::path& base, const std::filesystem::path& target) {
+    lowrank::peft_adapter adapter;
+    for (const auto& step : steps) {
+        const auto& w = model.weights[static_cast<std::size_t>(step.weight)];
+        auto editor = take(lowrank::weight_editor<float>::open(w));
+        lowrank::low_rank<float> delta;
+        if (step.what.groups == 1) {
+            delta = lowrank::edit_delta(editor.whole(), step.what.keep);
+        } else {
+            lowrank::row_matrix<float> change(w.weight.rows(), w.weight.cols());
+            (void)take(editor.write(step.what, change));
+            change -= w.weight;
+            const auto s = take(lowrank::make_spectrum(change));
+            delta = s.truncate(lowrank::rank_from_relative_error(s.values(), 1e-7));
+        }
+        if (delta.rank() == 0) {
+            fail("the best edit keeps the full rank, so there is nothing an adapter could take away",
+                 lowrank::errc::not_found);
+        }
+        std::string module = step.what.weight;
+        if (module.ends_with(".weight")) {
+            module.erase(module.size() - std::string_view(".weight").size());
+        }
+        const auto rank = static_cast<double>(delta.rank());
+        adapter.config.r = std::max(adapter.config.r, delta.rank());
+        adapter.config.lora_alpha = static_cast<double>(adapter.config.r);
+        adapter.config.target_modules.push_back(module);
+        adapter.modules[module] = {
+            .lora_A = std::move(delta.right), .lora_B = std::move(delta.left), .lora_alpha = rank};
+    }
+    adapter.config.base_model_name_or_path = base.string();
+    adapter.config.task_type = "CAUSAL_LM";
+    lowrank::throw_if_failed(lowrank::write_peft(target, adapter));
 }
 
 void run_laser(const laser_options& options) {
     const auto fractions = parse_numbers("--rho", options.rho, 0.0, 1.0);
+    const auto groups = parse_numbers("--groups", options.groups, 1.0, 1e6);
     for (const auto* target : {&options.output.folder, &options.edit_adapter}) {
         if (!target->empty()) {
             require_writable_target(*target, options.output.force, {options.model});
         }
     }
+    if (!options.report.empty()) {
+        require_writable_file(options.report, true);
+    }
+    const auto start = std::chrono::steady_clock::now();
     thread_pool pool(options.common.threads);
-    auto model = load_model(options.model);
-    const bool accuracy = options.metric == "accuracy";
+    auto weights = load_model(options.model);
+    laser_results found{.model = options.model.string(),
+                        .method = options.method,
+                        .metric = options.metric,
+                        .seed = options.seed,
+                        .fractions = fractions};
     const auto [batch, validation] =
-        split_by_seed(load_batch(options.text, options.model, model.shape), options.validation, options.seed);
+        split_by_seed(load_batch(options.text, options.model, weights.shape), options.validation, options.seed);
 
-    named_weights weights;
     const matrix_choice chosen(options.matrices);
-    llama::for_each_projection(model, [&](llama::projection<float>& p) {
-        if (chosen.contains(p.name + ".weight")) {
-            weights.push_back({p.name + ".weight", lowrank::weight_view<float>(p.weight)});
-        }
-    });
+    llama::searchable<float> engine(
+        weights, batch,
+        {.kind = found.accuracy() ? llama::sample_kind::token : llama::sample_kind::sequence,
+         .run = pool.as_executor(),
+         .cache_bytes = static_cast<std::size_t>(options.cache_mb) << 20});
+    auto model = engine.hooks([&](const std::string& name) { return chosen.contains(name + ".weight"); });
     chosen.require_all_used();
+    if (options.method == "greedy") {  // the last layer first: what comes before it stays valid
+        std::reverse(model.weights.begin(), model.weights.end());
+        std::reverse(model.layer_of.begin(), model.layer_of.end());
+    }
+    for (const auto& w : model.weights) {
+        found.matrices.push_back(w.name);
+    }
 
-    const scorer ask(model, batch, accuracy, pool);
     progress_bar bar("searching");
-    lowrank::search_options how{.validation = {0, ask.samples_in(validation)},
-                                .held_out = {ask.samples_in(validation), ask.samples_in(batch.sequences())},
+    lowrank::search_options how{.validation = {0, engine.samples_in(validation)},
+                                .held_out = {engine.samples_in(validation), engine.samples_in(batch.sequences())},
                                 .fractions = fractions,
                                 .on_progress = bar.callback()};
-    how.samples_per_call = ask.samples_in(batch.sequences());  // the scorer itself works in parallel
-    const auto found = lowrank::exhaustive_search<float>(weights, std::cref(ask), how);
-    stop_if_interrupted();
-    lowrank::throw_if_failed(found.why);
+    how.samples_per_call = engine.samples_in(batch.sequences());  // the engine itself works in parallel
+    how.groups.clear();
+    for (const double g : groups) {
+        how.groups.push_back(static_cast<index>(g));
+    }
+    how.clusters = options.clusters;
+    how.unimodal = options.unimodal;
+    how.factor_bytes = static_cast<std::size_t>(options.factor_mb) << 20;
+    std::optional<journal_file> journal;
+    if (!options.journal.empty()) {
+        journal.emplace(options.journal, samples_label(batch, options.metric, validation));
+        how.log = journal->get();
+    }
+    search(options, engine, model, how, validation, found);
+    look_closer(model, how, options.seed, found);
+    found.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
 
     const bool write = !options.output.folder.empty() || !options.edit_adapter.empty();
-    if (found.winner && write) {
-        const auto& c = found.candidates[static_cast<std::size_t>(*found.winner)];
+    if (!found.steps.empty() && write) {
         std::optional<staged_folder> edited;
         std::optional<staged_folder> adapter;
         if (!options.output.folder.empty()) {
             edited.emplace(options.output.folder, options.output.force, std::vector{options.model});
-            write_truncated_checkpoint(options.model, {{weights[static_cast<std::size_t>(c.weight)].name, c.rank}},
-                                       edited->path());
+            write_checkpoint(options.model, found.steps, edited->path());
         }
         if (!options.edit_adapter.empty()) {
             adapter.emplace(options.edit_adapter, options.output.force, std::vector{options.model});
-            write_edit_adapter(found.best_edit, *found.best_spectrum, options.model, adapter->path());
+            write_adapter(model, found.steps, options.model, adapter->path());
         }
         for (auto* out : {&edited, &adapter}) {
             if (*out) {
@@ -274,12 +363,15 @@ void run_laser(const laser_options& options) {
             }
         }
     }
-    if (options.common.json) {
-        print_json(report_json(options, found, weights, accuracy));
-    } else {
-        print(report_text(options, found, weights, accuracy));
+    if (!options.report.empty()) {
+        lowrank::throw_if_failed(lowrank::write_file(options.report, laser_page(found)));
     }
-    if (write && !found.winner) {
+    if (options.common.json) {
+        print_json(laser_json(found));
+    } else {
+        print(laser_text(found, static_cast<std::size_t>(options.top)));
+    }
+    if (write && found.steps.empty()) {
         fail("no candidate beats the unedited model, nothing was written", lowrank::errc::not_found);
     }
 }
@@ -309,6 +401,54 @@ void add_laser(CLI::App& app) {
                      "nll: mean NLL of a window decides; accuracy: more tokens predicted right, then NLL")
         ->check(CLI::IsMember({"nll", "accuracy"}))
         ->capture_default_str();
+    command
+        ->add_option("--method", options->method,
+                     "exhaustive: every matrix at every fraction; gradient: one backward pass picks the matrices; "
+                     "halving: all on few samples, the better ones on more; greedy: several edits, last layer first")
+        ->check(CLI::IsMember({"exhaustive", "gradient", "halving", "greedy"}))
+        ->capture_default_str();
+    command->add_option("--groups", options->groups, "Numbers of row blocks to cut each matrix into, 1 for none")
+        ->type_name("LIST")
+        ->capture_default_str();
+    command->add_flag("--clusters", options->clusters, "Also group similar rows, for each number of blocks");
+    command->add_flag("--unimodal", options->unimodal,
+                      "exhaustive, greedy: look for each matrix's best fraction by golden section");
+    command
+        ->add_option(
+            "--first-samples", options->first_samples,
+            "gradient, halving: windows (or documents) of the first round; four times as many in each after it")
+        ->check(CLI::Range(std::int64_t{1}, std::int64_t{1} << 40))
+        ->capture_default_str();
+    command
+        ->add_option("--screen-samples", options->screen_samples,
+                     "gradient: windows (or documents) of the backward pass")
+        ->check(CLI::Range(std::int64_t{1}, std::int64_t{1} << 40))
+        ->capture_default_str();
+    command->add_option("--screen-matrices", options->screen_matrices, "gradient: matrices that are tried")
+        ->check(CLI::Range(std::int64_t{1}, std::int64_t{100000}))
+        ->capture_default_str();
+    command->add_option("--screen-policy", options->screen_policy, "gradient: what ranks the matrices")
+        ->check(CLI::IsMember({"best-tail", "positive-part", "fisher-tail", "best-tail-sure", "taylor", "gradient"}))
+        ->capture_default_str();
+    command->add_option("--passes", options->passes, "greedy: times the matrices are visited at most")
+        ->check(CLI::Range(std::int64_t{1}, std::int64_t{1000}))
+        ->capture_default_str();
+    command->add_option("--beam", options->beam, "greedy: sets of edits followed at a time")
+        ->check(CLI::Range(std::int64_t{1}, std::int64_t{1000}))
+        ->capture_default_str();
+    command
+        ->add_option("--cache-mb", options->cache_mb,
+                     "Memory for kept layer inputs, each hidden size x tokens x 4 bytes; at least one is kept")
+        ->check(CLI::Range(std::int64_t{0}, std::int64_t{1} << 30))
+        ->capture_default_str();
+    command->add_option("--factor-mb", options->factor_mb, "Memory for kept factorizations; at least one is kept")
+        ->check(CLI::Range(std::int64_t{0}, std::int64_t{1} << 30))
+        ->capture_default_str();
+    command
+        ->add_option("--journal", options->journal,
+                     "Write every evaluation to this file; an interrupted search goes on from it")
+        ->type_name("FILE");
+    command->add_option("--report", options->report, "Write an HTML report to this file")->type_name("FILE");
     command
         ->add_option("--validation", options->validation,
                      "Share of the windows (or documents) that choose; the others only report")

@@ -164,7 +164,14 @@ std::string svg(const heat_map& map) {
     const double cell_width =
         (chart_width - left - 4) / static_cast<double>(std::max<std::size_t>(1, map.columns.size()));
     const double height = top + cell_height * static_cast<double>(map.rows.size()) + 4;
-    std::string out = open_svg(height, "accuracy by matrix and " + map.column_label);
+    double top_gain = 0;
+    for (const auto& row : map.values) {
+        for (const double v : row) {
+            top_gain = std::isnan(v) ? top_gain : std::max(top_gain, v);
+        }
+    }
+    std::string out =
+        open_svg(height, (map.diverging ? "change" : "accuracy") + (" by matrix and " + map.column_label));
     out += text_at(left, 14, "start", map.column_label, "quiet");
     for (std::size_t j = 0; j < map.columns.size(); ++j) {
         out += text_at(left + cell_width * (static_cast<double>(j) + 0.5), top - 8, "middle", map.columns[j], "quiet");
@@ -179,14 +186,23 @@ std::string svg(const heat_map& map) {
                 continue;
             }
             const bool best = map.best_row == i && map.best_column == j;
+            const double strength =
+                std::clamp(map.diverging ? std::abs(value) / std::max(top_gain, 1e-12) : value, 0.0, 1.0);
             out += format(
-                       "<rect x=\"%.1f\" y=\"%.1f\" width=\"%.1f\" height=\"%.1f\" rx=\"2\" class=\"fill-one\" "
+                       "<rect x=\"%.1f\" y=\"%.1f\" width=\"%.1f\" height=\"%.1f\" rx=\"2\" class=\"fill-%s\" "
                        "fill-opacity=\"%.3f\"%s><title>",
-                       x + 1, y + 1, cell_width - 2, cell_height - 2, 0.06 + 0.94 * std::clamp(value, 0.0, 1.0),
+                       x + 1, y + 1, cell_width - 2, cell_height - 2, map.diverging && value < 0 ? "two" : "one",
+                       0.06 + 0.94 * (map.diverging && value < 0 ? 0.5 : 1.0) * strength,
                        best ? " stroke=\"var(--frame)\" stroke-width=\"2\"" : "") +
                    html_escaped(map.rows[i] + ", " + map.columns[j]) +
-                   format(": %.1f %%</title></rect>\n", 100 * value);
-            out += text_at(x + cell_width / 2, y + 16, "middle", format("%.0f", 100 * value), value > 0.5 ? "on" : "");
+                   (map.diverging ? format(": %+.3f", map.shown_times * value) : format(": %.1f %%", 100 * value)) +
+                   "</title></rect>\n";
+            const std::string shown = map.diverging && std::abs(map.shown_times * value) < 0.5
+                                          ? std::string("0")
+                                          : (map.diverging ? format("%+.0f", map.shown_times * value)
+                                                           : format("%.0f", map.shown_times * value));
+            out += text_at(x + cell_width / 2, y + 16, "middle", shown,
+                           strength > 0.5 && !(map.diverging && value < 0) ? "on" : "");
         }
     }
     return out + "</svg>\n";

@@ -42,7 +42,8 @@ struct line_chart {
     bool from_zero = true;              ///< The y axis begins at 0.
 };
 
-/// Values in [0, 1] by row and column; NaN is drawn as an empty cell.
+/// Values in [0, 1] by row and column; NaN is drawn as an empty cell. `diverging`: gains in one colour, losses in the
+/// other, as strong as they are large beside the largest gain.
 struct heat_map {
     std::vector<std::string> rows = {};
     std::vector<std::string> columns = {};
@@ -50,6 +51,8 @@ struct heat_map {
     std::vector<std::vector<double>> values = {};
     std::optional<std::size_t> best_row = {};  ///< The cell that is framed.
     std::optional<std::size_t> best_column = {};
+    bool diverging = false;
+    double shown_times = 100;  ///< Cells show their value times this.
 };
 
 /// Shares in [0, 1] as bars, some with an interval.

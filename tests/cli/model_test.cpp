@@ -237,6 +237,48 @@ TEST_CASE("laser searches, reports on unseen windows, writes the edit and stays 
     CHECK(listing(folder.path()) == std::vector<std::string>{"edit", "edited"});
 }
 
+TEST_CASE(
+    "every method of laser ends with the same edit, counts its work, resumes from a journal and writes a report") {
+    LOWRANK_NEEDS_SHARED(shared);
+    const reference ref(shared);
+    temporary_folder folder;
+    const auto run = [&](const std::string& method, std::vector<std::string> more = {}) {
+        std::vector<std::string> arguments = {
+            "laser", ref.model,  "--text",  ref.text,   "--range", "0:6000", "--window",    "64",       "--validation",
+            "0.4",   "--matrix", "4.mlp.*", "--matrix", "3.mlp.*", "--rho",  "0.9,0.5,0.1", "--method", method};
+        arguments.insert(arguments.end(), more.begin(), more.end());
+        return run_json(arguments);
+    };
+    const auto all = run("exhaustive");
+    REQUIRE(!all.at("winner").is_null());
+    const auto work = [](const auto& r) { return r.at("evaluated_sample_layers").template get<int>(); };
+    for (const char* method : {"halving", "gradient"}) {
+        CAPTURE(method);
+        // With all windows in the first round, and all matrices, the race is the exhaustive search.
+        const auto same = run(method, {"--first-samples", "1000", "--screen-matrices", "6"});
+        CHECK(same.at("winner").at("edit") == all.at("winner").at("edit"));
+        CHECK(same.at("held_out") == all.at("held_out"));
+        const auto few = run(method, {"--first-samples", "2", "--screen-samples", "4", "--screen-matrices", "3"});
+        CHECK(work(few) < work(all));
+    }
+    const auto greedy = run("greedy", {"--groups", "1,2"});
+    CHECK(greedy.at("edits").size() >= 1);
+    CHECK(greedy.at("validation").at("after").at("nll") <= all.at("validation").at("before").at("nll"));
+    CHECK(greedy.at("candidates").size() == 6 * 3 * 2);
+
+    const auto journal = (folder / "journal").string(), report = (folder / "report.html").string();
+    const auto first = run("halving", {"--journal", journal, "--report", report});
+    const auto again = run("halving", {"--journal", journal});
+    CHECK(work(first) > 0);
+    CHECK(work(again) == 0);
+    CHECK(again.at("winner") == first.at("winner"));
+    CHECK(again.at("held_out") == first.at("held_out"));
+    const auto page = read_text(report);
+    CHECK(page.find("<svg") != std::string::npos);
+    CHECK(page.find("http") == std::string::npos);  // nothing from elsewhere
+    CHECK(run_tool({"laser", ref.model, "--ids", ref.stories, "--journal", journal}).exit_code == 1);  // other samples
+}
+
 TEST_CASE("finetune, eval and merge fit together") {
     LOWRANK_NEEDS_SHARED(shared);
     const reference ref(shared);
