@@ -101,3 +101,24 @@ TEST_CASE("a zero column reflects nothing and gets no gradient; merging and back
     CHECK_THROWS_AS((void)a.rotation(), contract_violation);
     CHECK(make_hra<float>(3, 8, {.r = 4, .apply_GS = true}).rotation().v.cols() == 4);
 }
+
+TEST_CASE("forward and backward allocate nothing after the first call") {
+    const auto w = random_weight<float>(32, 48, 20);
+    const auto layer = rotate(any_map<float>(map_of(w)), make_hra<float>(32, 48, {.r = 8}));
+    auto g = zero_gradient(layer);
+    const auto x = random_matrix<float>(48, 9, 21);
+    const auto dy = random_matrix<float>(32, 9, 22);
+    matrix<float> y = matrix<float>::Zero(32, 9);
+    matrix<float> dx = matrix<float>::Zero(48, 9);
+    column_view<float> dx_view = dx;
+    workspace ws;
+    std::uint64_t before = 0;
+    for (int pass = 0; pass < 2; ++pass) {
+        before = allocation_count();
+        layer.add_product(1.0F, x, y, ws);
+        rotated_backward(layer, x, dy, g, &dx_view, ws);
+    }
+    if (can_count_allocations()) {
+        CHECK(allocation_count() == before);
+    }
+}

@@ -71,3 +71,26 @@ TEST_CASE("a 16-bit weight computes in float and comes back from a merge") {
     CHECK(bool(unmerge_transformed(weight_view<bfloat16>(w), receipt, miss_bat_rows(a))));
     CHECK(same_bits(w, original));
 }
+
+TEST_CASE("forward and backward allocate nothing after the first call") {
+    const auto w = random_weight<bfloat16>(32, 48, 20);
+    auto a = make_miss_bat<float>(32, 48, {.r = 8});
+    a.miss_block = random_matrix<float>(32, 8, 23);
+    const miss_bat_map<bfloat16> map(w, a);
+    auto g = make_miss_bat<float>(32, 48, {.r = 8});
+    const auto x = random_matrix<float>(48, 9, 21);
+    const auto dy = random_matrix<float>(32, 9, 22);
+    matrix<float> y = matrix<float>::Zero(32, 9);
+    matrix<float> dx = matrix<float>::Zero(48, 9);
+    column_view<float> dx_view = dx;
+    workspace ws;
+    std::uint64_t before = 0;
+    for (int pass = 0; pass < 2; ++pass) {
+        before = allocation_count();
+        map.add_product(1.0F, x, y, ws);
+        map.backward(x, dy, g, &dx_view, ws);
+    }
+    if (can_count_allocations()) {
+        CHECK(allocation_count() == before);
+    }
+}

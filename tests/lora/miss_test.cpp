@@ -44,3 +44,25 @@ TEST_CASE("groups are summed and multiplied, as map, as factors and as PEFT writ
     CHECK_THROWS_AS((void)make_miss<float>(6, 12, {.r = 4, .mini_r = 4}), contract_violation);
     CHECK_THROWS_AS((void)apply(make_miss<float>(6, 12).map(), random_matrix<float>(11, 2, 4)), contract_violation);
 }
+
+TEST_CASE("forward and backward allocate nothing after the first call") {
+    auto a = make_miss<float>(32, 48, {.r = 8});
+    a.miss_block = random_matrix<float>(8, 32, 20);
+    const auto map = a.map();
+    auto g = make_miss<float>(32, 48, {.r = 8});
+    const auto x = random_matrix<float>(48, 9, 21);
+    const auto dy = random_matrix<float>(32, 9, 22);
+    matrix<float> y = matrix<float>::Zero(32, 9);
+    matrix<float> dx = matrix<float>::Zero(48, 9);
+    column_view<float> dx_view = dx;
+    workspace ws;
+    std::uint64_t before = 0;
+    for (int pass = 0; pass < 2; ++pass) {
+        before = allocation_count();
+        map.add_product(1.0F, x, y, ws);
+        a.backward(x, dy, g, &dx_view, ws);
+    }
+    if (can_count_allocations()) {
+        CHECK(allocation_count() == before);
+    }
+}

@@ -13,7 +13,7 @@
 ///
 /// The rule is that of `merge`: the new row is computed in double from the old one and rounded to storage once. The
 /// receipt holds what the inverse transform of the merged row misses of the old one. A rotation mixes the rounding
-/// errors of a whole block, so that this takes a few bits a weight, where an additive merge needs next to none.
+/// errors of a whole block, so that this takes 1 to 2.3 bits a weight, where an additive merge needs next to none.
 
 #include <algorithm>
 #include <cmath>
