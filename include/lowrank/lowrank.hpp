@@ -23,6 +23,7 @@
 #include <lowrank/core/scalar.hpp>
 #include <lowrank/core/skinny_product.hpp>
 #include <lowrank/core/status.hpp>
+#include <lowrank/core/storage.hpp>
 #include <lowrank/core/types.hpp>
 #include <lowrank/core/workspace.hpp>
 

@@ -212,7 +212,7 @@ TEST_CASE("adapters that are broken or belong elsewhere") {
     };
     both(variant("other-type", "peft_type", "PROMPT_TUNING"), "PROMPT_TUNING");
     both(variant("text-rank", "r", "four"), "r");
-    both(variant("dora", "use_dora", true), "use_dora");
+    both(variant("dora", "use_dora", true), "has no lora_magnitude_vector");
     // A key nobody knows may be harmless: it is named, and the adapter is used.
     const auto unknown = run_tool(
         {"eval", w.model(), "--text", w.text(), "--adapter", variant("unknown-key", "quantum_lora", true), "--json"});

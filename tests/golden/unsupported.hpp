@@ -11,10 +11,7 @@
 
 namespace lowrank_tests {
 
-inline const std::vector<std::string_view> unsupported_cases = {
-    "adalora-allocator", "boft-conv2d",       "boft-linear", "boft-linear-butterfly",  "oft-coft",
-    "oft-conv2d-1x1",    "oft-conv2d-merged", "oft-linear",  "oft-linear-block-share", "oft-neumann",
-};
+inline const std::vector<std::string_view> unsupported_cases = {};
 
 }  // namespace lowrank_tests
 

@@ -21,32 +21,13 @@
 #include <vector>
 
 #include <lowrank/core/config.hpp>
-#include <lowrank/core/detail/widen.hpp>
 #include <lowrank/core/finite.hpp>
+#include <lowrank/core/storage.hpp>
 #include <lowrank/core/types.hpp>
 #include <lowrank/lora/detail/ulp_code.hpp>
 
 namespace lowrank::inline LOWRANK_ABI {
 namespace detail {
-
-template <storage T>
-[[nodiscard]] double to_double(T x) noexcept {
-    if constexpr (real<T>) {
-        return static_cast<double>(x);
-    } else {
-        return static_cast<double>(widened(x));
-    }
-}
-
-/// Rounds to the compute type, then to storage.
-template <storage T>
-[[nodiscard]] T to_storage(double x) noexcept {
-    if constexpr (real<T>) {
-        return static_cast<T>(x);
-    } else {
-        return narrowed<T>(static_cast<float>(x));
-    }
-}
 
 /// The factors an entry of W + delta is multiplied by; both may be left out.
 template <real S>
