@@ -6,9 +6,9 @@
 ///     bench_svd --benchmark_filter=randomized
 ///
 /// Counters, all from CPU time: `x_product` is the time over that of one product W X with 64 columns (the cost of
-/// touching the weight), `x_eigen` the time of Eigen's own decomposition over ours and `x_dense` that of the dense way
-/// (larger is better for us), `error` the relative Frobenius error of the result, `excess` how far that is above the
-/// optimum. Spectra: fast 10^(-i/20), slow i^-0.5, and noise. Other libraries: bench/peers.
+/// touching the weight), `x_eigen` the time of Eigen's own decomposition over ours (larger is better for us), `error`
+/// the relative Frobenius error of the result, `excess` how far that is above the optimum. Spectra: fast 10^(-i/20),
+/// slow i^-0.5, and noise. Other libraries: bench/peers.
 
 #include <algorithm>
 #include <cmath>
@@ -23,13 +23,11 @@
 
 #include <lowrank/core/linear_map.hpp>
 #include <lowrank/core/philox.hpp>
-#include <lowrank/factor/factored_algebra.hpp>
 #include <lowrank/factor/krylov_svd.hpp>
 #include <lowrank/factor/orthonormalize.hpp>
 #include <lowrank/factor/randomized_svd.hpp>
 #include <lowrank/factor/spectrum.hpp>
 #include <lowrank/factor/svd.hpp>
-#include <lowrank/factor/truncated_svd.hpp>
 
 #include "roofline.hpp"
 
@@ -184,23 +182,6 @@ void krylov(benchmark::State& state) {
     state.counters["excess"] = f.error.relative / source.best(k) - 1.0;
 }
 
-/// A product of rank r to rank k through its factors, against forming and decomposing it.
-void resize(benchmark::State& state) {
-    const idx n = state.range(0);
-    const idx r = state.range(1);
-    const idx k = state.range(2);
-    lowrank::low_rank<float> a{.left = matrix<float>(n, r), .right = matrix<float>(r, n)};
-    lowrank::fill_normal(a.left, 1.0F, lowrank::philox(4));
-    lowrank::fill_normal(a.right, 1.0F, lowrank::philox(5));
-    lowrank::low_rank<float> small;
-    const double time = timed(state, [&] { small = lowrank::resize(a, k).product; });
-    const double start = lowrank_bench::cpu_seconds();
-    const auto dense = lowrank::truncated_svd(a.dense(), k).product();
-    state.counters["x_dense"] = seconds(start) / time;
-    const lowrank::low_rank<float> minus{.left = -dense.left, .right = dense.right};
-    state.counters["difference"] = lowrank::frobenius_norm(lowrank::add(small, minus)) / lowrank::frobenius_norm(dense);
-}
-
 }  // namespace
 
 BENCHMARK(full<float>)
@@ -223,11 +204,6 @@ BENCHMARK(krylov<float>)
     ->ArgNames({"m", "n", "k", "decay", "depth"})
     ->ArgsProduct({{2048}, {2048}, {8, 64, 256}, {0, 1, 2}, {0}})
     ->Args({4096, 11008, 64, 2, 0})
-    ->Unit(benchmark::kMillisecond);
-BENCHMARK(resize)
-    ->ArgNames({"n", "from", "to"})
-    ->Args({1024, 64, 32})
-    ->Args({4096, 64, 32})
     ->Unit(benchmark::kMillisecond);
 BENCHMARK(randomized<double>)
     ->ArgNames({"m", "n", "k", "decay", "q"})
