@@ -283,3 +283,32 @@ TEST_CASE("a full disk leaves an older adapter whole and no new folder") {
         CHECK(folder.listing() == std::vector<std::string>{"a"});
     }
 }
+
+TEST_CASE("both files of an adapter change, or none") {
+    struct second_rename_fails : lowrank::file_calls {
+        int renames = 0;
+        int rename(const std::filesystem::path& from, const std::filesystem::path& to) override {
+            return ++renames == 2 ? -EIO : lowrank::file_calls::rename(from, to);
+        }
+    };
+    temporary_folder folder;
+    REQUIRE(write_peft(folder / "a", two_modules()));
+    const auto tensors = text_of(folder / "a" / "adapter_model.safetensors");
+    const auto config = text_of(folder / "a" / "adapter_config.json");
+    peft_adapter changed = two_modules();
+    changed.modules.begin()->second.lora_A.setOnes();
+    changed.config.task_type = "CAUSAL_LM";
+    for (const char* name : {"a", "new"}) {
+        second_rename_fails disk;
+        CHECK(write_peft(folder / name, changed, {.calls = &disk}).code == errc::io_failure);
+        CHECK(disk.renames == 2);
+    }
+    CHECK(text_of(folder / "a" / "adapter_model.safetensors") == tensors);
+    CHECK(text_of(folder / "a" / "adapter_config.json") == config);
+    CHECK(folder.listing() == std::vector<std::string>{"a"});
+    int files = 0;
+    for (const auto& entry : std::filesystem::directory_iterator(folder / "a")) {
+        files += entry.is_regular_file() ? 1 : 0;
+    }
+    CHECK(files == 2);
+}

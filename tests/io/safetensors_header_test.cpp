@@ -148,6 +148,9 @@ TEST_CASE("the length before the header is checked against the file") {
     CHECK(says(std::string("\x01\xe1\xf5\x05\0\0\0\0{}", 10)).find("claims 100000001") != std::string::npos);
     CHECK(says(std::string(8, '\xff') + "{}").find("18446744073709551615") != std::string::npos);
     CHECK(says(std::string("\xf8\xff\xff\xff\xff\xff\xff\xff{}", 10)).find("100000000") != std::string::npos);
+    CHECK(says("PK\x03\x04\x14 data.pkl and more").find("is a pickle") != std::string::npos);
+    CHECK(says("\x80\x02}q archive and more").find("is a pickle") != std::string::npos);
+    CHECK(says("GGUF\x03 and more of it").find("is a GGUF file") != std::string::npos);
     CHECK(says("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 5\n").find("git lfs pull") !=
           std::string::npos);
 }

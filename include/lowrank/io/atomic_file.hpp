@@ -174,13 +174,26 @@ public:
     }
     status write(std::string_view text) { return write(std::as_bytes(std::span(text))); }
 
+    /// Makes what was written durable. `commit` does so too; this tells of a full disk before other files are renamed.
+    status sync() {
+        detail::expects(file_ >= 0, "atomic_file::sync: called after commit");
+        if (why_) {
+            if (const int error = calls().sync(file_); error != 0) {
+                why_ = detail::system_failure("cannot write", path_, -error);
+            }
+        }
+        return why_;
+    }
+
     /// Makes the file durable and gives it its name. On failure the old file stays and the temporary one is removed.
     /// \pre commit was not called before.
     status commit();
 
     /// Bytes written so far.
     [[nodiscard]] std::uint64_t written() const noexcept { return written_; }
-    /// Where they are until `commit`.
+    /// Where the file will be.
+    [[nodiscard]] const std::filesystem::path& path() const noexcept { return path_; }
+    /// Where it is until `commit`.
     [[nodiscard]] const std::filesystem::path& temporary() const noexcept { return temporary_; }
 
 private:
@@ -271,12 +284,7 @@ inline result<atomic_file> atomic_file::create(const std::filesystem::path& path
 
 inline status atomic_file::commit() {
     detail::expects(file_ >= 0, "atomic_file::commit: called twice");
-    if (why_) {
-        if (const int error = calls().sync(file_); error != 0) {
-            why_ = detail::system_failure("cannot write", path_, -error);
-        }
-    }
-    if (!why_) {
+    if (!sync()) {
         abandon();
         return why_;
     }
@@ -298,6 +306,34 @@ inline status atomic_file::commit() {
     }
 #endif
     return {};
+}
+
+/// Gives two files their names: both, or neither if the system refuses one. Both are durable before the first is
+/// renamed; if the second rename fails, what was at the first name comes back. A power cut between the two renames can
+/// leave the new first file with the old second one, which is as near as POSIX lets two names come.
+[[nodiscard]] inline status commit_together(atomic_file& first, atomic_file& second) {
+    for (atomic_file* file : {&first, &second}) {
+        if (status why = file->sync(); !why) {
+            return why;
+        }
+    }
+    const std::filesystem::path kept = first.temporary().string() + ".old";
+    std::error_code error;
+    std::filesystem::create_hard_link(first.path(), kept, error);
+    const bool existed = !error;
+    if (status why = first.commit(); !why) {
+        std::filesystem::remove(kept, error);
+        return why;
+    }
+    status why = second.commit();
+    if (why) {
+        std::filesystem::remove(kept, error);
+    } else if (existed) {
+        std::filesystem::rename(kept, first.path(), error);
+    } else {
+        std::filesystem::remove(first.path(), error);
+    }
+    return why;
 }
 
 /// Writes `bytes` as the file `path`, whole or not at all.

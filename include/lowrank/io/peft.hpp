@@ -398,12 +398,9 @@ inline status write_peft(const std::filesystem::path& folder, const peft_adapter
         if (status why = config->write(format_peft_config(adapter.config)); !why) {
             return why;
         }
-        if (status why =
-                write_safetensors(folder / "adapter_model.safetensors", std::move(*tensors), adapter.metadata, opt);
-            !why) {
-            return why;
-        }
-        return config->commit();
+        auto model = detail::unnamed_safetensors(folder / "adapter_model.safetensors", std::move(*tensors),
+                                                 adapter.metadata, opt);
+        return model ? commit_together(*model, *config) : model.error();
     };
     status why = write();
     if (!why && !existed) {

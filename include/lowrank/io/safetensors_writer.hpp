@@ -206,17 +206,31 @@ public:
 
     /// Completes the file. \pre all data were written, unless a write failed.
     status commit() {
-        if (status why = file_.write(std::span<const std::byte>{}); !why) {
-            return why;  // an earlier write failed
+        if (status why = check_complete(); !why) {
+            return why;
         }
-        detail::expects(data_written_ == total(), "safetensors_writer::commit: less data than described");
         return file_.commit();
+    }
+
+    /// The complete file without its name yet, for `commit_together`. \pre as `commit`.
+    [[nodiscard]] result<atomic_file> finish() && {
+        if (status why = check_complete(); !why) {
+            return why;
+        }
+        return std::move(file_);
     }
 
 private:
     safetensors_writer(atomic_file file, std::vector<tensor_info> tensors)
         : file_(std::move(file)), tensors_(std::move(tensors)) {}
 
+    status check_complete() {
+        if (status why = file_.write(std::span<const std::byte>{}); !why) {
+            return why;  // an earlier write failed
+        }
+        detail::expects(data_written_ == total(), "safetensors_writer: less data than described");
+        return {};
+    }
     [[nodiscard]] std::uint64_t total() const noexcept { return tensors_.empty() ? 0 : tensors_.back().end; }
 
     atomic_file file_;
@@ -224,13 +238,13 @@ private:
     std::uint64_t data_written_ = 0;
 };
 
-/// Writes `tensors`, in any order given, as the file `path`.
-///
-/// \pre    the bytes of each tensor are as many as its shape says.
-/// \return as `safetensors_writer`; on failure nothing is left behind and an old file at `path` stays.
-inline status write_safetensors(const std::filesystem::path& path, std::vector<tensor_to_write> tensors,
-                                const std::map<std::string, std::string>& metadata = {},
-                                const write_options& opt = {}) {
+namespace detail {
+
+/// A complete file that has no name yet.
+[[nodiscard]] inline result<atomic_file> unnamed_safetensors(const std::filesystem::path& path,
+                                                             std::vector<tensor_to_write> tensors,
+                                                             const std::map<std::string, std::string>& metadata,
+                                                             const write_options& opt) {
     std::sort(tensors.begin(), tensors.end(), [](const tensor_to_write& a, const tensor_to_write& b) {
         return detail::written_before(a.type, a.name, b.type, b.name);
     });
@@ -255,7 +269,20 @@ inline status write_safetensors(const std::filesystem::path& path, std::vector<t
             return why;
         }
     }
-    return file->commit();
+    return std::move(*file).finish();
+}
+
+}  // namespace detail
+
+/// Writes `tensors`, in any order given, as the file `path`.
+///
+/// \pre    the bytes of each tensor are as many as its shape says.
+/// \return as `safetensors_writer`; on failure nothing is left behind and an old file at `path` stays.
+inline status write_safetensors(const std::filesystem::path& path, std::vector<tensor_to_write> tensors,
+                                const std::map<std::string, std::string>& metadata = {},
+                                const write_options& opt = {}) {
+    auto file = detail::unnamed_safetensors(path, std::move(tensors), metadata, opt);
+    return file ? file->commit() : file.error();
 }
 
 }  // namespace lowrank::inline LOWRANK_ABI

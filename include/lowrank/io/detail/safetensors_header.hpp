@@ -344,6 +344,15 @@ private:
         length = length << 8 | static_cast<std::uint64_t>(file[i]);
     }
     if (length > longest_safetensors_header) {
+        const bool is_zip = text.starts_with("PK\x03\x04");  // what torch.save writes since 1.6
+        if (is_zip || (text[0] == '\x80' && text[1] >= 2 && text[1] <= 5)) {
+            return status{errc::unsupported,
+                          "this is a pickle, whatever its name says: it can run code when it is read, and is refused; "
+                          "save the weights as safetensors"};
+        }
+        if (text.starts_with("GGUF")) {
+            return status{errc::unsupported, "this is a GGUF file, not a safetensors file"};
+        }
         return bad("the header claims " + std::to_string(length) +
                    " bytes, more than the 100000000 allowed; this is not a safetensors file");
     }
