@@ -95,7 +95,8 @@ void run_combos(const golden_case& c, computed<S>& out) {
             .svd_clamp = combo.value("svd_clamp", 1.0),
             .density = combo.value("density", 1.0),
             .election = election_named(combo.value("majority_sign_method", "total"))};
-        for (const auto& [name, description] : c.info.at("layers").items()) {
+        for (const auto& entry : c.info.at("layers").items()) {
+            const std::string name = entry.key();
             const layer<S> l(c, name);
             std::vector<lora_adapter<S>> adapters;
             for (const auto& adapter : names) {

@@ -88,7 +88,8 @@ TEST_CASE("eigenvalues: trace, norm, and the squares of singular values") {
     }
 }
 
-TEST_CASE_TEMPLATE("a truncated decomposition is never above the exact one", S, float, double) {
+TEST_CASE_TEMPLATE("a truncated decomposition is never above the exact one, and Krylov never far below", S, float,
+                   double) {
     for (std::uint64_t draw = 0; draw < draws; ++draw) {
         CAPTURE(draw);
         const matrix<S> a = drawn_matrix<S>(draw);
@@ -105,6 +106,8 @@ TEST_CASE_TEMPLATE("a truncated decomposition is never above the exact one", S, 
             CHECK(static_cast<double>(deep.s(i)) <= static_cast<double>(exact.s(i)) + rounding);
         }
         const double best = exact.s.template cast<double>().tail(exact.s.size() - k).norm();
+        const double norm = exact.s.template cast<double>().norm();
         CHECK(quick.error.frobenius >= best - rounding * std::sqrt(static_cast<double>(exact.s.size())));
+        CHECK(deep.error.frobenius <= 1.01 * best + 200 * eps<S> * norm);
     }
 }

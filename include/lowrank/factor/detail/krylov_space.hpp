@@ -32,6 +32,16 @@
 
 namespace lowrank::inline LOWRANK_ABI::detail {
 
+/// y -= q (q^T y).
+template <real S>
+void project_out(const_column_view<S> q, matrix<S>& y, workspace& ws) {
+    if (q.cols() > 0 && y.cols() > 0) {
+        matrix<S> inside = matrix<S>::Zero(q.cols(), y.cols());
+        add_transposed_product<S, 0>(S(1), q, const_column_view<S>(y), column_view<S>(inside), ws);
+        add_product<S, 0>(S(-1), q, const_column_view<S>(inside), column_view<S>(y), ws);
+    }
+}
+
 /// An orthonormal basis of what the columns of `y` add to the orthonormal `q`; directions at rounding level are left
 /// out, so the result may have fewer columns than y, or none.
 template <real S>
@@ -42,36 +52,45 @@ template <real S>
             y.col(j) /= size;
         }
     }
-    matrix<S> inside;
-    const auto project = [&] {
-        if (q.cols() > 0 && y.cols() > 0) {
-            inside.setZero(q.cols(), y.cols());
-            add_transposed_product<S, 0>(S(1), q, const_column_view<S>(y), column_view<S>(inside), ws);
-            add_product<S, 0>(S(-1), q, const_column_view<S>(inside), column_view<S>(y), ws);
-        }
+    matrix<S> basis(y.rows(), 0);
+    const auto project = [&](matrix<S>& x) {
+        project_out<S>(q, x, ws);
+        project_out<S>(const_column_view<S>(basis), x, ws);
     };
-    project();
-    matrix<double> gram;
-    gram_lower(y, gram);
-    if (y.cols() > 0 && gram.diagonal().minCoeff() < 0.01) {  // little is left of a column, and less of its digits
-        project();
-        gram_lower(y, gram);
-    }
-    const auto eigen = symmetric_eigen_of<double>(gram, true);
     const double floor = 200.0 * static_cast<double>(std::numeric_limits<S>::epsilon());
-    index kept = 0;
-    while (eigen && kept < eigen.values.size() && eigen.values(kept) > floor * floor) {
-        ++kept;
+    // What of the directions a Gram matrix in double tells from its own rounding; the smaller ones, in another turn.
+    constexpr double told = 1e-12;
+    for (int turn = 0; turn < 4 && y.cols() > 0; ++turn) {
+        project(y);
+        matrix<double> gram;
+        gram_lower(y, gram);
+        const double before = gram.diagonal().minCoeff();
+        if (before < 0.01) {  // little is left of a column, and less of its digits
+            project(y);
+            gram_lower(y, gram);
+        }
+        const auto eigen = symmetric_eigen_of<double>(gram, true);
+        if (!eigen || !(eigen.values(0) > floor * floor)) {
+            break;
+        }
+        const double least = std::max(floor * floor, told * eigen.values(0));
+        index kept = 0;
+        while (kept < eigen.values.size() && eigen.values(kept) > least) {
+            ++kept;
+        }
+        matrix<S> fresh =
+            y * (eigen.vectors.leftCols(kept) * eigen.values.head(kept).cwiseSqrt().cwiseInverse().asDiagonal())
+                    .template cast<S>();
+        project(fresh);  // dividing by a small remainder has magnified what was left inside
+        orthonormalize(fresh);
+        basis.conservativeResize(Eigen::NoChange, basis.cols() + kept);
+        basis.rightCols(kept) = fresh;
+        if (least <= floor * floor) {
+            break;
+        }
+        y = (y * eigen.vectors.rightCols(eigen.values.size() - kept).template cast<S>()).eval();
     }
-    const matrix<S> turn =
-        (eigen.vectors.leftCols(kept) * eigen.values.head(kept).cwiseSqrt().cwiseInverse().asDiagonal())
-            .template cast<S>();
-    y = y * turn;
-    project();  // dividing by a small remainder has magnified what was left inside
-    if (kept > 0) {
-        orthonormalize(y);
-    }
-    return y;
+    return basis;
 }
 
 template <real S>
@@ -134,9 +153,12 @@ private:
         }
         matrix<S> fresh = orthonormal_remainder<S>(q(), std::move(y), ws);
         if (2 * fresh.cols() < std::min(block_, capacity() - dimension_)) {
-            // Most of the block is in the space already: a start in new random directions.
+            // Most of the block is in the space already: a start in new random directions. Not signs: of few of them,
+            // two columns may well be the same.
+            matrix<S> directions(a.cols(), block_);
+            fill_uniform(directions, S(-1), S(1), philox(seed_, ++restarts_));
             matrix<S> z;
-            product_into(a, sign_sketch<S>(a.cols(), block_, philox(seed_, ++restarts_)), z, false, ws);
+            product_into(a, directions, z, false, ws);
             matrix<S> both(z.rows(), fresh.cols() + z.cols());
             both << fresh, z;
             fresh = orthonormal_remainder<S>(q(), std::move(both), ws);
