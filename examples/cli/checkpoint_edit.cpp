@@ -2,12 +2,10 @@
 #include "checkpoint_edit.hpp"
 
 #include <algorithm>
-#include <map>
 #include <system_error>
 
 #include <lowrank/io/atomic_file.hpp>
 #include <lowrank/io/checkpoint.hpp>
-#include <lowrank/io/peft.hpp>
 
 #include "options.hpp"
 
@@ -135,46 +133,6 @@ void write_edited_checkpoint(const fs::path& source, const fs::path& target,
     if (fs::is_directory(source) && !fs::exists(source / "model.safetensors")) {
         copy_small_file(source / "model.safetensors.index.json", target / "model.safetensors.index.json");
     }
-}
-
-void write_truncated_checkpoint(const fs::path& source, const std::vector<matrix_rank>& matrices,
-                                const fs::path& target) {
-    std::map<std::string, lowrank::index> ranks;
-    for (const auto& m : matrices) {
-        ranks[m.name] = m.rank;
-    }
-    progress_bar bar("writing");
-    write_edited_checkpoint(
-        source, target, [&](const lowrank::tensor_info& t) { return ranks.contains(t.name); },
-        [&](const lowrank::tensor_info& t, std::vector<std::byte>& bytes) {
-            with_matrix(t, bytes, [&]<lowrank::storage T>(lowrank::weight_view<T> w) {
-                const auto spectrum = take_named(t.name, lowrank::make_spectrum(w));
-                (void)take_named(t.name, lowrank::truncate_weight<T>(w, spectrum, ranks.at(t.name)));
-            });
-        },
-        bar);
-}
-
-void write_edit_adapter(const lowrank::edit& edit, const lowrank::spectrum<float>& spectrum, const fs::path& model,
-                        const fs::path& target) {
-    auto delta = lowrank::edit_delta(spectrum, edit.keep);
-    if (delta.rank() == 0) {
-        fail("the best edit keeps the full rank, so there is nothing an adapter could take away",
-             lowrank::errc::not_found);
-    }
-    const auto rank = static_cast<double>(delta.rank());
-    std::string module = edit.weight;
-    if (module.ends_with(".weight")) {
-        module.erase(module.size() - std::string_view(".weight").size());
-    }
-    lowrank::peft_adapter adapter;
-    adapter.config.r = delta.rank();
-    adapter.config.lora_alpha = rank;  // scaling 1
-    adapter.config.target_modules = {module};
-    adapter.config.base_model_name_or_path = model.string();
-    adapter.config.task_type = "CAUSAL_LM";
-    adapter.modules[module] = {.lora_A = std::move(delta.right), .lora_B = std::move(delta.left), .lora_alpha = rank};
-    lowrank::throw_if_failed(lowrank::write_peft(target, adapter));
 }
 
 }  // namespace tool

@@ -16,7 +16,6 @@
 #include <lowrank/io/atomic_file.hpp>
 #include <lowrank/io/checkpoint.hpp>
 #include <lowrank/io/safetensors.hpp>
-#include <lowrank/laser/edit.hpp>
 
 #include "console.hpp"
 
@@ -73,20 +72,6 @@ void with_matrix(const lowrank::tensor_info& tensor, std::vector<std::byte>& byt
                  lowrank::errc::unsupported);
     }
 }
-
-/// A matrix and the rank it is truncated to.
-struct matrix_rank {
-    std::string name;
-    lowrank::index rank = 0;
-};
-
-/// Writes the checkpoint with these matrices truncated.
-void write_truncated_checkpoint(const std::filesystem::path& source, const std::vector<matrix_rank>& matrices,
-                                const std::filesystem::path& target);
-
-/// Writes an edit as a PEFT adapter: - sum_dropped s_i u_i v_i^T with scaling 1.
-void write_edit_adapter(const lowrank::edit& edit, const lowrank::spectrum<float>& spectrum,
-                        const std::filesystem::path& model, const std::filesystem::path& target);
 
 }  // namespace tool
 

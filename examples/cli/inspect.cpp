@@ -238,38 +238,57 @@ void inspect_adapter(const inspect_options& options, thread_pool& pool) {
     const auto& base = adapter.config.base_model_name_or_path;
     const matrix_choice chosen(options.matrices);
     struct line {
-        const std::string* module;
-        const lowrank::lora_adapter<float>* lora;
+        std::string module;
+        const char* kind;
+        lowrank::low_rank<float> delta;
+        double alpha = 0;
+        double scaling = 1;
         double norm = 0;
         std::optional<spectrum_summary> spectrum;
     };
     std::vector<line> lines;
     std::uint64_t parameters = 0;
-    for (const auto& [module, lora] : adapter.modules) {
-        parameters += static_cast<std::uint64_t>(lora.lora_A.size() + lora.lora_B.size());
-        if (options.matrices.empty() || chosen.contains(module)) {
-            lines.push_back({&module, &lora, 0, {}});
+    const auto wanted = [&](const std::string& module) { return options.matrices.empty() || chosen.contains(module); };
+    for (const auto* group : {&adapter.modules, &adapter.embeddings}) {
+        for (const auto& [module, lora] : *group) {
+            parameters += static_cast<std::uint64_t>(lora.lora_A.size() + lora.lora_B.size());
+            if (wanted(module)) {
+                lines.push_back({module,
+                                 "LoRA",
+                                 lora.delta(),
+                                 lora.lora_alpha,
+                                 lowrank::lora_scaling(lora.lora_alpha, lora.rank(), lora.use_rslora),
+                                 0,
+                                 {}});
+            }
+        }
+    }
+    for (const auto& [module, relative] : adapter.relatives) {
+        parameters += lowrank::parameter_count(relative);
+        if (wanted(module)) {
+            lines.push_back({module,
+                             lowrank::kind_of(relative),
+                             lowrank::change_of(relative).delta,
+                             adapter.config.alpha_for(module),
+                             1,
+                             0,
+                             {}});
         }
     }
     chosen.require_all_used();
     for_each_with_progress(lines.size(), pool, "measuring", [&](std::size_t i) {
-        const auto delta = lines[i].lora->delta();
-        lines[i].norm = lowrank::frobenius_norm(delta);
-        if (options.spectra) {
-            lines[i].spectrum = summarize(singular_values_of(delta));
+        lines[i].norm = lines[i].delta.rank() > 0 ? lowrank::frobenius_norm(lines[i].delta) : 0;
+        if (options.spectra && lines[i].delta.rank() > 0) {
+            lines[i].spectrum = summarize(singular_values_of(lines[i].delta));
         }
     });
 
     if (options.common.json) {
         json modules = json::array();
         for (const auto& at : lines) {
-            json one = {{"module", *at.module},
-                        {"in", at.lora->cols()},
-                        {"out", at.lora->rows()},
-                        {"r", at.lora->rank()},
-                        {"lora_alpha", at.lora->lora_alpha},
-                        {"scaling", lowrank::lora_scaling(at.lora->lora_alpha, at.lora->rank(), at.lora->use_rslora)},
-                        {"delta_norm", at.norm}};
+            json one = {{"module", at.module},    {"adapter", at.kind},   {"in", at.delta.cols()},
+                        {"out", at.delta.rows()}, {"r", at.delta.rank()}, {"lora_alpha", at.alpha},
+                        {"scaling", at.scaling},  {"delta_norm", at.norm}};
             if (at.spectrum) {
                 one["spectrum"] = to_json(*at.spectrum);
             }
@@ -279,6 +298,8 @@ void inspect_adapter(const inspect_options& options, thread_pool& pool) {
                     {"kind", "adapter"},
                     {"path", options.path.string()},
                     {"base_model", base ? json(*base) : json(nullptr)},
+                    {"peft_type", adapter.config.peft_type},
+                    {"use_dora", adapter.config.use_dora},
                     {"r", adapter.config.r},
                     {"lora_alpha", adapter.config.lora_alpha},
                     {"use_rslora", adapter.config.use_rslora},
@@ -289,25 +310,32 @@ void inspect_adapter(const inspect_options& options, thread_pool& pool) {
         return;
     }
     std::vector<std::string> head = {"module", "shape", "r", "alpha", "scaling", "delta norm"};
+    if (!adapter.relatives.empty()) {
+        head.insert(head.begin() + 1, "kind");
+    }
     if (options.spectra) {
         append(head, spectrum_head());
     }
     table rows(std::move(head));
     for (const auto& at : lines) {
-        std::vector<std::string> row = {
-            *at.module,
-            std::to_string(at.lora->rows()) + "x" + std::to_string(at.lora->cols()),
-            std::to_string(at.lora->rank()),
-            format("%g", at.lora->lora_alpha),
-            format("%.4g", lowrank::lora_scaling(at.lora->lora_alpha, at.lora->rank(), at.lora->use_rslora)),
-            format("%.4g", at.norm)};
+        std::vector<std::string> row = {at.module,
+                                        std::to_string(at.delta.rows()) + "x" + std::to_string(at.delta.cols()),
+                                        std::to_string(at.delta.rank()),
+                                        format("%g", at.alpha),
+                                        format("%.4g", at.scaling),
+                                        format("%.4g", at.norm)};
+        if (!adapter.relatives.empty()) {
+            row.insert(row.begin() + 1, at.kind);
+        }
         if (options.spectra) {
             append(row, spectrum_cells(at.spectrum));
         }
         rows.add(std::move(row));
     }
-    print(rows.text() + format("\nLoRA adapter for %s: %zu modules, %s parameters\n",
-                               base ? base->c_str() : "an unnamed model", adapter.modules.size(),
+    print(rows.text() + format("\n%s adapter for %s: %zu modules, %s parameters\n",
+                               adapter.relatives.empty() ? "LoRA" : kind_of(adapter.relatives.begin()->second),
+                               base ? base->c_str() : "an unnamed model",
+                               adapter.modules.size() + adapter.embeddings.size() + adapter.relatives.size(),
                                grouped(parameters).c_str()));
 }
 

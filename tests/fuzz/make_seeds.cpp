@@ -76,6 +76,10 @@ void config_seeds(const fs::path& folder) {
                                              .modules_to_save = {"score"},
                                              .base_model_name_or_path = "m",
                                              .task_type = "CAUSAL_LM"}));
+    put(folder / "loha", format_peft_config({.peft_type = "LOHA", .r = 4, .target_modules = {"q"}}));
+    put(folder / "adalora", R"({"peft_type":"ADALORA","init_r":6,"rank_pattern":{"q.lora_E":[true,false]}})");
+    put(folder / "ia3", R"({"peft_type":"IA3","feedforward_modules":["down"],"fan_in_fan_out":true})");
+    put(folder / "dora", R"({"peft_type":"LORA","use_dora":true,"lora_bias":true,"alpha_pattern":{"q":1}})");
     put(folder / "minimal", R"({"peft_type":"LORA","target_modules":["q"],"unknown":{"a":[1,2.5,"\ud83d\ude00"]}})");
 }
 
@@ -111,6 +115,30 @@ void gguf_seeds(const fs::path& folder) {
     check(write_gguf(folder / "blocks", {}, blocks));
 }
 
+/// 3 special pieces, 256 bytes, a few words.
+void tokenizer_seeds(const fs::path& folder) {
+    std::string text;
+    const auto append = [&](const auto& value) { text.append(reinterpret_cast<const char*>(&value), sizeof value); };
+    append(std::int32_t{7});
+    for (std::int32_t id = 0; id < 264; ++id) {
+        const std::string piece = id < 3     ? "<s>"
+                                  : id < 259 ? "<0x" + std::to_string(id - 3) + ">"
+                                             : std::string(" abcde").substr(0, static_cast<std::size_t>(id - 258));
+        append(id < 259 ? 0.0F : -static_cast<float>(id));
+        append(static_cast<std::int32_t>(piece.size()));
+        text += piece;
+    }
+    put(folder / "words", text);
+    put(folder / "cut", text.substr(0, 1000));
+}
+
+void journal_seeds(const fs::path& folder) {
+    const std::string head = "lowrank-journal 1 0123456789abcdef samples\n";
+    put(folder / "head", head);
+    put(folder / "scored", head + "scored 0 2 01 3ff00000000000004000000000000000 {\"a\":[1,2]}\nscored 2 3 1 " +
+                               "3ff0000000000000 \nscored 0 1 ");
+}
+
 }  // namespace
 
 int main(int count, char** arguments) {
@@ -120,7 +148,8 @@ int main(int count, char** arguments) {
     }
     const fs::path root = arguments[1];
     for (const auto& [name, make] : {std::pair{"safetensors", &safetensors_seeds}, std::pair{"index", &index_seeds},
-                                     std::pair{"adapter_config", &config_seeds}, std::pair{"gguf", &gguf_seeds}}) {
+                                     std::pair{"adapter_config", &config_seeds}, std::pair{"gguf", &gguf_seeds},
+                                     std::pair{"tokenizer", &tokenizer_seeds}, std::pair{"journal", &journal_seeds}}) {
         std::error_code error;
         fs::create_directories(root / name, error);
         make(root / name);

@@ -236,6 +236,17 @@ inline void fit_config(peft_lora_config& base, const std::vector<module_facts>& 
 
 }  // namespace detail
 
+/// The numbers a module trains. VeRA's shared projections are frozen and not counted.
+[[nodiscard]] inline std::uint64_t parameter_count(const peft_module& relative) {
+    detail::relative_tensors tensors;
+    std::visit(tensors, relative);
+    std::uint64_t count = 0;
+    for (const auto& part : tensors.parts) {
+        count += static_cast<std::uint64_t>(part.values.size());
+    }
+    return count;
+}
+
 inline peft_lora_config peft_config_for(const std::map<std::string, lora_adapter<float>>& modules,
                                         peft_lora_config base) {
     peft_adapter adapter;
