@@ -11,7 +11,8 @@
 ///     LOWRANK_INSTANTIATE(float)
 ///     LOWRANK_INSTANTIATE(double)
 ///
-/// With LOWRANK_EXTERN_TEMPLATES a header that includes an eigensolver, a QR or the skinny product only declares it;
+/// With LOWRANK_EXTERN_TEMPLATES a header that includes an eigensolver, a QR, the skinny product or the adapters behind
+/// `any_adapter` only declares them;
 /// without the macro everything is header-only as usual and this file is not needed. The two scalars may live in two
 /// files, to compile side by side; LOWRANK_INSTANTIATE_QR and its like split further.
 
@@ -19,6 +20,7 @@
 #include <lowrank/factor/orthonormalize.hpp>
 #include <lowrank/factor/svd.hpp>
 #include <lowrank/factor/symmetric_eigen.hpp>
+#include <lowrank/lora/any_adapter.hpp>
 
 /// The skinny product of one stored scalar: float, double, lowrank::half or lowrank::bfloat16. At namespace scope.
 #define LOWRANK_INSTANTIATE_SKINNY(T) LOWRANK_INSTANTIATE_SKINNY_WAY(T, false) LOWRANK_INSTANTIATE_SKINNY_WAY(T, true)
@@ -43,14 +45,22 @@
     template lowrank::svd_result<S> lowrank::detail::svd_of_tall<S>(lowrank::matrix<S>); \
     template lowrank::svd_result<S> lowrank::detail::values_of_tall<S>(lowrank::matrix<S>);
 
+/// What `any_adapter` calls of every kind of adapter, for one scalar.
+#define LOWRANK_INSTANTIATE_ADAPTERS(S) LOWRANK_FOR_EACH_ADAPTER(LOWRANK_INSTANTIATE_ADAPTER, S)
+#define LOWRANK_INSTANTIATE_ADAPTER(S, kind)                                                                      \
+    template std::unique_ptr<lowrank::any_adapter<S>::interface> lowrank::any_adapter<S>::hold<lowrank::kind<S>>( \
+        lowrank::kind<S>);
+
 /// Everything that depends on one scalar; the eigensolver comes with double.
 #define LOWRANK_INSTANTIATE(S) LOWRANK_INSTANTIATE_##S
-#define LOWRANK_INSTANTIATE_float             \
-    LOWRANK_INSTANTIATE_SKINNY(float)         \
-    LOWRANK_INSTANTIATE_SKINNY(lowrank::half) \
-    LOWRANK_INSTANTIATE_SKINNY(lowrank::bfloat16) LOWRANK_INSTANTIATE_QR(float) LOWRANK_INSTANTIATE_SVD(float)
+#define LOWRANK_INSTANTIATE_float                 \
+    LOWRANK_INSTANTIATE_SKINNY(float)             \
+    LOWRANK_INSTANTIATE_SKINNY(lowrank::half)     \
+    LOWRANK_INSTANTIATE_SKINNY(lowrank::bfloat16) \
+    LOWRANK_INSTANTIATE_QR(float) LOWRANK_INSTANTIATE_SVD(float) LOWRANK_INSTANTIATE_ADAPTERS(float)
 #define LOWRANK_INSTANTIATE_double     \
     LOWRANK_INSTANTIATE_SKINNY(double) \
-    LOWRANK_INSTANTIATE_QR(double) LOWRANK_INSTANTIATE_EIGEN() LOWRANK_INSTANTIATE_SVD(double)
+    LOWRANK_INSTANTIATE_QR(double)     \
+    LOWRANK_INSTANTIATE_EIGEN() LOWRANK_INSTANTIATE_SVD(double) LOWRANK_INSTANTIATE_ADAPTERS(double)
 
 #endif  // LOWRANK_INSTANTIATE_HPP

@@ -116,7 +116,7 @@ public:
     template <class A>
     requires(!std::same_as<std::remove_cvref_t<A>, any_adapter> && std::same_as<typename A::scalar, S>)
         any_adapter(A adapter)  // NOLINT: conversion is the point
-        : self_(std::make_unique<holder<A>>(std::move(adapter))) {}
+        : self_(hold(std::move(adapter))) {}
     any_adapter(const any_adapter& other) : self_(other.self_->clone()) {}
     any_adapter(any_adapter&&) noexcept = default;
     any_adapter& operator=(any_adapter other) noexcept {
@@ -314,6 +314,9 @@ private:
         model_type model;
     };
 
+    template <class A>
+    static std::unique_ptr<interface> hold(A adapter);
+
     void check_base(const char* function, const map_reference<S>& base) const {
         const index known = rows();
         detail::expects_shape(function, "base", base.rows(), base.cols(), known == 0 ? base.rows() : known, cols());
@@ -321,6 +324,27 @@ private:
 
     std::unique_ptr<interface> self_;
 };
+
+// Not inline, so that it can be declared extern: every kind is some thousand lines of arithmetic.
+template <real S>
+template <class A>
+std::unique_ptr<typename any_adapter<S>::interface> any_adapter<S>::hold(A adapter) {
+    return std::make_unique<holder<A>>(std::move(adapter));
+}
+
+/// Calls `macro(S, kind)` for every adapter of the library.
+#define LOWRANK_FOR_EACH_ADAPTER(macro, S)                                                                  \
+    macro(S, lora_adapter) macro(S, merged_linear_adapter) macro(S, adalora_adapter) macro(S, vera_adapter) \
+        macro(S, loha_adapter) macro(S, lokr_adapter) macro(S, dora_adapter) macro(S, ia3_adapter)          \
+            macro(S, oft_adapter) macro(S, boft_adapter) macro(S, hra_adapter) macro(S, miss_adapter)       \
+                macro(S, randlora_adapter) macro(S, hira_adapter)
+#ifdef LOWRANK_EXTERN_TEMPLATES
+#define LOWRANK_EXTERN_ADAPTER(S, kind) \
+    extern template std::unique_ptr<any_adapter<S>::interface> any_adapter<S>::hold<kind<S>>(kind<S>);
+LOWRANK_FOR_EACH_ADAPTER(LOWRANK_EXTERN_ADAPTER, float)
+LOWRANK_FOR_EACH_ADAPTER(LOWRANK_EXTERN_ADAPTER, double)
+#undef LOWRANK_EXTERN_ADAPTER
+#endif
 
 /// W <- round(W + t (W' - W)), in place, with audit and receipt: `merge` of the adapter's form, or `merge_transformed`.
 ///
