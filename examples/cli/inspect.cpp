@@ -266,11 +266,12 @@ void inspect_adapter(const inspect_options& options, thread_pool& pool) {
     for (const auto& [module, relative] : adapter.relatives) {
         parameters += lowrank::parameter_count(relative);
         if (wanted(module)) {
+            const auto* part = std::get_if<lowrank::peft_lora>(&relative);
             lines.push_back({module,
                              lowrank::kind_of(relative),
                              lowrank::change_of(relative).delta,
                              adapter.config.alpha_for(module),
-                             1,
+                             part != nullptr ? static_cast<double>(part->lora.scaling()) : 1.0,
                              0,
                              {}});
         }
