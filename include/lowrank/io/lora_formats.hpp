@@ -174,7 +174,9 @@ struct lora_parts {
         return detail::in_file(path, {errc::invalid_format, "no LoRA tensors were found in any known naming"});
     }
     out.format = *format;
-    for (auto& [module, parts] : all) {
+    for (auto& entry : all) {
+        const std::string& module = entry.first;
+        auto& parts = entry.second;
         const auto leave_out = [&](const std::string& why) {
             for (const auto* p : parts.all) {
                 out.unmapped.push_back(p->info->name + ": " + why);
