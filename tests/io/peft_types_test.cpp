@@ -18,8 +18,8 @@ TEST_CASE("adapter types have keys of their own for rank and alpha") {
     for (const auto& type : detail::peft_types) {
         CHECK(detail::peft_defaults(type.name)["peft_type"] == type.name);
         const auto defaults = detail::peft_defaults(type.name);
-        for (const auto& [key, value] : defaults.items()) {
-            CHECK_MESSAGE(detail::is_known_peft_key(key), key);
+        for (const auto& entry : defaults.items()) {
+            CHECK_MESSAGE(detail::is_known_peft_key(entry.key()), entry.key());
         }
     }
     CHECK_FALSE(detail::is_known_peft_key("Alpha"));
