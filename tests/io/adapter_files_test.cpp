@@ -62,7 +62,9 @@ TEST_CASE("real adapters go through every format that can express them without a
             CHECK(again->unmapped.empty());
             CHECK(again->renamed.empty() == (format != adapter_format::kohya));
             REQUIRE(again->adapter.modules.size() == adapter.modules.size());
-            for (const auto& [module, lora] : adapter.modules) {
+            for (const auto& entry : adapter.modules) {
+                const std::string& module = entry.first;
+                const auto& lora = entry.second;
                 const auto& other = again->adapter.modules.at(module);
                 CHECK_MESSAGE(same_bits(other.delta().right, lora.delta().right), name << to_string(format) << module);
                 CHECK_MESSAGE(same_bits(other.delta().left, lora.delta().left), name << to_string(format) << module);

@@ -26,7 +26,9 @@ TEST_CASE("what a merge put in, extraction finds again") {
     CHECK(found->adapter.modules.size() == adapter->modules.size());
     CHECK(found->unchanged.size() + found->weights.size() == base->tensors().size());
     CHECK(found->left_out.empty());
-    for (const auto& [module, lora] : adapter->modules) {
+    for (const auto& entry : adapter->modules) {
+        const std::string& module = entry.first;
+        const auto& lora = entry.second;
         const matrix<float> was = lora.delta().dense();
         const matrix<float> is = found->adapter.modules.at(module).delta().dense();
         CHECK_MESSAGE((is - was).norm() <= 1e-4F * was.norm(), module);
