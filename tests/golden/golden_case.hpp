@@ -59,7 +59,7 @@ struct tensor {
     }
     template <class S>
     [[nodiscard]] lowrank::vector<S> vector() const {
-        return rows_of<S>(size());
+        return size() == 0 ? lowrank::vector<S>() : lowrank::vector<S>(rows_of<S>(size()));
     }
     /// Activations: last dimension x all others, one column per sample.
     template <class S>
