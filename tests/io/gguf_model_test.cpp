@@ -64,9 +64,9 @@ TEST_CASE("a GGUF of another tool becomes a folder, quantized tensors are decode
           "head_dim", "vocab_size", "max_position_embeddings", "tie_word_embeddings", "model_type"}) {
         CHECK_MESSAGE(made[key] == real[key], key);
     }
-    const auto small = gguf_file::open(shared / "models" / "gguf" / "stories260K-Q8_0.gguf");
-    REQUIRE(small);
-    const auto report = write_hf_model(folder / "q8", *small);
+    const auto quantized = gguf_file::open(shared / "models" / "gguf" / "stories260K-Q8_0.gguf");
+    REQUIRE(quantized);
+    const auto report = write_hf_model(folder / "q8", *quantized);
     REQUIRE(report);
     CHECK_FALSE(report->decoded.empty());
     const auto a = checkpoint::open(folder / "q8");
