@@ -34,7 +34,9 @@ TEST_CASE("VeRA uses as many columns of the shared projection as the weight has"
     auto vera = make_vera(make_vera_projections<float>(6, 5, 2, 1), 4, 5);
     vera.lambda_b.setOnes();
     CHECK(change_of(vera).delta.cols() == 5);
-    const auto narrow = change_of(vera, 3);
+    peft_module fitted = vera;
+    REQUIRE(fit_module(fitted, 4, 3));
+    const auto narrow = change_of(fitted);
     CHECK(narrow.delta.rows() == 4);
     CHECK(narrow.delta.cols() == 3);
     CHECK(narrow.delta.dense() == change_of(vera).delta.dense().leftCols(3));

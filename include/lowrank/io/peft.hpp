@@ -31,6 +31,7 @@
 #include <lowrank/io/atomic_file.hpp>
 #include <lowrank/io/checkpoint.hpp>
 #include <lowrank/io/detail/peft_factors.hpp>
+#include <lowrank/io/detail/peft_fit.hpp>
 #include <lowrank/io/detail/peft_names.hpp>
 #include <lowrank/io/detail/peft_reader.hpp>
 #include <lowrank/io/detail/peft_relatives.hpp>
@@ -133,107 +134,6 @@ namespace detail {
     }
 }
 
-[[nodiscard]] inline status check_against_config(const std::string& module, const lora_adapter<float>& lora,
-                                                 const peft_lora_config& c, const peft_rules& rules) {
-    const auto differs = [&](const char* what, const std::string& has, const std::string& says) {
-        return status{errc::mismatch, "module " + in_quotes(module) + " has " + what + " " + has +
-                                          ", the configuration says " + says +
-                                          "; use peft_config_for to make one that fits"};
-    };
-    if (lora.lora_B.cols() != lora.rank()) {
-        return {errc::mismatch, "module " + in_quotes(module) + " has factors of different rank"};
-    }
-    if (lora.rank() != rules.r_for(module)) {
-        return differs("rank", std::to_string(lora.rank()), std::to_string(rules.r_for(module)));
-    }
-    if (lora.lora_alpha != rules.alpha_for(module)) {
-        return differs("lora_alpha", in_words(lora.lora_alpha), in_words(rules.alpha_for(module)));
-    }
-    if (lora.use_rslora != c.use_rslora) {
-        return differs("use_rslora", lora.use_rslora ? "true" : "false", c.use_rslora ? "true" : "false");
-    }
-    if (!all_finite(lora.lora_A) || !all_finite(lora.lora_B)) {
-        return {errc::non_finite, "module " + in_quotes(module) + " holds NaN or infinity"};
-    }
-    return {};
-}
-
-/// What the configuration says about one module.
-struct module_facts {
-    std::string_view module;
-    index r;
-    double alpha;
-};
-
-/// Rank, alpha, patterns and targets that fit.
-inline void fit_config(peft_lora_config& base, const std::vector<module_facts>& all) {
-    base.rank_pattern.clear();
-    base.alpha_pattern.clear();
-    base.target_modules.clear();
-    base.target_pattern.clear();
-    std::map<index, std::size_t> ranks;
-    std::map<double, std::size_t> alphas;
-    std::map<std::string_view, std::size_t> targets;
-    for (const module_facts& m : all) {
-        ++ranks[m.r];
-        ++alphas[m.alpha];
-        ++targets[m.module.substr(m.module.rfind('.') + 1)];  // npos + 1 is 0: the whole path
-    }
-    if (all.empty()) {
-        return;
-    }
-    const auto most = [](const auto& counts) {
-        return std::max_element(counts.begin(), counts.end(), [](auto& a, auto& b) { return a.second < b.second; })
-            ->first;
-    };
-    base.r = most(ranks);
-    base.lora_alpha = most(alphas);
-    for (const auto& [name, count] : targets) {
-        base.target_modules.emplace_back(name);
-    }
-    for (const module_facts& m : all) {
-        // Anchored and escaped, so that the key means this module and no other.
-        std::string key = "^";
-        for (const char c : m.module) {
-            const bool plain = static_cast<unsigned char>(c) >= 0x80 || c == '_' || (c >= '0' && c <= '9') ||
-                               (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z');
-            key += plain ? "" : "\\";
-            key += c;
-        }
-        if (m.r != base.r) {
-            base.rank_pattern.emplace_back(key, m.r);
-        }
-        if (m.alpha != base.lora_alpha) {
-            base.alpha_pattern.emplace_back(key, m.alpha);
-        }
-    }
-}
-
-/// Rank and alpha of a relative as its configuration gives them.
-[[nodiscard]] inline module_facts facts_of(std::string_view module, const peft_module& relative) {
-    if (const auto* m = std::get_if<peft_lora>(&relative)) {
-        return {module, m->lora.rank(), m->lora.lora_alpha};
-    }
-    if (const auto* m = std::get_if<adalora_adapter<float>>(&relative)) {
-        return {module, static_cast<index>(m->ranknum), m->lora_alpha};
-    }
-    if (const auto* m = std::get_if<loha_adapter<float>>(&relative)) {
-        return {module, m->w1_b.rows(), m->alpha};
-    }
-    if (const auto* m = std::get_if<lokr_adapter<float>>(&relative)) {
-        return {module, m->r, m->alpha};
-    }
-    if (const auto* m = std::get_if<vera_adapter<float>>(&relative)) {
-        return {module, m->lambda_d.size(), 0};
-    }
-    return {module, 0, 0};
-}
-
-[[nodiscard]] inline const lora_adapter<float>* lora_of(const peft_module& relative) {
-    const auto* m = std::get_if<peft_lora>(&relative);
-    return m != nullptr ? &m->lora : nullptr;
-}
-
 }  // namespace detail
 
 /// The numbers a module trains. VeRA's shared projections are frozen and not counted.
@@ -267,15 +167,17 @@ inline peft_lora_config peft_config_for(const peft_adapter& adapter, peft_lora_c
             add(module, lora);
         }
     }
-    base.peft_type = "LORA";
+    const std::string given = std::exchange(base.peft_type, "LORA");
     base.use_dora = false;
     base.lora_bias = false;
     base.feedforward_modules.clear();
-    if (!adapter.relatives.empty()) {
+    if (!adapter.relatives.empty() && !detail::is_of_type(adapter.relatives.begin()->second, given)) {
         base.peft_type = detail::type_of(adapter.relatives.begin()->second);
+    } else if (!adapter.relatives.empty()) {
+        base.peft_type = given;
     }
     for (const auto& [module, relative] : adapter.relatives) {
-        detail::expects(detail::type_of(relative) == base.peft_type &&
+        detail::expects(detail::is_of_type(relative, base.peft_type) &&
                             (all.empty() || first == nullptr || base.peft_type == "LORA"),
                         "peft_config_for: the modules must be of one peft_type");
         if (const auto* m = std::get_if<peft_lora>(&relative)) {
@@ -290,6 +192,7 @@ inline peft_lora_config peft_config_for(const peft_adapter& adapter, peft_lora_c
         }
     }
     detail::fit_config(base, all);
+    detail::fit_kind(base.kind, adapter.relatives);
     if (first != nullptr) {
         base.use_rslora = first->use_rslora;
         base.lora_dropout = first->lora_dropout;
@@ -298,37 +201,6 @@ inline peft_lora_config peft_config_for(const peft_adapter& adapter, peft_lora_c
 }
 
 namespace detail {
-
-/// What the configuration cannot say of a relative.
-[[nodiscard]] inline status check_relative(const std::string& module, const peft_module& relative,
-                                           const peft_lora_config& c, const peft_rules& rules) {
-    const auto differs = [&](const char* what) {
-        return status{errc::mismatch,
-                      "module " + in_quotes(module) + ": its " + what +
-                          " is not that of the configuration; use peft_config_for to make one that fits"};
-    };
-    if (type_of(relative) != c.peft_type) {
-        return differs("peft_type");
-    }
-    if (const auto* m = std::get_if<peft_lora>(&relative)) {
-        if ((m->magnitude.size() != 0) != c.use_dora) {
-            return differs("use_dora");
-        }
-        if (m->bias.size() != 0 && !c.lora_bias) {
-            return differs("lora_bias");
-        }
-        return check_against_config(module, m->lora, c, rules);
-    }
-    const module_facts has = facts_of(module, relative);
-    const peft_type& type = *find_peft_type(c.peft_type);
-    if (type.r_key != nullptr && has.r != rules.r_for(module)) {
-        return differs("rank");
-    }
-    if (type.alpha_key != nullptr && has.alpha != rules.alpha_for(module)) {
-        return differs("alpha");
-    }
-    return {};
-}
 
 /// All tensors of an adapter's file, or why the configuration does not describe them.
 [[nodiscard]] inline result<std::vector<tensor_to_write>> peft_tensors(const peft_adapter& adapter) {
@@ -361,16 +233,25 @@ namespace detail {
                 factor_tensor(path + (is_table ? ".lora_embedding_B" : ".lora_B.weight"), types.second, lora.lora_B));
         }
     }
-    shared_projections shared;
+    bool wrote_shared = false;
     for (const auto& [module, relative] : adapter.relatives) {
         if (status why = check_relative(module, relative, adapter.config, *rules); !why) {
             return why;
         }
         relative_tensors parts;
         std::visit(parts, relative);
-        if (const auto* vera = std::get_if<vera_adapter<float>>(&relative); vera != nullptr && shared == nullptr) {
-            shared = vera->shared;
-            parts.add_shared(*shared);
+        if (!wrote_shared) {
+            if (const auto* vera = std::get_if<vera_adapter<float>>(&relative)) {
+                parts.add_shared(*vera->shared);
+            } else if (const auto* rand = std::get_if<peft_randlora>(&relative)) {
+                parts.add_shared(*rand->randlora.shared);
+            }
+            wrote_shared = true;
+        }
+        for (auto& part : parts.parts) {
+            if (adapter.config.peft_type == "BONE" && part.tail == ".miss_block") {
+                part.tail = ".bone_block";
+            }
         }
         for (auto& part : parts.parts) {
             if (!all_finite(part.values)) {

@@ -28,8 +28,10 @@
 #include <lowrank/core/config.hpp>
 #include <lowrank/core/status.hpp>
 #include <lowrank/core/types.hpp>
+#include <lowrank/io/detail/config_reader.hpp>
 #include <lowrank/io/detail/json.hpp>
 #include <lowrank/io/detail/module_rules.hpp>
+#include <lowrank/io/detail/peft_kinds.hpp>
 #include <lowrank/io/detail/peft_types.hpp>
 #include <lowrank/io/detail/text.hpp>
 
@@ -41,7 +43,8 @@ using module_pattern = std::vector<std::pair<std::string, T>>;
 
 /// Rank and alpha have one name here, whatever the key is called in the file of a type (init_r, alpha).
 struct peft_lora_config {
-    std::string peft_type = "LORA";  ///< LORA, ADALORA, LOHA, LOKR, VERA or IA3.
+    std::string peft_type =
+        "LORA";  ///< LORA, ADALORA, LOHA, LOKR, VERA, IA3, OFT, BOFT, HRA, MISS, BONE, RANDLORA, HIRA.
     index r = 8;
     double lora_alpha = 8;
     bool use_dora = false;
@@ -49,7 +52,7 @@ struct peft_lora_config {
     bool use_rslora = false;
     double lora_dropout = 0;
     bool fan_in_fan_out = false;  ///< The base stores in x out (GPT-2's Conv1D); A and B do not change.
-    std::string bias = "none";    ///< "none", "all" or "lora_only".
+    std::string bias = "none";    ///< "none", "all" or "lora_only" ("oft_only", ... of other types).
     std::vector<std::string> target_modules = {};  ///< Names, or empty if `target_pattern` is given.
     std::string target_pattern = {};               ///< A regular expression, or "all-linear".
     module_pattern<index> rank_pattern = {};
@@ -58,6 +61,7 @@ struct peft_lora_config {
     std::vector<std::string> feedforward_modules = {};  ///< (IA)^3: name endings of modules whose inputs are scaled.
     /// aLoRA: the adapter applies from the last occurrence of these tokens on.
     std::vector<std::int64_t> alora_invocation_tokens = {};
+    peft_kind_options kind = {};  ///< What single types say besides: block sizes, forms, schedules.
     std::optional<std::string> base_model_name_or_path = {};
     std::optional<std::string> task_type = {};  ///< "CAUSAL_LM", ...
     /// The whole document this was read from: keys not named here are kept and written again.
@@ -81,96 +85,6 @@ template <class T>
     const T* value = rules->find(module);
     return value != nullptr ? *value : otherwise;
 }
-
-/// Reads the values of one document and remembers the first that is wrong.
-class config_reader {
-public:
-    explicit config_reader(const json& document) : document_(document) {}
-
-    status why = {};
-
-    /// The value of `key`, or null if it is absent or null.
-    [[nodiscard]] const json* find(const char* key) const {
-        const auto at = document_.find(key);
-        return at == document_.end() || at->is_null() ? nullptr : &*at;
-    }
-    void boolean(const char* key, bool& out) {
-        if (const json* v = find(key)) {
-            v->is_boolean() ? void(out = v->get<bool>()) : wrong(key, "true or false", *v);
-        }
-    }
-    void rank(const char* key, index& out) {
-        if (const json* v = find(key)) {
-            rank(key, *v, out);
-        }
-    }
-    void rank(const std::string& key, const json& v, index& out) {
-        constexpr std::int64_t largest = 1 << 24;
-        if (!v.is_number_integer() || v.get<std::int64_t>() < 1 || v.get<std::int64_t>() > largest ||
-            (v.is_number_unsigned() && v.get<std::uint64_t>() > std::uint64_t{largest})) {
-            return wrong(key, "a positive integer", v);
-        }
-        out = static_cast<index>(v.get<std::int64_t>());
-    }
-    void number(const std::string& key, const json& v, double& out) {
-        if (!v.is_number() || !std::isfinite(v.get<double>())) {
-            return wrong(key, "a number", v);
-        }
-        out = v.get<double>();
-    }
-    void text(const char* key, std::optional<std::string>& out) {
-        if (const json* v = find(key)) {
-            v->is_string() ? void(out = v->get<std::string>()) : wrong(key, "a string or null", *v);
-        }
-    }
-    void names(const char* key, std::vector<std::string>& out) {
-        const json* v = find(key);
-        if (v == nullptr) {
-            return;
-        }
-        if (!v->is_array()) {
-            return wrong(key, "a list of names", *v);
-        }
-        for (const json& name : *v) {
-            if (!name.is_string()) {
-                return wrong(key, "a list of names", *v);
-            }
-            out.push_back(name.get<std::string>());
-        }
-    }
-    void tokens(const char* key, std::vector<std::int64_t>& out) {
-        const json* v = find(key);
-        for (const json& id : v != nullptr && v->is_array() ? *v : json::array()) {
-            constexpr std::int64_t largest = std::int64_t{1} << 31;
-            if (!id.is_number_integer() || id.get<std::int64_t>() < 0 || id.get<std::int64_t>() >= largest) {
-                return wrong(key, "a list of token ids", *v);
-            }
-            out.push_back(id.get<std::int64_t>());
-        }
-        if (v != nullptr && !v->is_array()) {
-            wrong(key, "a list of token ids", *v);
-        }
-    }
-    /// Fails if a feature that changes the result is switched on.
-    void refuse(const char* key, const char* feature) {
-        const json* v = find(key);
-        if (v != nullptr && *v != json(false) && !(v->is_structured() && v->empty()) && why) {
-            why = {errc::unsupported,
-                   std::string(key) + " is set: " + feature + " would change the result and is not supported"};
-        }
-    }
-    void wrong(const std::string& key, const char* expected, const json& got) {
-        if (why) {
-            std::string value = got.is_structured() ? (got.is_array() ? "a list" : "an object")
-                                                    : got.dump(-1, ' ', true, json::error_handler_t::replace);
-            why = {errc::invalid_format,
-                   key + " must be " + expected + ", got " + (value.size() > 80 ? value.substr(0, 80) + "..." : value)};
-        }
-    }
-
-private:
-    const json& document_;
-};
 
 /// An integer where the value is one, as Python code usually writes alpha.
 [[nodiscard]] inline json number_as_written(double x) {
@@ -263,7 +177,8 @@ struct peft_read_options {
     std::optional<std::string> bias;
     in.text("bias", bias);
     c.bias = bias.value_or("none");
-    if (const auto* v = in.find("bias"); c.bias != "none" && c.bias != "all" && c.bias != "lora_only") {
+    if (const auto* v = in.find("bias"); c.bias != "none" && c.bias != "all" &&
+                                         !(c.bias.ends_with("_only") && (*name != "LORA" || c.bias == "lora_only"))) {
         in.wrong("bias", "\"none\", \"all\" or \"lora_only\"", *v);
     }
     if (const auto* v = in.find("target_modules"); v != nullptr && v->is_string()) {
@@ -281,7 +196,7 @@ struct peft_read_options {
     }
     for (const auto& [outer, key] : in.why ? inner_keys : decltype(inner_keys){}) {  // in the order of the file
         const bool is_rank = outer == "rank_pattern";
-        if (!type->patterns || (!is_rank && outer != "alpha_pattern")) {
+        if (!(is_rank ? type->ranks : type->alphas && outer == "alpha_pattern")) {
             continue;
         }
         const auto& value = (*document)[outer][key];
@@ -297,6 +212,8 @@ struct peft_read_options {
     if (const auto rules = detail::module_rules<double>::compile(c.alpha_pattern); in.why && !rules) {
         return detail::in_context("alpha_pattern", rules.error());
     }
+
+    detail::read_kind_options(in, c.peft_type, c.kind, warnings);
 
     in.refuse("use_qalora", "pooled inputs (QA-LoRA)");
     in.refuse("use_bdlora", "block-diagonal factors");
@@ -365,7 +282,9 @@ struct peft_read_options {
             set("alora_invocation_tokens", c.alora_invocation_tokens, nullptr);
         }
     }
-    if (is_lora || c.fan_in_fan_out) {
+    detail::write_kind_options(c.peft_type, c.kind, json(out), set);
+    const auto is = [&](std::string_view name) { return c.peft_type == name; };
+    if (is_lora || c.fan_in_fan_out || is("OFT") || is("BOFT") || is("RANDLORA") || is("HIRA")) {
         set("fan_in_fan_out", c.fan_in_fan_out, false);
     }
     if (const auto at = out.find("feedforward_modules");
@@ -382,7 +301,7 @@ struct peft_read_options {
     set("task_type", text_or_null(c.task_type), nullptr);
     for (const char* key : {"rank_pattern", "alpha_pattern"}) {  // values follow below
         const bool has = key[0] == 'r' ? !c.rank_pattern.empty() : !c.alpha_pattern.empty();
-        if (type->patterns && !out.contains(key) && (has || !c.document.is_object())) {
+        if ((key[0] == 'r' ? type->ranks : type->alphas) && !out.contains(key) && (has || !c.document.is_object())) {
             out[key] = json::object();
         }
     }
@@ -404,9 +323,9 @@ struct peft_read_options {
     for (const auto& [key, value] : out.items()) {
         text += text.size() > 1 ? ",\n  " : "\n  ";
         text += json(key).dump(-1, ' ', true, json::error_handler_t::replace) + ": ";
-        if (key == "rank_pattern" && type->patterns && !(value.is_null() && c.rank_pattern.empty())) {
+        if (key == "rank_pattern" && type->ranks && !(value.is_null() && c.rank_pattern.empty())) {
             text += patterns(c.rank_pattern, value);
-        } else if (key == "alpha_pattern" && type->patterns && !(value.is_null() && c.alpha_pattern.empty())) {
+        } else if (key == "alpha_pattern" && type->alphas && !(value.is_null() && c.alpha_pattern.empty())) {
             text += patterns(c.alpha_pattern, value);
         } else {
             for (const char ch : value.dump(2, ' ', true, json::error_handler_t::replace)) {

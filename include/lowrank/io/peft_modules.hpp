@@ -11,20 +11,33 @@
 ///
 /// Names and shapes follow huggingface/peft.
 
+#include <algorithm>
 #include <concepts>
 #include <cstdint>
 #include <optional>
+#include <string>
 #include <type_traits>
+#include <utility>
 #include <variant>
 #include <vector>
 
 #include <lowrank/core/config.hpp>
+#include <lowrank/core/status.hpp>
 #include <lowrank/core/types.hpp>
 #include <lowrank/factor/low_rank.hpp>
 #include <lowrank/lora/adalora.hpp>
+#include <lowrank/lora/boft.hpp>
+#include <lowrank/lora/hira.hpp>
+#include <lowrank/lora/hra.hpp>
 #include <lowrank/lora/loha.hpp>
 #include <lowrank/lora/lokr.hpp>
 #include <lowrank/lora/lora.hpp>
+#include <lowrank/lora/merge_transformed.hpp>
+#include <lowrank/lora/miss.hpp>
+#include <lowrank/lora/miss_bat.hpp>
+#include <lowrank/lora/oft.hpp>
+#include <lowrank/lora/randlora.hpp>
+#include <lowrank/lora/rotation.hpp>
 #include <lowrank/lora/vera.hpp>
 
 namespace lowrank::inline LOWRANK_ABI {
@@ -47,12 +60,26 @@ struct peft_ia3 {
     index spatial_dimensions = 0;  ///< 2 for a 2-d convolution, 0 for a linear layer.
 };
 
-/// What changes one module, in its own parameters.
+/// BOFT, of a linear layer or of a convolution, whose scale PEFT stores as a row.
+struct peft_boft {
+    boft_adapter<float> boft = {};
+    bool is_convolution = false;
+};
+
+/// RandLoRA. PEFT repeats the shared bases in every module of its file; here they are one.
+struct peft_randlora {
+    randlora_adapter<float> randlora = {};
+    bool repeats_bases = false;  ///< The file had a copy of the bases in this module, and gets one again.
+};
+
+/// What changes one module, in its own parameters. What a file does not say of the layer's shape is 0 in OFT with one
+/// shared block, MiSS and RandLoRA (and VeRA: the width of the shared projection) until `fit_module` says it.
 using peft_module = std::variant<peft_lora, adalora_adapter<float>, loha_adapter<float>, lokr_adapter<float>,
-                                 vera_adapter<float>, peft_ia3>;
+                                 vera_adapter<float>, peft_ia3, oft_adapter<float>, peft_boft, hra_adapter<float>,
+                                 miss_adapter<float>, miss_bat_adapter<float>, peft_randlora, hira_adapter<float>>;
 
 /// What a module does to its layer: W' = diag(output_scale) (W + delta) diag(input_scale), where DoRA's output_scale
-/// is magnitude / the row lengths of W + delta. Empty members change nothing.
+/// is magnitude / the row lengths of W + delta, or W' = rows(W). Empty members change nothing.
 struct peft_change {
     low_rank<float> delta = {};  ///< out x in; the weight of a convolution as out x (in * taps).
     vector<float> magnitude = {};
@@ -60,15 +87,91 @@ struct peft_change {
     vector<float> input_scale = {};  ///< One per input channel.
     vector<float> bias = {};         ///< Is added to the layer's bias.
     bool is_table = false;           ///< The weight is the transpose: tokens x dim.
+    /// A `row_transform` that is all the module does: rotations of the inputs, HiRA, the "bat" form of MiSS.
+    std::optional<detail::erased_rows> rows = {};
 
     [[nodiscard]] bool has_delta() const noexcept { return delta.left.size() != 0 || delta.right.size() != 0; }
 };
 
-/// What a module does. `in` is the width of the weight, which VeRA does not store: its layers use the first columns of
-/// a shared projection. \cost copies the factors; LoHa and LoKr form theirs.
-[[nodiscard]] inline peft_change change_of(const peft_module& module, std::optional<index> in = std::nullopt) {
+/// "DoRA", "LoHa", ...: for messages.
+[[nodiscard]] inline const char* kind_of(const peft_module& module) {
+    constexpr const char* names[] = {"LoRA", "AdaLoRA", "LoHa", "LoKr",       "VeRA",     "(IA)^3", "OFT",
+                                     "BOFT", "HRA",     "MiSS", "MiSS (bat)", "RandLoRA", "HiRA"};
+    if (const auto* lora = std::get_if<peft_lora>(&module)) {
+        return lora->magnitude.size() != 0 ? "DoRA"
+               : !lora->kernel.empty()     ? "LoRA of a convolution"
+               : lora->bias.size() != 0    ? "LoRA with a bias"
+                                           : "LoRA";
+    }
+    return names[module.index()];
+}
+
+/// Tells a module the shape of its weight (of a convolution: out x (in * taps)).
+/// \return `mismatch`, with the module as it was, if it is for another shape. Types that know their shape from their
+///         tensors are compared with the weight where they are used.
+[[nodiscard]] inline status fit_module(peft_module& module, index out, index in) {
+    const auto fits = [&](bool yes) {
+        return yes ? status{}
+                   : status{errc::mismatch, std::string("this ") + kind_of(module) + " module is not for a " +
+                                                std::to_string(out) + " x " + std::to_string(in) + " weight"};
+    };
+    if (auto* vera = std::get_if<vera_adapter<float>>(&module)) {
+        vera->in = in;
+    } else if (auto* oft = std::get_if<oft_adapter<float>>(&module)) {
+        const bool yes = oft->in != 0 ? oft->in == in : in > 0 && in % oft->block_size() == 0;
+        oft->in = yes ? in : oft->in;
+        return fits(yes);
+    } else if (const auto* boft = std::get_if<peft_boft>(&module)) {
+        return fits(boft->boft.in == in && boft->boft.boft_s.size() == out);
+    } else if (const auto* hra = std::get_if<hra_adapter<float>>(&module)) {
+        return fits(hra->hra_u.rows() == in);
+    } else if (auto* miss = std::get_if<miss_adapter<float>>(&module)) {
+        const bool yes = (miss->out == 0 || miss->out == out) && out % miss->miss_block.cols() == 0;
+        miss->out = yes ? out : miss->out;
+        miss->in = yes ? in : miss->in;
+        return fits(yes);
+    } else if (auto* bat = std::get_if<miss_bat_adapter<float>>(&module)) {
+        const bool yes = bat->out() == out && in % bat->rank() == 0;
+        bat->in = yes ? in : bat->in;
+        return fits(yes);
+    } else if (auto* rand = std::get_if<peft_randlora>(&module)) {
+        auto& r = rand->randlora;
+        const bool yes = r.gamma.cols() == std::min(out, in) && std::max(out, in) <= r.shared->randlora_B.rows();
+        r.out = yes ? out : r.out;
+        r.in = yes ? in : r.in;
+        return fits(yes);
+    } else if (const auto* hira = std::get_if<hira_adapter<float>>(&module)) {
+        return fits(hira->hira_B.rows() == out && hira->hira_A.cols() == in);
+    }
+    return {};
+}
+
+namespace detail {
+
+/// The row transform of an adapter that rotates the inputs. Without a scale it is for any number of outputs.
+template <rotating_adapter A>
+[[nodiscard]] erased_rows rotation_rows(const A& a) {
+    auto rotation = a.rotation();
+    auto scale = a.output_scale();
+    const index in = rotation.cols();
+    const index out = scale.size();
+    const low_rank<float> shape{.left = matrix<float>(out, 0), .right = matrix<float>(0, in)};
+    erased_rows rows = erase_rows(row_rotation(rotated_linear<decltype(rotation)>{
+        .base = shape, .rotation = std::move(rotation), .output_scale = std::move(scale)}));
+    if (out == 0) {
+        rows.fits_with = [in](index, index columns) { return columns == in; };
+    }
+    return rows;
+}
+
+}  // namespace detail
+
+/// What a module does to a weight of the shape that `fit_module` has told it. Of a type that still lacks its shape
+/// nothing is said: no delta, no rows.
+/// \cost copies the factors; LoHa, LoKr and RandLoRA form theirs, rotations b^3 a block.
+[[nodiscard]] inline peft_change change_of(const peft_module& module) {
     return std::visit(
-        [&](const auto& m) {
+        [](const auto& m) {
             using M = std::decay_t<decltype(m)>;
             peft_change out;
             if constexpr (std::same_as<M, peft_lora>) {
@@ -78,28 +181,34 @@ struct peft_change {
                 }
             } else if constexpr (std::same_as<M, peft_ia3>) {
                 (m.is_feedforward ? out.input_scale : out.output_scale) = m.scale;
-            } else if constexpr (std::same_as<M, vera_adapter<float>>) {
-                vera_adapter<float> fitted = m;
-                fitted.in = in.value_or(m.in);
-                out.delta = fitted.delta();
+            } else if constexpr (std::same_as<M, peft_boft>) {
+                out.rows = detail::rotation_rows(m.boft);
+            } else if constexpr (std::same_as<M, oft_adapter<float>>) {
+                if (m.in != 0) {
+                    out.rows = detail::rotation_rows(m);
+                }
+            } else if constexpr (std::same_as<M, hra_adapter<float>>) {
+                out.rows = detail::rotation_rows(m);
+            } else if constexpr (std::same_as<M, hira_adapter<float>>) {
+                out.rows = detail::erase_rows(hira_rows(m));
+            } else if constexpr (std::same_as<M, miss_bat_adapter<float>>) {
+                if (m.in != 0) {
+                    out.rows = detail::erase_rows(miss_bat_rows(m));
+                }
+            } else if constexpr (std::same_as<M, peft_randlora>) {
+                if (m.randlora.out != 0) {
+                    out.delta = m.randlora.delta();
+                }
+            } else if constexpr (std::same_as<M, miss_adapter<float>>) {
+                if (m.out != 0 && m.in != 0) {
+                    out.delta = m.delta();
+                }
             } else {
                 out.delta = m.delta();
             }
             return out;
         },
         module);
-}
-
-/// "DoRA", "LoHa", ...: for messages.
-[[nodiscard]] inline const char* kind_of(const peft_module& module) {
-    constexpr const char* names[] = {"LoRA", "AdaLoRA", "LoHa", "LoKr", "VeRA", "(IA)^3"};
-    if (const auto* lora = std::get_if<peft_lora>(&module)) {
-        return lora->magnitude.size() != 0 ? "DoRA"
-               : !lora->kernel.empty()     ? "LoRA of a convolution"
-               : lora->bias.size() != 0    ? "LoRA with a bias"
-                                           : "LoRA";
-    }
-    return names[module.index()];
 }
 
 }  // namespace lowrank::inline LOWRANK_ABI

@@ -9,8 +9,8 @@
 ///     1e-3}}); if (!plain) return log(plain.error().message);
 ///     log(plain->relative_errors.at("model.layers.0.self_attn.q_proj"));
 ///
-/// AdaLoRA, LoHa, LoKr and VeRA are products of two factors already and are copied. DoRA and (IA)^3 change a weight by
-/// W' - W, which is formed, one weight in memory at a time, and cut by its SVD.
+/// AdaLoRA, LoHa, LoKr, VeRA, MiSS and RandLoRA are products of two factors already and are copied. DoRA, (IA)^3, HiRA
+/// and the rotations change a weight by W' - W, which is formed, one weight in memory at a time, and cut by its SVD.
 
 #include <map>
 #include <string>
@@ -20,6 +20,7 @@
 #include <lowrank/core/config.hpp>
 #include <lowrank/core/status.hpp>
 #include <lowrank/core/types.hpp>
+#include <lowrank/core/workspace.hpp>
 #include <lowrank/io/checkpoint.hpp>
 #include <lowrank/io/detail/merge_plan.hpp>
 #include <lowrank/io/detail/text.hpp>
@@ -48,7 +49,7 @@ namespace detail {
                                                         const peft_change& change, bool transposed) {
     if (base == nullptr) {
         return status{errc::unsupported, "module " + in_quotes(path) +
-                                             " scales its weight: the base model is needed to make plain LoRA of it"};
+                                             " changes its weight as a whole: the base model is needed to make plain LoRA of it"};
     }
     const std::string name = stored_module(*base, path) + ".weight";
     auto stored = base->matrix<float>(name);
@@ -57,6 +58,12 @@ namespace detail {
     }
     const matrix<double> w = transposed ? matrix<double>(stored->transpose().cast<double>()) : stored->cast<double>();
     matrix<double> out = w;
+    if (change.rows) {
+        workspace ws;
+        matrix<double> rows = w.transpose();
+        change.rows->forward(0, rows, ws);
+        out = rows.transpose();
+    }
     if (change.has_delta()) {
         if (change.delta.rows() != w.rows() || change.delta.cols() != w.cols()) {
             return status{errc::mismatch, "tensor " + in_quotes(name) +
@@ -105,11 +112,23 @@ namespace detail {
         const bool is_table = lora != nullptr && lora->is_table;
         const bool transposed = is_table || adapter.config.fan_in_fan_out;
         const tensor_info* t = base != nullptr ? base->find(detail::stored_module(*base, module) + ".weight") : nullptr;
-        const auto change = change_of(relative, t != nullptr && t->shape.size() == 2
-                                                    ? std::optional(static_cast<index>(t->shape[transposed ? 0 : 1]))
-                                                    : std::nullopt);
+        peft_module fitted = relative;
+        if (t != nullptr && t->shape.size() == 2) {
+            const status why = fit_module(fitted, static_cast<index>(t->shape[transposed ? 1 : 0]),
+                                          static_cast<index>(t->shape[transposed ? 0 : 1]));
+            if (!why) {
+                return detail::in_context("module " + detail::in_quotes(module), why);
+            }
+        }
+        const auto change = change_of(fitted);
         auto& to = (is_table ? out.adapter.embeddings : out.adapter.modules)[module];
-        if (change.magnitude.size() == 0 && change.output_scale.size() == 0 && change.input_scale.size() == 0) {
+        const bool scales =
+            change.magnitude.size() != 0 || change.output_scale.size() != 0 || change.input_scale.size() != 0;
+        if (!scales && !change.rows && change.delta.rows() == 0) {
+            return status{errc::unsupported, "module " + detail::in_quotes(module) + " is " + kind_of(relative) +
+                                                 ", whose shape the base model must say: give the base"};
+        }
+        if (!scales && !change.rows) {
             to = as_lora(change.delta);
             continue;
         }

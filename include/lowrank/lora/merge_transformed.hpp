@@ -19,6 +19,7 @@
 #include <cmath>
 #include <concepts>
 #include <cstdint>
+#include <functional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -53,6 +54,41 @@ struct transformed_merge_options {
 };
 
 namespace detail {
+
+/// A `row_transform` of any type behind one.
+struct erased_rows {
+    std::function<bool(index, index)> fits_with;
+    std::function<void(index, column_view<double>, workspace&)> run;
+    std::function<void(index, column_view<double>, workspace&)> undo;
+
+    [[nodiscard]] bool fits(index out, index in) const { return fits_with(out, in); }
+    void forward(index first, column_view<double> rows, workspace& ws) const { run(first, rows, ws); }
+    void backward(index first, column_view<double> rows, workspace& ws) const { undo(first, rows, ws); }
+};
+template <row_transform F>
+erased_rows erase_rows(F f) {
+    return {.fits_with = [f](index out, index in) { return f.fits(out, in); },
+            .run = [f](index first, column_view<double> rows, workspace& ws) { f.forward(first, rows, ws); },
+            .undo = [f](index first, column_view<double> rows, workspace& ws) { f.backward(first, rows, ws); }};
+}
+
+/// W -> W + t (f(W) - W). It has no inverse here: the receipt of a merge then holds the old weight.
+[[nodiscard]] inline erased_rows rows_at_strength(erased_rows f, double t) {
+    if (t == 1) {
+        return f;
+    }
+    auto fits = f.fits_with;
+    return {.fits_with = std::move(fits),
+            .run =
+                [f = std::move(f), t](index first, column_view<double> rows, workspace& ws) {
+                    const workspace::frame scope(ws);
+                    auto all = ws.take<double>(rows.rows(), rows.cols());
+                    all = rows;
+                    f.forward(first, all, ws);
+                    rows += t * (all - rows);
+                },
+            .undo = [](index, column_view<double>, workspace&) {}};
+}
 
 /// Rows (or stored columns) merged at a time. Part of the receipt's format.
 inline constexpr index transformed_rows = 32;

@@ -13,10 +13,12 @@
 #include <cstdint>
 #include <cstring>
 #include <map>
+#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
 #include <utility>
+#include <variant>
 #include <vector>
 
 #include <lowrank/core/config.hpp>
@@ -25,10 +27,13 @@
 #include <lowrank/core/types.hpp>
 #include <lowrank/io/checkpoint.hpp>
 #include <lowrank/io/detail/peft_names.hpp>
+#include <lowrank/io/detail/peft_relatives.hpp>
 #include <lowrank/io/detail/text.hpp>
 #include <lowrank/io/dtype.hpp>
 #include <lowrank/io/peft_adapter.hpp>
 #include <lowrank/io/peft_modules.hpp>
+#include <lowrank/lora/detail/ulp_code.hpp>
+#include <lowrank/lora/merge_transformed.hpp>
 
 namespace lowrank::inline LOWRANK_ABI {
 
@@ -52,9 +57,13 @@ struct stored_change {
         {};  ///< DoRA: the scale is 1 + strength (magnitude / norm - 1), norms of old + left right.
     bool magnitude_of_columns = false;
     double strength = 1;  ///< Of a magnitude.
+    /// All there is where it is set: new rows from old ones (OFT, BOFT, HRA, HiRA, MiSS of the form "bat").
+    std::optional<erased_rows> rows = {};
+    bool rows_are_columns = false;    ///< The checkpoint stores in x out.
+    std::uint64_t rows_checksum = 0;  ///< Of what `rows` was made from.
 
     [[nodiscard]] bool scales() const noexcept {
-        return row_scale.size() != 0 || column_scale.size() != 0 || magnitude.size() != 0;
+        return row_scale.size() != 0 || column_scale.size() != 0 || magnitude.size() != 0 || rows;
     }
 };
 
@@ -91,7 +100,8 @@ struct merge_plan {
         stored_change& sum = at->second;
         if (sum.scales() || change.scales()) {
             return {errc::unsupported, "two adapters change " + in_quotes(name) +
-                                           " and one of them scales it (DoRA, (IA)^3); their order would matter, so "
+                                           " and one of them scales or turns it (DoRA, (IA)^3, OFT, ...); their order "
+                                           "would matter, so "
                                            "merge them one after the other"};
         }
         const index r = sum.left.cols();
@@ -145,6 +155,10 @@ struct merge_plan {
         cols = static_cast<index>(stored_columns);
         stored.left = matrix<float>(rows, 0);
         stored.right = matrix<float>(0, cols);
+    }
+    if (change.rows) {
+        stored.rows = rows_at_strength(*change.rows, strength);
+        stored.rows_are_columns = transposed;
     }
     stored.magnitude = change.magnitude;
     stored.magnitude_of_columns = transposed;
@@ -202,12 +216,32 @@ struct merge_plan {
         for (const auto& [module, relative] : adapter->relatives) {
             const tensor_info* t = base.find(stored_module(base, module) + ".weight");
             const bool is_matrix = t != nullptr && t->shape.size() == 2;
-            const auto change = change_of(
-                relative, is_matrix ? std::optional(static_cast<index>(t->shape[transposed ? 0 : 1])) : std::nullopt);
-            if (status why =
-                    plan_module(base, module, change, (transposed && is_matrix) || change.is_table, strength, out);
-                !why) {
+            const bool flipped = transposed && is_matrix;
+            peft_module fitted = relative;
+            if (t != nullptr && !t->shape.empty() && t->shape[0] != 0) {
+                const auto first = static_cast<index>(t->shape[0]);
+                std::uint64_t columns = 1;
+                for (std::size_t i = 1; i < t->shape.size(); ++i) {
+                    columns *= t->shape[i];
+                }
+                const auto rest = static_cast<index>(columns);
+                if (status why = fit_module(fitted, flipped ? rest : first, flipped ? first : rest); !why) {
+                    return in_context("module " + in_quotes(module), why);
+                }
+            }
+            auto change = change_of(fitted);
+            if (status why = plan_module(base, module, change, flipped || change.is_table, strength, out); !why) {
                 return why;
+            }
+            if (change.rows) {
+                relative_tensors tensors;
+                std::visit(tensors, relative);
+                std::uint64_t& sum = out.changes.at(stored_module(base, module) + ".weight").rows_checksum;
+                sum = checksum(&strength, sizeof strength, relative.index());
+                for (const auto& part : tensors.parts) {
+                    sum =
+                        checksum(part.values.data(), static_cast<std::size_t>(part.values.size()) * sizeof(float), sum);
+                }
             }
         }
         for (const tensor_to_write& e : adapter->extra) {

@@ -32,12 +32,42 @@ struct peft_leaf {
     std::string_view leaf;
 };
 inline constexpr peft_leaf peft_leaves[] = {
-    {"ADALORA", "lora_A"},     {"ADALORA", "lora_B"},     {"ADALORA", "lora_E"}, {"LOHA", "hada_w1_a"},
-    {"LOHA", "hada_w1_b"},     {"LOHA", "hada_w2_a"},     {"LOHA", "hada_w2_b"}, {"LOHA", "hada_t1"},
-    {"LOHA", "hada_t2"},       {"LOKR", "lokr_w1"},       {"LOKR", "lokr_w1_a"}, {"LOKR", "lokr_w1_b"},
-    {"LOKR", "lokr_w2"},       {"LOKR", "lokr_w2_a"},     {"LOKR", "lokr_w2_b"}, {"LOKR", "lokr_t2"},
-    {"VERA", "vera_lambda_b"}, {"VERA", "vera_lambda_d"}, {"VERA", "vera_A"},    {"VERA", "vera_B"},
+    {"ADALORA", "lora_A"},
+    {"ADALORA", "lora_B"},
+    {"ADALORA", "lora_E"},
+    {"LOHA", "hada_w1_a"},
+    {"LOHA", "hada_w1_b"},
+    {"LOHA", "hada_w2_a"},
+    {"LOHA", "hada_w2_b"},
+    {"LOHA", "hada_t1"},
+    {"LOHA", "hada_t2"},
+    {"LOKR", "lokr_w1"},
+    {"LOKR", "lokr_w1_a"},
+    {"LOKR", "lokr_w1_b"},
+    {"LOKR", "lokr_w2"},
+    {"LOKR", "lokr_w2_a"},
+    {"LOKR", "lokr_w2_b"},
+    {"LOKR", "lokr_t2"},
+    {"VERA", "vera_lambda_b"},
+    {"VERA", "vera_lambda_d"},
+    {"VERA", "vera_A"},
+    {"VERA", "vera_B"},
     {"IA3", "ia3_l"},
+    {"OFT", "oft_R"},
+    {"OFT", "oft_embedding_R"},
+    {"BOFT", "boft_R"},
+    {"BOFT", "boft_s"},
+    {"HRA", "hra_u"},
+    {"MISS", "miss_block"},
+    {"BONE", "bone_block"},
+    {"RANDLORA", "randlora_lambda"},
+    {"RANDLORA", "randlora_gamma"},
+    {"RANDLORA", "randlora_A"},
+    {"RANDLORA", "randlora_B"},
+    {"HIRA", "hira_A"},
+    {"HIRA", "hira_B"},
+    {"HIRA", "hira_embedding_A"},
+    {"HIRA", "hira_embedding_B"},
 };
 
 /// Understands "<module>.<leaf>" of a type other than LORA, with the adapter's name behind it as in a state dict.
@@ -94,7 +124,10 @@ inline peft_name parse_relative_name(std::string_view name, std::string_view typ
         }
         for (std::size_t at = rest.rfind(leaf); at != std::string_view::npos;
              at = at == 0 ? std::string_view::npos : rest.rfind(leaf, at - 1)) {
-            const std::string_view tail = rest.substr(at + leaf.size());  // "" or ".default"
+            std::string_view tail = rest.substr(at + leaf.size());  // "" or ".default"
+            if (of == "OFT" && tail.ends_with(".weight")) {         // ".weight" or ".default.weight"
+                tail.remove_suffix(std::string_view(".weight").size());
+            }
             const bool one_segment = tail.empty() || (tail.front() == '.' && tail.find('.', 1) == tail.npos);
             if ((at == 0 || rest[at - 1] == '.') && one_segment && tail != ".") {
                 return {peft_name::part::relative, std::string(rest.substr(0, at == 0 ? 0 : at - 1)), leaf};

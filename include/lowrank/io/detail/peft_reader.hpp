@@ -21,6 +21,7 @@
 #include <lowrank/core/status.hpp>
 #include <lowrank/io/checkpoint.hpp>
 #include <lowrank/io/detail/peft_factors.hpp>
+#include <lowrank/io/detail/peft_join.hpp>
 #include <lowrank/io/detail/peft_names.hpp>
 #include <lowrank/io/detail/peft_relatives.hpp>
 #include <lowrank/io/detail/text.hpp>
@@ -94,13 +95,13 @@ namespace detail {
         }
     }
     shared_projections shared;
-    if (const auto at = relatives.find(""); at != relatives.end()) {
-        relative_parts& p = at->second;
-        shared = std::make_shared<const vera_projections<float>>(
-            vera_projections<float>{.vera_A = p.take("vera_A"), .vera_B = p.take("vera_B")});
-        if (!p.why) {
-            return in_file(path, p.why);
+    const bool shares = out.config.peft_type == "VERA" || out.config.peft_type == "RANDLORA";
+    if (const auto at = relatives.find(""); shares && at != relatives.end()) {
+        auto of_all = join_shared(at->second, out.config.peft_type);
+        if (!of_all) {
+            return in_file(path, of_all.error());
         }
+        shared = std::move(*of_all);
         relatives.erase(at);
     }
     if (modules.empty() && embeddings.empty() && relatives.empty()) {

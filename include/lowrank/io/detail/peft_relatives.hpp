@@ -3,10 +3,11 @@
 #define LOWRANK_IO_DETAIL_PEFT_RELATIVES_HPP
 
 /// \file
-/// Tensors of a PEFT adapter of another type than LORA made into modules, and modules into tensors.
+/// Tensors of a PEFT adapter of the types ADALORA, LOHA, LOKR, VERA and IA3 made into modules, and modules of every
+/// type into tensors.
 ///
-///     auto module = detail::join_relative(file, leaves, "l0", config, rules, shared);
-///     detail::append_tensors(out, "l0", *module);
+///     detail::relative_tensors tensors;
+///     std::visit(tensors, module);                     // tensors.parts: names, shapes, values
 
 #include <algorithm>
 #include <cstdint>
@@ -35,7 +36,11 @@
 namespace lowrank::inline LOWRANK_ABI {
 namespace detail {
 
-using shared_projections = std::shared_ptr<const vera_projections<float>>;
+/// What all modules of a VeRA or RandLoRA adapter share; null where the file has none.
+struct shared_projections {
+    std::shared_ptr<const vera_projections<float>> vera = {};
+    std::shared_ptr<const randlora_projections<float>> randlora = {};
+};
 
 /// The tensors of one module while they are read. The first thing that is wrong stays in `why`.
 class relative_parts {
@@ -86,6 +91,25 @@ public:
         }
         return keep(finite_vector(file_, *at->second));
     }
+    /// A tensor of `dimensions` dimensions as a matrix of its last one's columns.
+    matrix<float> take_blocks(std::string_view leaf, std::size_t dimensions) {
+        const auto at = leaves_.find(leaf);
+        if (at == leaves_.end()) {
+            fail(errc::invalid_format, "lacks " + std::string(leaf));
+            return {};
+        }
+        const std::vector<std::uint64_t>& shape = at->second->info->shape;
+        if (shape.size() != dimensions) {
+            fail(errc::mismatch, "has a " + std::string(leaf) + " of shape " + shape_in_words(shape) + ", expected " +
+                                     std::to_string(dimensions) + " dimensions");
+            return {};
+        }
+        std::uint64_t rows = 1;
+        for (std::size_t i = 0; i + 1 < dimensions; ++i) {
+            rows *= shape[i];
+        }
+        return keep(finite_matrix(file_, *at->second, rows, shape.back()));
+    }
     /// Taps of a kernel: the product of the dimensions beyond the second.
     [[nodiscard]] index taps(std::string_view leaf) const {
         std::uint64_t n = 1;
@@ -122,6 +146,12 @@ inline adalora_adapter<float> join_adalora(relative_parts& p, const peft_lora_co
                                .lora_alpha = c.lora_alpha > 0 ? c.lora_alpha : static_cast<double>(c.r),
                                .ranknum = static_cast<double>(c.r)};
     p.agree(out.lora_A.rows() == out.lora_B.cols() && out.lora_E.size() == out.lora_A.rows());
+    const auto kept = c.kind.triplets.find(p.module() + ".lora_E");
+    if (kept != c.kind.triplets.end() &&
+        std::count(kept->second.begin(), kept->second.end(), true) != out.lora_E.size()) {
+        p.fail(errc::mismatch, "has " + std::to_string(out.lora_E.size()) + " triplets, rank_pattern says " +
+                                   std::to_string(std::count(kept->second.begin(), kept->second.end(), true)));
+    }
     return out;
 }
 
@@ -195,16 +225,17 @@ inline lokr_adapter<float> join_lokr(relative_parts& p, const peft_rules& rules)
 /// `in` is not in the file of a module: the base's weight says it. Until then it is that of the projection.
 inline vera_adapter<float> join_vera(relative_parts& p, const shared_projections& shared) {
     vera_adapter<float> out{
-        .shared = shared, .lambda_b = p.take_vector("vera_lambda_b"), .lambda_d = p.take_vector("vera_lambda_d")};
-    if (shared == nullptr) {
+        .shared = shared.vera, .lambda_b = p.take_vector("vera_lambda_b"), .lambda_d = p.take_vector("vera_lambda_d")};
+    if (shared.vera == nullptr) {
         p.fail(errc::unsupported,
                "needs the random projections vera_A and vera_B, which are not in the file; save the adapter again "
                "with save_projection=True");
         return out;
     }
-    out.in = shared->vera_A.cols();
-    p.agree(out.lambda_d.size() == shared->vera_A.rows() && shared->vera_B.cols() == shared->vera_A.rows() &&
-            out.lambda_b.size() <= shared->vera_B.rows());
+    out.in = shared.vera->vera_A.cols();
+    p.agree(out.lambda_d.size() == shared.vera->vera_A.rows() &&
+            shared.vera->vera_B.cols() == shared.vera->vera_A.rows() &&
+            out.lambda_b.size() <= shared.vera->vera_B.rows());
     return out;
 }
 
@@ -225,22 +256,15 @@ inline peft_ia3 join_ia3(relative_parts& p, const peft_lora_config& c) {
     return out;
 }
 
-/// One module of a type other than LORA.
-[[nodiscard]] inline result<peft_module> join_relative(relative_parts& p, const peft_lora_config& c,
-                                                       const peft_rules& rules, const shared_projections& shared) {
-    peft_module out = c.peft_type == "ADALORA" ? peft_module(join_adalora(p, c))
-                      : c.peft_type == "LOHA"
-                          ? peft_module(join_loha(p, rules.alpha_for(p.module()), rules.r_for(p.module())))
-                      : c.peft_type == "LOKR" ? peft_module(join_lokr(p, rules))
-                      : c.peft_type == "VERA" ? peft_module(join_vera(p, shared))
-                                              : peft_module(join_ia3(p, c));
-    return p.why ? result<peft_module>(std::move(out)) : result<peft_module>(p.why);
-}
-
 /// What peft_type a module needs.
 [[nodiscard]] inline std::string_view type_of(const peft_module& module) {
-    constexpr std::string_view types[] = {"LORA", "ADALORA", "LOHA", "LOKR", "VERA", "IA3"};
+    constexpr std::string_view types[] = {"LORA", "ADALORA", "LOHA", "LOKR", "VERA",     "IA3", "OFT",
+                                          "BOFT", "HRA",     "MISS", "MISS", "RANDLORA", "HIRA"};
     return types[module.index()];
+}
+/// BONE is MISS under its older name.
+[[nodiscard]] inline bool is_of_type(const peft_module& module, std::string_view type) {
+    return type_of(module) == (type == "BONE" ? "MISS" : type);
 }
 
 /// The tensors of a module as (last part of the name, shape, values), shapes as PEFT's.
@@ -318,8 +342,44 @@ public:
         }
         parts.push_back({".ia3_l", shape, m.scale});
     }
+    void operator()(const oft_adapter<float>& m) { add(".oft_R.weight", m.oft_R); }
+    void operator()(const peft_boft& m) {
+        const std::uint64_t b = extent(m.boft.block_size());
+        parts.push_back(
+            {".boft_R", {extent(m.boft.factor_count()), b == 0 ? 0 : extent(m.boft.in) / b, b, b}, m.boft.boft_R});
+        std::vector<std::uint64_t> shape{extent(m.boft.boft_s.size()), 1};
+        if (m.is_convolution) {
+            std::swap(shape[0], shape[1]);
+        }
+        parts.push_back({".boft_s", shape, m.boft.boft_s});
+    }
+    void operator()(const hra_adapter<float>& m) { add(".hra_u", m.hra_u); }
+    void operator()(const miss_adapter<float>& m) { add(".miss_block", m.miss_block); }
+    void operator()(const miss_bat_adapter<float>& m) {
+        const std::uint64_t r = extent(m.rank());
+        parts.push_back({".miss_block", {r == 0 ? 0 : extent(m.out()) / r, r, r}, m.miss_block});
+    }
+    void operator()(const peft_randlora& m) {
+        add(".randlora_lambda", m.randlora.lambda);
+        add(".randlora_gamma", m.randlora.gamma);
+        if (m.repeats_bases && m.randlora.shared != nullptr) {
+            add_bases(".", *m.randlora.shared);
+        }
+    }
+    void add_shared(const randlora_projections<float>& p) { add_bases("", p); }
+    void operator()(const hira_adapter<float>& m) {
+        add(".hira_A", m.hira_A);
+        add(".hira_B", m.hira_B);
+    }
 
 private:
+    void add_bases(const std::string& dot, const randlora_projections<float>& p) {
+        const std::uint64_t r = extent(p.randlora_A.rows());
+        parts.push_back({dot + "randlora_A", {r, 1, extent(p.randlora_A.cols())}, p.randlora_A});
+        parts.push_back({dot + "randlora_B",
+                         {extent(p.randlora_B.rows()), r == 0 ? 0 : extent(p.randlora_B.cols()) / r, r},
+                         p.randlora_B});
+    }
     static std::uint64_t extent(index n) { return static_cast<std::uint64_t>(n); }
     void add(const std::string& tail, const matrix<float>& m) {
         parts.push_back({tail, {extent(m.rows()), extent(m.cols())}, m});

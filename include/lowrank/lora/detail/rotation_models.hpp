@@ -9,7 +9,6 @@
 ///
 /// MiSS and RandLoRA are products of factors and need their names only.
 
-#include <functional>
 #include <optional>
 #include <span>
 #include <string_view>
@@ -87,23 +86,6 @@ struct adapter_traits<hira_adapter<S>> {
         f(std::string_view("hira_B"), a.hira_B);
     }
 };
-
-/// A `row_transform` of any type behind one.
-struct erased_rows {
-    std::function<bool(index, index)> fits_with;
-    std::function<void(index, column_view<double>, workspace&)> run;
-    std::function<void(index, column_view<double>, workspace&)> undo;
-
-    [[nodiscard]] bool fits(index out, index in) const { return fits_with(out, in); }
-    void forward(index first, column_view<double> rows, workspace& ws) const { run(first, rows, ws); }
-    void backward(index first, column_view<double> rows, workspace& ws) const { undo(first, rows, ws); }
-};
-template <row_transform F>
-erased_rows erase_rows(F f) {
-    return {.fits_with = [f](index out, index in) { return f.fits(out, in); },
-            .run = [f](index first, column_view<double> rows, workspace& ws) { f.forward(first, rows, ws); },
-            .undo = [f](index first, column_view<double> rows, workspace& ws) { f.backward(first, rows, ws); }};
-}
 
 template <real S>
 std::vector<std::span<S>> rotation_places(block_rotation<S>& r) {
