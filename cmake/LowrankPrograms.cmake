@@ -20,27 +20,29 @@ if(LOWRANK_SANITIZE)
   endif()
 endif()
 
-# Eigen's headers cost two seconds in each of our files; one precompiled header pays for all.
+# Headers cost two seconds in each of our files; a precompiled one pays for all. One object for each level of
+# optimization: lowrank_pch for the build type's own, lowrank_pch_O0 and lowrank_pch_O1 for programs that ask for less.
 file(WRITE ${CMAKE_CURRENT_BINARY_DIR}/lowrank_pch.cpp "")
-add_library(lowrank_pch OBJECT ${CMAKE_CURRENT_BINARY_DIR}/lowrank_pch.cpp)
-target_link_libraries(lowrank_pch PRIVATE lowrank lowrank_program_options)
-target_precompile_headers(lowrank_pch PRIVATE <Eigen/Core> <string> <vector> <functional>)
+foreach(level "" _O0 _O1)
+  add_library(lowrank_pch${level} OBJECT EXCLUDE_FROM_ALL ${CMAKE_CURRENT_BINARY_DIR}/lowrank_pch.cpp)
+  target_link_libraries(lowrank_pch${level} PRIVATE lowrank lowrank_program_options)
+  if(level)
+    string(REPLACE "_" "-" flag ${level})
+    target_compile_options(lowrank_pch${level} PRIVATE $<$<NOT:$<CXX_COMPILER_ID:MSVC>>:${flag}>)
+  endif()
+  target_precompile_headers(lowrank_pch${level} PRIVATE
+    <Eigen/Core> <algorithm> <array> <filesystem> <functional> <map> <memory> <optional> <sstream> <string> <variant> <vector>)
+endforeach()
 
-# The same without optimization, for programs that only have to compile and to run once.
-set(lowrank_unoptimized $<$<NOT:$<CXX_COMPILER_ID:MSVC>>:-O0>)
-add_library(lowrank_pch_unoptimized OBJECT EXCLUDE_FROM_ALL ${CMAKE_CURRENT_BINARY_DIR}/lowrank_pch.cpp)
-target_link_libraries(lowrank_pch_unoptimized PRIVATE lowrank lowrank_program_options)
-target_compile_options(lowrank_pch_unoptimized PRIVATE ${lowrank_unoptimized})
-target_precompile_headers(lowrank_pch_unoptimized PRIVATE <Eigen/Core> <string> <vector> <functional>)
-
-# lowrank_program(name [UNOPTIMIZED] SOURCES ... LIBRARIES ...): an executable of ours.
+# lowrank_program(name [LEVEL O0|O1] SOURCES ... LIBRARIES ...): an executable of ours. O0: it only has to compile and to
+# run once. O1: half of what optimization costs in templates, for most of what it gains.
 function(lowrank_program name)
-  cmake_parse_arguments(PARSE_ARGV 1 arg "UNOPTIMIZED" "" "SOURCES;LIBRARIES")
+  cmake_parse_arguments(PARSE_ARGV 1 arg "" "LEVEL" "SOURCES;LIBRARIES")
   add_executable(${name} ${arg_SOURCES})
   target_link_libraries(${name} PRIVATE lowrank lowrank_program_options ${arg_LIBRARIES})
-  if(arg_UNOPTIMIZED)
-    target_compile_options(${name} PRIVATE ${lowrank_unoptimized})
-    target_precompile_headers(${name} REUSE_FROM lowrank_pch_unoptimized)
+  if(arg_LEVEL)
+    target_compile_options(${name} PRIVATE $<$<NOT:$<CXX_COMPILER_ID:MSVC>>:-${arg_LEVEL}>)
+    target_precompile_headers(${name} REUSE_FROM lowrank_pch_${arg_LEVEL})
   else()
     target_precompile_headers(${name} REUSE_FROM lowrank_pch)
   endif()

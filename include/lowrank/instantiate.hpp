@@ -17,7 +17,9 @@
 /// files, to compile side by side; LOWRANK_INSTANTIATE_QR and its like split further.
 
 #include <lowrank/core/skinny_product.hpp>
+#include <lowrank/factor/detail/krylov_space.hpp>
 #include <lowrank/factor/orthonormalize.hpp>
+#include <lowrank/factor/randomized_svd.hpp>
 #include <lowrank/factor/svd.hpp>
 #include <lowrank/factor/symmetric_eigen.hpp>
 #include <lowrank/lora/any_adapter.hpp>
@@ -31,8 +33,9 @@
         lowrank::workspace&);
 
 /// QR and Cholesky kernels for one scalar. At namespace scope.
-#define LOWRANK_INSTANTIATE_QR(S)                                                                         \
-    template lowrank::orthonormalization lowrank::detail::orthonormalize_columns<S>(lowrank::matrix<S>&); \
+#define LOWRANK_INSTANTIATE_QR(S)                                                                                     \
+    template void lowrank::detail::householder_qr<S>(lowrank::matrix<S>&, lowrank::matrix<S>*, bool, lowrank::index); \
+    template lowrank::orthonormalization lowrank::detail::orthonormalize_columns<S>(lowrank::matrix<S>&);             \
     template lowrank::thin_qr_result<S> lowrank::detail::thin_qr_of<S>(lowrank::matrix<S>, bool);
 
 /// The symmetric eigensolver, which exists in double only. Once per program.
@@ -44,6 +47,15 @@
 #define LOWRANK_INSTANTIATE_SVD(S)                                                       \
     template lowrank::svd_result<S> lowrank::detail::svd_of_tall<S>(lowrank::matrix<S>); \
     template lowrank::svd_result<S> lowrank::detail::values_of_tall<S>(lowrank::matrix<S>);
+
+/// The parts of the randomized and the Krylov SVD that no longer see the map, for one scalar.
+#define LOWRANK_INSTANTIATE_TRUNCATED_SVD(S)                                                                         \
+    template lowrank::truncated_svd_result<S> lowrank::detail::svd_within<S>(const lowrank::matrix<S>&,              \
+                                                                             lowrank::matrix<S>, lowrank::index);    \
+    template lowrank::error_evidence lowrank::detail::dense_evidence<lowrank::matrix<S>, S>(                         \
+        const lowrank::matrix<S>&, const lowrank::matrix<S>&, const lowrank::vector<S>&, const lowrank::matrix<S>&); \
+    template lowrank::matrix<S> lowrank::detail::orthonormal_remainder<S>(lowrank::const_column_view<S>,             \
+                                                                          lowrank::matrix<S>, lowrank::workspace&);
 
 /// What `any_adapter` calls of every kind of adapter, for one scalar.
 #define LOWRANK_INSTANTIATE_ADAPTERS(S) LOWRANK_FOR_EACH_ADAPTER(LOWRANK_INSTANTIATE_ADAPTER, S)
@@ -57,10 +69,12 @@
     LOWRANK_INSTANTIATE_SKINNY(float)             \
     LOWRANK_INSTANTIATE_SKINNY(lowrank::half)     \
     LOWRANK_INSTANTIATE_SKINNY(lowrank::bfloat16) \
-    LOWRANK_INSTANTIATE_QR(float) LOWRANK_INSTANTIATE_SVD(float) LOWRANK_INSTANTIATE_ADAPTERS(float)
+    LOWRANK_INSTANTIATE_QR(float)                 \
+    LOWRANK_INSTANTIATE_SVD(float) LOWRANK_INSTANTIATE_TRUNCATED_SVD(float) LOWRANK_INSTANTIATE_ADAPTERS(float)
 #define LOWRANK_INSTANTIATE_double     \
     LOWRANK_INSTANTIATE_SKINNY(double) \
     LOWRANK_INSTANTIATE_QR(double)     \
-    LOWRANK_INSTANTIATE_EIGEN() LOWRANK_INSTANTIATE_SVD(double) LOWRANK_INSTANTIATE_ADAPTERS(double)
+    LOWRANK_INSTANTIATE_EIGEN()        \
+    LOWRANK_INSTANTIATE_SVD(double) LOWRANK_INSTANTIATE_TRUNCATED_SVD(double) LOWRANK_INSTANTIATE_ADAPTERS(double)
 
 #endif  // LOWRANK_INSTANTIATE_HPP

@@ -15,8 +15,6 @@
 #include <limits>
 #include <utility>
 
-#include <Eigen/QR>
-
 #include <doctest/doctest.h>
 
 #include <lowrank/core/philox.hpp>
@@ -37,10 +35,12 @@ lowrank::matrix<S> gaussian(idx rows, idx cols, std::uint64_t stream) {
     return a;
 }
 
-/// Orthonormal columns, by reflections of Eigen and independent of the code under test.
+/// The first columns of Q in A = Q R, by reflections of Eigen and independent of the code under test.
+lowrank::matrix<double> orthonormal_basis(const lowrank::matrix<double>& a);
+
+/// Orthonormal columns; `stream` names the matrix.
 inline lowrank::matrix<double> orthonormal(idx rows, idx cols, std::uint64_t stream) {
-    const Eigen::HouseholderQR<lowrank::matrix<double>> qr(gaussian<double>(rows, cols, stream));
-    return qr.householderQ() * lowrank::matrix<double>::Identity(rows, cols);
+    return orthonormal_basis(gaussian<double>(rows, cols, stream));
 }
 
 /// U diag(values) V^T with random orthonormal U, V, computed in double and rounded once.

@@ -183,6 +183,8 @@ template <real S>
 }
 
 #ifdef LOWRANK_EXTERN_TEMPLATES
+extern template void detail::householder_qr<float>(matrix<float>&, matrix<float>*, bool, index);
+extern template void detail::householder_qr<double>(matrix<double>&, matrix<double>*, bool, index);
 extern template orthonormalization detail::orthonormalize_columns<float>(matrix<float>&);
 extern template orthonormalization detail::orthonormalize_columns<double>(matrix<double>&);
 extern template thin_qr_result<float> detail::thin_qr_of<float>(matrix<float>, bool);

@@ -280,6 +280,17 @@ template <mappable M>
     return randomized_svd(m, k, options, ws);
 }
 
+#ifdef LOWRANK_EXTERN_TEMPLATES
+extern template truncated_svd_result<float> detail::svd_within<float>(const matrix<float>&, matrix<float>, index);
+extern template truncated_svd_result<double> detail::svd_within<double>(const matrix<double>&, matrix<double>, index);
+extern template error_evidence detail::dense_evidence<matrix<float>, float>(const matrix<float>&, const matrix<float>&,
+                                                                            const vector<float>&, const matrix<float>&);
+extern template error_evidence detail::dense_evidence<matrix<double>, double>(const matrix<double>&,
+                                                                              const matrix<double>&,
+                                                                              const vector<double>&,
+                                                                              const matrix<double>&);
+#endif
+
 }  // namespace lowrank::inline LOWRANK_ABI
 
 #endif  // LOWRANK_FACTOR_RANDOMIZED_SVD_HPP

@@ -5,3 +5,4 @@
 #include <lowrank/instantiate.hpp>
 
 LOWRANK_INSTANTIATE_SVD(double)
+LOWRANK_INSTANTIATE_TRUNCATED_SVD(double)

@@ -190,6 +190,11 @@ private:
     bool exhausted_ = false;
 };
 
+#ifdef LOWRANK_EXTERN_TEMPLATES
+extern template matrix<float> orthonormal_remainder<float>(const_column_view<float>, matrix<float>, workspace&);
+extern template matrix<double> orthonormal_remainder<double>(const_column_view<double>, matrix<double>, workspace&);
+#endif
+
 }  // namespace lowrank::inline LOWRANK_ABI::detail
 
 #endif  // LOWRANK_FACTOR_DETAIL_KRYLOV_SPACE_HPP
