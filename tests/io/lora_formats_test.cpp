@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 #include <lowrank/io/lora_formats.hpp>
 
+#include <algorithm>
 #include <limits>
 #include <string>
 #include <string_view>
@@ -158,6 +159,41 @@ TEST_CASE("convolutions, DoRA, LoHa and LoKr are read from their names, the rest
     CHECK(std::get<lokr_adapter<float>>(read->relatives.at("k")).scaling() == 1);  // both factors are whole
     CHECK(std::get<peft_lora>(read->relatives.at("d")).magnitude.size() == 3);
     CHECK(read->unmapped.size() == 5);  // the three of "in", whose lengths are those of columns, and two strangers
+    const auto says = [&](const char* tensor, const char* reason) {
+        return std::any_of(read->unmapped.begin(), read->unmapped.end(), [&](const std::string& line) {
+            return line.starts_with(tensor) && line.find(reason) != std::string::npos;
+        });
+    };
+    CHECK(says("in.lora_down.weight: ", "wd_on_output=False"));
+    CHECK(says("o.oft_blocks: ", "turn the outputs"));
+}
+
+TEST_CASE("what changes a LyCORIS module beside its factors is never dropped in silence") {
+    temporary_folder folder;
+    const auto oft = shaped("o.oft_diag", {2, 3, 3});
+    REQUIRE(write_safetensors(folder / "oft", {oft, shaped("o.alpha", {}, 1)}));
+    const auto only = read_lora_file(folder / "oft");
+    REQUIRE_FALSE(only);
+    CHECK(only.error().code == errc::unsupported);
+    CHECK_MESSAGE(only.error().message.find("turn the outputs") != std::string::npos, only.error().message);
+
+    const auto down = shaped("m.lora_down.weight", {2, 4});
+    const auto up = shaped("m.lora_up.weight", {1, 2});
+    const auto fine = shaped("n.lora_down.weight", {2, 4});
+    const auto fine_up = shaped("n.lora_up.weight", {1, 2});
+    for (const auto& extra : {shaped("m.scalar", {}), shaped("m.rescale", {1, 1}), shaped("m.diff", {1, 4}),
+                              shaped("m.dora_scale", {1, 4})}) {
+        REQUIRE(write_safetensors(folder / "f", {down, up, fine, fine_up, extra}));
+        const auto some = read_lora_file(folder / "f");
+        REQUIRE_MESSAGE(some, (some ? std::string() : some.error().message));
+        CHECK(some->modules.size() == 1);
+        CHECK(some->modules.count("n") == 1);
+        CHECK_MESSAGE(some->unmapped.size() == 3, extra.name);
+    }
+    REQUIRE(write_safetensors(folder / "f", {down, up, shaped("m.dora_scale", {1, 1})}));
+    const auto one = read_lora_file(folder / "f");
+    REQUIRE_MESSAGE(one, (one ? std::string() : one.error().message));
+    CHECK(std::get<peft_lora>(one->relatives.at("m")).magnitude.size() == 1);  // one output
 }
 
 TEST_CASE("relatives travel through LyCORIS names, DoRA through MLX, without a changed bit") {

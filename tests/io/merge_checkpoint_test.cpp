@@ -1,9 +1,16 @@
 // SPDX-License-Identifier: MIT
 #include <lowrank/io/merge_checkpoint.hpp>
 
+#include <algorithm>
+#include <cstddef>
+#include <cstdint>
+#include <filesystem>
 #include <limits>
 #include <string>
 #include <vector>
+
+#include <sys/wait.h>
+#include <unistd.h>
 
 #include <lowrank/core/philox.hpp>
 
@@ -114,6 +121,124 @@ TEST_CASE("the size of the tile and a strength of zero change nothing that they 
         CHECK(text_of(folder / "zero" / name) == text_of(folder / name));
         CHECK(text_of(folder / "large" / name) != text_of(folder / name));
     }
+}
+
+TEST_CASE("threads, tiles and checks give the same bytes and the same audit") {
+    temporary_folder folder;
+    const checkpoint base = write_base(folder);
+    const peft_adapter adapter = adapter_for_all();
+    const executor backwards = [](Eigen::Index n, const task& body) {
+        for (Eigen::Index i = n; i-- > 0;) {
+            body(i);
+        }
+    };
+    const auto one = merge_checkpoint(base, adapter, folder / "one", {.tile_bytes = 400});
+    const auto two = merge_checkpoint(base, adapter, folder / "two", {.tile_bytes = 400, .exec = backwards});
+    const auto checked = merge_checkpoint(base, adapter, folder / "checked", {.tile_bytes = 400, .check = true});
+    REQUIRE(one);
+    REQUIRE(two);
+    REQUIRE(checked);
+    for (const char* name : {"model-1.safetensors", "model-2.safetensors"}) {
+        CHECK(text_of(folder / "one" / name) == text_of(folder / "two" / name));
+        CHECK(text_of(folder / "one" / name) == text_of(folder / "checked" / name));
+    }
+    for (const auto& entry : one->weights) {
+        CHECK(entry.second.relative_error == two->weights.at(entry.first).relative_error);
+        CHECK(entry.second.change_norm == checked->weights.at(entry.first).change_norm);
+        CHECK(entry.second.worst_error == checked->weights.at(entry.first).worst_error);
+        CHECK(checked->weights.at(entry.first).receipt_bits_per_weight > 0);
+    }
+    const auto& c = adapter.modules.at("c");
+    CHECK(one->weights.at("c.weight").change_norm ==
+          doctest::Approx((2.0F * c.lora_B * c.lora_A).norm()).epsilon(1e-6));
+}
+
+namespace {
+
+/// A process that is killed after so many bytes: nothing is tidied up.
+class killing_disk : public file_calls {
+public:
+    explicit killing_disk(std::uint64_t room) : room_(room) {}
+    std::ptrdiff_t write(int file, const std::byte* data, std::size_t size) override {
+        const std::ptrdiff_t done = file_calls::write(file, data, std::min<std::size_t>(size, room_));
+        room_ -= static_cast<std::uint64_t>(done);
+        if (room_ == 0) {
+            ::_exit(9);
+        }
+        return done;
+    }
+
+private:
+    std::uint64_t room_;
+};
+
+}  // namespace
+
+TEST_CASE("a killed merge goes on where it stopped and ends with the same bytes") {
+    temporary_folder folder;
+    const checkpoint base = write_base(folder);
+    const peft_adapter adapter = adapter_for_all();
+    const auto whole = merge_checkpoint(base, adapter, folder / "whole");
+    REQUIRE(whole);
+    std::uint64_t total = 0;
+    for (const char* name : {"model-1.safetensors", "model-2.safetensors"}) {
+        total += std::filesystem::file_size(folder / "whole" / name);
+    }
+    Eigen::Index kept_most = 0;
+    for (std::uint64_t room = 20; room < total + 1500; room += 150) {
+        const auto out = folder / ("out" + std::to_string(room));
+        const ::pid_t child = ::fork();
+        REQUIRE(child >= 0);
+        if (child == 0) {
+            killing_disk disk(room);
+            const auto done = merge_checkpoint(base, adapter, out, {.resume = true, .write = {.calls = &disk}});
+            ::_exit(done ? 0 : 1);
+        }
+        int state = 0;
+        REQUIRE(::waitpid(child, &state, 0) == child);
+        REQUIRE(WIFEXITED(state));
+        REQUIRE_MESSAGE((WEXITSTATUS(state) == 9 || WEXITSTATUS(state) == 0), WEXITSTATUS(state));
+        const auto again = merge_checkpoint(base, adapter, out, {.resume = true});
+        REQUIRE_MESSAGE(again, (again ? std::string() : again.error().message));
+        kept_most = std::max(kept_most, again->kept_files);
+        std::vector<std::string> names;
+        for (const auto& entry : std::filesystem::directory_iterator(out)) {
+            names.push_back(entry.path().filename().string());
+        }
+        CHECK(names.size() == 3);  // no journal and no temporary file is left
+        for (const char* name : {"model-1.safetensors", "model-2.safetensors", "model.safetensors.index.json"}) {
+            CHECK(text_of(out / name) == text_of(folder / "whole" / name));
+        }
+        REQUIRE(again->weights.size() == whole->weights.size());
+        CHECK(again->weights.at("a.weight").relative_error == whole->weights.at("a.weight").relative_error);
+        CHECK(again->weights.at("a.weight").unchanged == whole->weights.at("a.weight").unchanged);
+        CHECK(again->replaced == whole->replaced);
+        std::filesystem::remove_all(out);
+    }
+    CHECK(kept_most == 2);
+}
+
+TEST_CASE("what was begun is not mixed with other inputs, nor with damaged files") {
+    temporary_folder folder;
+    const checkpoint base = write_base(folder);
+    peft_adapter adapter = adapter_for_all();
+    REQUIRE(merge_checkpoint(base, adapter, folder / "whole"));
+    failing_disk disk;
+    disk.room = std::filesystem::file_size(folder / "whole" / "model-1.safetensors") + 1200;
+    const auto begun = merge_checkpoint(base, adapter, folder / "out", {.resume = true, .write = {.calls = &disk}});
+    REQUIRE_FALSE(begun);
+    REQUIRE(std::filesystem::exists(folder / "out" / "model-1.safetensors"));
+    adapter.modules["a"].lora_B(0, 0) += 1;
+    const auto other = merge_checkpoint(base, adapter, folder / "out", {.resume = true});
+    REQUIRE_FALSE(other);
+    CHECK_MESSAGE(other.error().code == errc::mismatch, other.error().message);
+    adapter.modules["a"] = adapter_for_all().modules["a"];
+    const std::string text = text_of(folder / "out" / "model-1.safetensors");
+    REQUIRE(write_file(folder / "out" / "model-1.safetensors", text.substr(0, text.size() - 1)));
+    const auto again = merge_checkpoint(base, adapter, folder / "out", {.resume = true});
+    REQUIRE_MESSAGE(again, (again ? std::string() : again.error().message));
+    CHECK(again->kept_files == 0);
+    CHECK(text_of(folder / "out" / "model-1.safetensors") == text_of(folder / "whole" / "model-1.safetensors"));
 }
 
 TEST_CASE("what does not fit is refused before anything is written") {

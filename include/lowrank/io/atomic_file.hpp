@@ -67,6 +67,16 @@ public:
 #endif
     }
 
+    /// A hint that these bytes are final and may go to the disk now, so that `sync` finds little left to do.
+    virtual void start_writing(int file, std::uint64_t begin, std::uint64_t count) {
+#if defined(SYNC_FILE_RANGE_WRITE)
+        (void)::sync_file_range(file, static_cast<::off64_t>(begin), static_cast<::off64_t>(count),
+                                SYNC_FILE_RANGE_WRITE);
+#else
+        (void)file, (void)begin, (void)count;
+#endif
+    }
+
     virtual int rename(const std::filesystem::path& from, const std::filesystem::path& to) {
         std::error_code error;
         std::filesystem::rename(from, to, error);
@@ -170,6 +180,11 @@ public:
             written_ += static_cast<std::uint64_t>(count);
             bytes = bytes.subspan(static_cast<std::size_t>(count));
         }
+        constexpr std::uint64_t enough = std::uint64_t{32} << 20;
+        if (why_ && written_ - started_ >= enough) {
+            calls().start_writing(file_, started_, written_ - started_);
+            started_ = written_;
+        }
         return why_;
     }
     status write(std::string_view text) { return write(std::as_bytes(std::span(text))); }
@@ -224,6 +239,7 @@ private:
         std::swap(calls_, other.calls_);
         std::swap(file_, other.file_);
         std::swap(written_, other.written_);
+        std::swap(started_, other.started_);
         std::swap(why_, other.why_);
     }
 
@@ -233,6 +249,7 @@ private:
     file_calls system_ = {};
     int file_ = -1;
     std::uint64_t written_ = 0;
+    std::uint64_t started_ = 0;  ///< so many of them were given to the disk
     status why_ = {};
 };
 

@@ -65,6 +65,7 @@ struct lora_parts {
     const checkpoint::place* magnitude = nullptr;
     std::optional<relative_parts> relative = {};
     std::vector<const checkpoint::place*> all = {};
+    const char* foreign = nullptr;  ///< Why the module cannot be read, whatever else there is of it.
 };
 
 /// The number of a scalar tensor, if there is one.
@@ -83,8 +84,12 @@ struct lora_parts {
 [[nodiscard]] inline result<vector<float>> row_magnitude(const checkpoint& file, const checkpoint::place& p,
                                                          index out) {
     const tensor_info& t = *p.info;
-    if (t.shape.empty() || (t.shape.size() > 1 && t.shape[0] == 1 && out != 1)) {
-        return status{errc::unsupported, "holds lengths of columns (wd_on_out = False), which is not supported"};
+    const bool column_first = t.shape.size() > 1 && t.shape[0] == 1 && t.shape[1] != 1;
+    if (t.shape.empty() || column_first) {
+        return status{errc::unsupported,
+                      "its dora_scale of shape " + shape_in_words(t.shape) +
+                          " holds lengths of columns (LyCORIS's wd_on_output=False), for which PEFT's DoRA has no "
+                          "place; merge it into its model with LyCORIS and extract the difference"};
     }
     return finite_vector(file, p, static_cast<std::uint64_t>(out));
 }
@@ -144,6 +149,12 @@ struct lora_parts {
     for (const checkpoint::place& p : file->tensors()) {
         const std::string& tensor = p.info->name;
         const auto name = detail::parse_lora_name(tensor);
+        if (const auto foreign = detail::find_foreign_part(tensor); foreign.why != nullptr) {
+            auto& parts = all[tensor.substr(0, foreign.module_end)];
+            parts.all.push_back(&p);
+            parts.foreign = foreign.why;
+            continue;
+        }
         if (name.what == part::none) {
             out.unmapped.push_back(tensor + ": not a part of an adapter that is known");
             continue;
@@ -171,6 +182,12 @@ struct lora_parts {
                                     : parts.magnitude) = &p;
     }
     if (!format) {
+        for (const auto& entry : all) {
+            if (entry.second.foreign != nullptr) {
+                return detail::in_file(path, {errc::unsupported, "module " + detail::in_quotes(entry.first) + ": " +
+                                                                     entry.second.foreign});
+            }
+        }
         return detail::in_file(path, {errc::invalid_format, "no LoRA tensors were found in any known naming"});
     }
     out.format = *format;
@@ -182,6 +199,10 @@ struct lora_parts {
                 out.unmapped.push_back(p->info->name + ": " + why);
             }
         };
+        if (parts.foreign != nullptr) {
+            leave_out(parts.foreign);
+            continue;
+        }
         const auto alpha = detail::scalar_of(*file, parts.alpha);
         if (!alpha) {
             return detail::in_file(path, alpha.error());

@@ -91,6 +91,20 @@ public:
 #endif
     }
 
+    /// Tells the system that `part` of the bytes will be read soon; it fetches them meanwhile.
+    void will_need(std::span<const std::byte> part) const noexcept {
+#if defined(__unix__) || defined(__APPLE__)
+        const auto page = static_cast<std::uintptr_t>(::sysconf(_SC_PAGESIZE));
+        const std::uintptr_t begin = reinterpret_cast<std::uintptr_t>(part.data()) / page * page;
+        const std::uintptr_t end = reinterpret_cast<std::uintptr_t>(part.data() + part.size());
+        if (mapped_ && begin < end) {
+            (void)::madvise(reinterpret_cast<void*>(begin), end - begin, MADV_WILLNEED);
+        }
+#else
+        (void)part;
+#endif
+    }
+
     /// True if the bytes are pages of the file, false if they were copied.
     [[nodiscard]] bool is_mapped() const noexcept { return mapped_; }
 

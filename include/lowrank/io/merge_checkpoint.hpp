@@ -12,12 +12,12 @@
 /// The rounding and the audit are those of merge.hpp.
 
 #include <algorithm>
-#include <cmath>
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
 #include <filesystem>
 #include <map>
+#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
@@ -32,8 +32,12 @@
 #include <lowrank/factor/low_rank.hpp>
 #include <lowrank/io/atomic_file.hpp>
 #include <lowrank/io/checkpoint.hpp>
+#include <lowrank/io/detail/json.hpp>
 #include <lowrank/io/detail/merge_plan.hpp>
+#include <lowrank/io/detail/merge_rows.hpp>
+#include <lowrank/io/detail/merge_tiles.hpp>
 #include <lowrank/io/detail/peft_names.hpp>
+#include <lowrank/io/detail/shard_journal.hpp>
 #include <lowrank/io/detail/text.hpp>
 #include <lowrank/io/peft.hpp>
 #include <lowrank/io/safetensors.hpp>
@@ -43,133 +47,98 @@ namespace lowrank::inline LOWRANK_ABI {
 
 struct merge_checkpoint_options {
     double strength = 1;                             ///< Factor of the adapter's change; of one adapter only.
-    std::size_t tile_bytes = std::size_t{16} << 20;  ///< Of a weight, in memory at a time.
+    std::size_t tile_bytes = std::size_t{32} << 20;  ///< Of a weight, in memory at a time.
     bool check = false;                              ///< Prove of every tile that unmerging gives back its bits.
-    executor exec = {};                              ///< Runs the blocks of a tile.
-    progress_callback on_progress = {};              ///< Bytes of tensors; false stops with `cancelled`.
+    bool resume = false;  ///< Keep a journal in the folder, and go on where one says that an earlier call stopped.
+    executor exec = {};   ///< Merges tiles side by side, and writes meanwhile.
+    progress_callback on_progress = {};  ///< Bytes of tensors; false stops with `cancelled`.
     write_options write = {};
-};
-
-/// What became of one weight.
-struct merged_weight : merge_audit {
-    dtype type = dtype::f32;
-    index rank = 0;          ///< Columns of the factors that were added.
-    double change_norm = 0;  ///< ||new - old||_F before rounding, of the added product where nothing is scaled.
-    double receipt_bits_per_weight = 0;
 };
 
 /// What became of the weights the adapters changed.
 struct merge_checkpoint_report {
     std::map<std::string, merged_weight> weights = {};
     std::vector<std::string> replaced = {};  ///< Tensors taken whole from the adapter (modules_to_save).
+    index kept_files = 0;                    ///< Files an earlier call had finished; see `resume`.
 };
 
 namespace detail {
 
-/// Adds up the audits of the tiles of one weight.
-class audit_sum {
-public:
-    void add(const merge_audit& tile, index first_row, double change_norm) {
-        sum_.entries += tile.entries;
-        sum_.touched += tile.touched;
-        sum_.unchanged += tile.unchanged;
-        error_ += std::pow(tile.relative_error * change_norm, 2);
-        norm_ += change_norm * change_norm;
-        if (tile.worst_error > sum_.worst_error) {
-            sum_.worst_error = tile.worst_error;
-            sum_.worst_row = first_row + tile.worst_row;
-            sum_.worst_col = tile.worst_col;
-        }
+/// Checksum of all that the merged bytes and their audits depend on.
+[[nodiscard]] inline std::uint64_t checksum_of(const checkpoint& base, const merge_plan& plan, bool check) {
+    const std::uint64_t version[4] = {LOWRANK_VERSION_MAJOR, LOWRANK_VERSION_MINOR, LOWRANK_VERSION_PATCH,
+                                      check ? 1U : 0U};
+    std::uint64_t sum = checksum(version, sizeof version, checkpoint_checksum(base));
+    for (const auto& [name, c] : plan.changes) {
+        sum = chained(c.right, chained(c.left, chained(name, sum)));
+        sum = chained(c.magnitude, chained(c.column_scale, chained(c.row_scale, sum)));
+        sum = checksum(&c.rows_checksum, sizeof c.rows_checksum, sum);
+        const double rest[2] = {c.strength, c.magnitude_of_columns ? 1.0 : 0.0};
+        sum = checksum(rest, sizeof rest, sum);
     }
-    [[nodiscard]] double change_norm() const { return std::sqrt(norm_); }
-    [[nodiscard]] merge_audit total() const {
-        merge_audit out = sum_;
-        out.relative_error = norm_ > 0 ? std::sqrt(error_ / norm_) : 0;
-        return out;
+    for (const auto& [name, tensor] : plan.replacements) {
+        sum = checksum(tensor->bytes.data(), tensor->bytes.size(), chained(name, sum));
     }
-
-private:
-    merge_audit sum_ = {};
-    double error_ = 0;
-    double norm_ = 0;
-};
-
-/// ||new - old||_F of two tiles.
-template <storage T>
-[[nodiscard]] double distance(const row_matrix<T>& a, const row_matrix<T>& b) {
-    double sum = 0;
-    for (index i = 0; i < a.size(); ++i) {
-        const double d = to_double(a.data()[i]) - to_double(b.data()[i]);
-        sum += d * d;
-    }
-    return std::sqrt(sum);
+    return sum;
 }
 
-/// Writes one changed weight tile by tile. \pre no magnitude is left in the change.
-template <storage T>
-[[nodiscard]] result<merged_weight> write_merged(safetensors_writer& out, std::span<const std::byte> bytes,
-                                                 stored_change change, const merge_checkpoint_options& opt) {
-    using S = compute_t<T>;
-    resolve_magnitude<T>(bytes, change);
-    const index cols = change.right.cols();
-    const auto row_bytes = static_cast<std::size_t>(cols) * sizeof(T);
-    const auto rows_of_tile =
-        static_cast<index>(std::max<std::size_t>(1, opt.tile_bytes / std::max<std::size_t>(row_bytes, 1)));
-    const matrix<S> right = change.right.template cast<S>();
-    const vector<S> row_scale = change.row_scale.template cast<S>();
-    const vector<S> column_scale = change.column_scale.template cast<S>();
-    audit_sum audit;
-    double receipt_bits = 0;
-    for (index first = 0; first < change.left.rows(); first += rows_of_tile) {
-        const index rows = std::min(rows_of_tile, change.left.rows() - first);
-        row_matrix<T> tile(rows, cols);
-        if (tile.size() != 0) {
-            std::memcpy(tile.data(), bytes.data() + static_cast<std::size_t>(first) * row_bytes,
-                        static_cast<std::size_t>(rows) * row_bytes);
-        }
-        const row_matrix<T> before = opt.check || change.scales() ? tile : row_matrix<T>();
-        const low_rank<S> part{.left = change.left.middleRows(first, rows).template cast<S>(), .right = right};
-        merge_options<S> merging;
-        merging.exec = opt.exec;
-        if (row_scale.size() != 0) {
-            merging.row_scale = std::span(row_scale.data() + first, static_cast<std::size_t>(rows));
-        }
-        merging.column_scale = std::span(column_scale.data(), static_cast<std::size_t>(column_scale.size()));
-        const auto receipt = merge(weight_view<T>(tile), part, merging);
-        if (!receipt) {
-            return receipt.error();
-        }
-        if (opt.check) {
-            row_matrix<T> back = tile;
-            status why = unmerge(weight_view<T>(back), *receipt, part, merging);
-            if (why && back.size() != 0 &&
-                std::memcmp(back.data(), before.data(), static_cast<std::size_t>(rows) * row_bytes) != 0) {
-                why = {errc::mismatch, "unmerging did not give back the bits of before"};
-            }
-            if (!why) {
-                return why;
-            }
-        }
-        audit.add(receipt->audit, first, change.scales() ? distance(tile, before) : frobenius_norm(part));
-        receipt_bits += receipt->bits_per_weight() * static_cast<double>(tile.size());
-        const std::span<const T> merged(tile.data(), static_cast<std::size_t>(tile.size()));
-        if (status why = out.write(std::as_bytes(merged)); !why) {
-            return why;
-        }
+/// The facts of a shard for the journal, and back. Numbers keep all their bits.
+[[nodiscard]] inline json facts_of(const merge_checkpoint_report& report) {
+    json weights = json::object();
+    for (const auto& [name, w] : report.weights) {
+        weights[name] = {w.entries,
+                         w.touched,
+                         w.unchanged,
+                         w.worst_row,
+                         w.worst_col,
+                         static_cast<int>(w.type),
+                         w.rank,
+                         w.change_norm,
+                         w.relative_error,
+                         w.worst_error,
+                         w.receipt_bits_per_weight};
     }
-    const auto entries = static_cast<double>(std::max<std::uint64_t>(audit.total().entries, 1));
-    return merged_weight{audit.total(), dtype_of<T>, right.rows(), audit.change_norm(), receipt_bits / entries};
+    return {{"weights", std::move(weights)}, {"replaced", report.replaced}};
 }
-
-[[nodiscard]] inline result<merged_weight> write_merged(safetensors_writer& out, const tensor_info& t,
-                                                        std::span<const std::byte> bytes, const stored_change& change,
-                                                        const merge_checkpoint_options& opt) {
-    switch (t.type) {
-        case dtype::f64: return write_merged<double>(out, bytes, change, opt);
-        case dtype::f32: return write_merged<float>(out, bytes, change, opt);
-        case dtype::f16: return write_merged<half>(out, bytes, change, opt);
-        default: return write_merged<bfloat16>(out, bytes, change, opt);
+[[nodiscard]] inline bool add_facts(const json& facts, merge_checkpoint_report& report) {
+    const auto weights = facts.find("weights");
+    const auto replaced = facts.find("replaced");
+    if (weights == facts.end() || replaced == facts.end() || !weights->is_object() || !replaced->is_array()) {
+        return false;
     }
+    merge_checkpoint_report read;
+    for (const auto& [name, w] : weights->items()) {
+        if (!w.is_array() || w.size() != 11 ||
+            !std::all_of(w.begin(), w.begin() + 7, [](const json& x) { return x.is_number_unsigned(); }) ||
+            !std::all_of(w.begin() + 7, w.end(), [](const json& x) { return x.is_number(); }) ||
+            w[5].get<std::uint64_t>() > 255) {
+            return false;
+        }
+        merged_weight& to = read.weights[name];
+        to.entries = w[0].get<std::uint64_t>();
+        to.touched = w[1].get<std::uint64_t>();
+        to.unchanged = w[2].get<std::uint64_t>();
+        to.worst_row = w[3].get<index>();
+        to.worst_col = w[4].get<index>();
+        to.type = static_cast<dtype>(w[5].get<int>());
+        to.rank = w[6].get<index>();
+        to.change_norm = w[7].get<double>();
+        to.relative_error = w[8].get<double>();
+        to.worst_error = w[9].get<double>();
+        to.receipt_bits_per_weight = w[10].get<double>();
+        if (!is_real(to.type)) {
+            return false;
+        }
+    }
+    for (const json& name : *replaced) {
+        if (!name.is_string()) {
+            return false;
+        }
+        read.replaced.push_back(name.get<std::string>());
+    }
+    report.weights.merge(read.weights);
+    report.replaced.insert(report.replaced.end(), read.replaced.begin(), read.replaced.end());
+    return true;
 }
 
 /// One shard of the base written with what the plan changes of it.
@@ -193,7 +162,9 @@ template <storage T>
         const auto change = plan.changes.find(t.name);
         const auto replacement = plan.replacements.find(t.name);
         if (change != plan.changes.end()) {
-            auto weight = write_merged(*file, t, bytes, change->second, opt);
+            const tile_options tiles{.bytes = opt.tile_bytes, .check = opt.check, .exec = opt.exec};
+            auto weight = change->second.rows ? write_merged_rows(*file, shard.file, t, change->second, tiles)
+                                              : write_merged(*file, shard.file, t, change->second, tiles);
             if (!weight) {
                 return in_context("tensor " + in_quotes(t.name), weight.error());
             }
@@ -203,7 +174,7 @@ template <storage T>
             if (status why = file->write(replacement->second->bytes); !why) {
                 return why;
             }
-        } else if (status why = file->write(bytes); !why) {
+        } else if (status why = write_unchanged(*file, shard.file, t); !why) {
             return why;
         }
         done += static_cast<index>(bytes.size());
@@ -235,8 +206,11 @@ template <storage T>
 /// \pre    `out` is not the folder of the base.
 /// \return `mismatch` for a module without a weight of its shape, `unsupported` for two adapters of one tensor that is
 ///         scaled, both before anything is written; `non_finite` as `merge`; `cancelled`; what the writers say. A file
-///         appears whole or not at all; the index, written last, makes them a checkpoint.
-/// \cost   One pass over the files, two over weights with DoRA; memory for the factors and one tile.
+///         appears whole or not at all; the index, written last, makes them a checkpoint. With `resume`, `mismatch` if
+///         the folder's journal is of other inputs, `io_failure` if another process is at work there.
+/// \cost   One pass over the files, two over weights with DoRA; memory for the factors and one tile. Same bytes for
+/// every
+///         executor, tile size and interruption.
 [[nodiscard]] inline result<merge_checkpoint_report> merge_checkpoint(const checkpoint& base,
                                                                       std::span<const adapter_to_merge> adapters,
                                                                       const std::filesystem::path& out,
@@ -254,6 +228,14 @@ template <storage T>
     for (const checkpoint::place& p : base.tensors()) {
         total += static_cast<index>(base.bytes(p).size());
     }
+    std::optional<detail::shard_journal> journal;
+    if (opt.resume) {
+        auto opened = detail::shard_journal::open(out, detail::checksum_of(base, *plan, opt.check), opt.write);
+        if (!opened) {
+            return opened.error();
+        }
+        journal.emplace(std::move(*opened));
+    }
     merge_checkpoint_report report;
     index done = 0;
     for (const checkpoint::shard& shard : base.shards()) {
@@ -262,14 +244,34 @@ template <storage T>
             return status{errc::unsupported, "the merged checkpoint would replace the base in " +
                                                  detail::path_in_quotes(out) + "; name another folder"};
         }
-        if (status why = detail::write_merged_shard(shard, *plan, to, done, total, opt, report); !why) {
+        const std::string name = to.filename().string();
+        const detail::json* known = journal ? journal->finished(name) : nullptr;
+        if (known != nullptr && detail::add_facts(*known, report)) {
+            for (const tensor_info& t : shard.file.tensors()) {
+                done += static_cast<index>(t.end - t.begin);
+            }
+            ++report.kept_files;
+            continue;
+        }
+        merge_checkpoint_report of_shard;
+        if (status why = detail::write_merged_shard(shard, *plan, to, done, total, opt, of_shard); !why) {
             return why;
         }
+        if (journal) {
+            if (status why = journal->record(name, detail::facts_of(of_shard)); !why) {
+                return why;
+            }
+        }
+        report.weights.merge(of_shard.weights);
+        report.replaced.insert(report.replaced.end(), of_shard.replaced.begin(), of_shard.replaced.end());
     }
     if (base.shards().size() > 1) {
         if (status why = write_file(out / "model.safetensors.index.json", detail::index_text(base), opt.write); !why) {
             return why;
         }
+    }
+    if (journal) {
+        journal->remove();
     }
     return report;
 }

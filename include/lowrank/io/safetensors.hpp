@@ -159,7 +159,10 @@ public:
     }
 
     /// Lets the system drop a tensor's bytes from memory until they are touched again.
-    void release(const tensor_info& t) const noexcept { content_->file.release(bytes(t)); }
+    void release(const tensor_info& t) const noexcept { release(bytes(t)); }
+    /// The same for a part of it, and its opposite: the system may fetch the part now.
+    void release(std::span<const std::byte> part) const noexcept { content_->file.release(part); }
+    void will_need(std::span<const std::byte> part) const noexcept { content_->file.will_need(part); }
 
     /// The file's own bytes as a matrix: a vector is n x 1, a scalar 1 x 1. Valid while a copy of this object lives.
     ///

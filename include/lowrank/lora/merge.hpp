@@ -42,6 +42,7 @@ struct merge_audit {
     std::uint64_t entries = 0;    ///< Of the weight.
     std::uint64_t touched = 0;    ///< Entries the exact change is not zero for.
     std::uint64_t unchanged = 0;  ///< Touched entries whose bits stayed: the change was lost.
+    double change_norm = 0;       ///< ||exact change||_F, of the scaled weight where rows or columns are scaled.
     double relative_error = 0;    ///< ||realised change - exact change||_F / ||exact change||_F.
     double worst_error = 0;       ///< The largest |realised - exact|,
     index worst_row = 0;          ///< and where it is.
@@ -108,7 +109,9 @@ public:
 
     [[nodiscard]] index blocks() const { return (w_.cols() + merge_block - 1) / merge_block; }
 
-    /// Merges block `b` row by row; stops before the first row group with a value that is not finite.
+    /// Merges block `b` row by row; stops before the first row with a value that is not finite. Without `undoable` no
+    /// code is made.
+    template <bool undoable>
     void merge(index b, merge_block_state& state) const {
         const index first = b * merge_block;
         const index count = std::min(merge_block, w_.cols() - first);
@@ -122,7 +125,7 @@ public:
             for (index r = i; r < i + rows; ++r, d += tiles.stride()) {
                 T* w = at(r, first);
                 const double worst = state.sums.worst;
-                if (!row.compute(w, d, scales(r, first), state.sums)) {
+                if (!row.template compute<undoable>(w, d, scales(r, first), state.sums)) {
                     state.failed = true;
                     state.bad_row = r;
                     state.bad_col = first + row.first_bad();
@@ -132,11 +135,17 @@ public:
                     state.worst_row = r;
                     state.worst_col = first + state.sums.worst_at;
                 }
-                row.commit(w, static_cast<std::uint64_t>(r * count), code);
+                if constexpr (undoable) {
+                    row.commit(w, static_cast<std::uint64_t>(r * count), code);
+                } else {
+                    row.commit(w);
+                }
                 state.rows_done = r + 1;
             }
         }
-        state.code = code.finish(static_cast<std::uint64_t>(state.rows_done * count));
+        if constexpr (undoable) {
+            state.code = code.finish(static_cast<std::uint64_t>(state.rows_done * count));
+        }
     }
 
     /// Takes back the first `rows_done` rows of block `b`.
@@ -222,6 +231,64 @@ void check_merge(const char* function, const weight_view<T>& w, const low_rank<c
             "merge: column_scale must be empty or have one entry per column");
 }
 
+/// The audit of all blocks.
+inline merge_audit audit_of(const std::vector<merge_block_state>& states, std::uint64_t entries) {
+    merge_audit audit{.entries = entries};
+    double change_norm2 = 0;
+    double error_norm2 = 0;
+    for (const merge_block_state& state : states) {
+        const merge_sums& sums = state.sums;
+        for (int lane = 0; lane < merge_sums::lanes; ++lane) {
+            audit.touched += sums.touched[lane];
+            audit.unchanged += sums.unchanged[lane];
+            change_norm2 += sums.change_norm2[lane];
+            error_norm2 += sums.error_norm2[lane];
+        }
+        if (sums.worst > audit.worst_error) {
+            audit.worst_error = sums.worst;
+            audit.worst_row = state.worst_row;
+            audit.worst_col = state.worst_col;
+        }
+    }
+    audit.change_norm = std::sqrt(change_norm2);
+    audit.relative_error = change_norm2 > 0 ? std::sqrt(error_norm2 / change_norm2) : 0.0;
+    return audit;
+}
+
+/// Merges every block into `states`. \return `non_finite` with where; then `states` say how far each block came.
+template <bool undoable, storage T>
+status merge_blocks(const merger<T>& work, const low_rank<compute_t<T>>& change,
+                    const merge_options<compute_t<T>>& options, std::vector<merge_block_state>& states) {
+    const auto finite_scale = [](auto scale) { return all_finite(scale.data(), static_cast<index>(scale.size())); };
+    if (!all_finite(change.left) || !all_finite(change.right) || !finite_scale(options.row_scale) ||
+        !finite_scale(options.column_scale)) {
+        return {errc::non_finite, "merge: the change holds NaN or infinity; the weight is as it was"};
+    }
+    states.resize(static_cast<std::size_t>(work.blocks()));
+    parallel_for(options.exec, work.blocks(),
+                 [&](index b) { work.template merge<undoable>(b, states[static_cast<std::size_t>(b)]); });
+    const auto bad = std::find_if(states.begin(), states.end(), [](const auto& s) { return s.failed; });
+    if (bad == states.end()) {
+        return {};
+    }
+    return {errc::non_finite, "merge: entry (" + std::to_string(bad->bad_row) + ", " + std::to_string(bad->bad_col) +
+                                  ") of the weight is or would become NaN or infinite; the weight is as it was. Check "
+                                  "the adapter's scale, or store the weight in a type with more range"};
+}
+
+/// `merge` of a copy that is not kept: the same bits and the same audit for less than half of the time, nothing to
+/// unmerge with, and a failure leaves the copy half merged.
+template <storage T>
+[[nodiscard]] result<merge_audit> merge_copy(weight_view<T> w, const low_rank<compute_t<T>>& change,
+                                             const merge_options<compute_t<T>>& options = {}) {
+    check_merge("merge", w, change, options);
+    std::vector<merge_block_state> states;
+    if (status why = merge_blocks<false>(merger<T>(w, change, options), change, options, states); !why) {
+        return why;
+    }
+    return audit_of(states, static_cast<std::uint64_t>(w.size()));
+}
+
 inline std::uint64_t code_checksum(const std::vector<std::vector<std::uint8_t>>& corrections) {
     std::uint64_t sum = 3;
     for (const auto& code : corrections) {
@@ -244,47 +311,20 @@ template <storage T>
 [[nodiscard]] result<merge_receipt> merge(weight_view<T> w, const low_rank<compute_t<T>>& change,
                                           const merge_options<compute_t<T>>& options = {}) {
     detail::check_merge("merge", w, change, options);
-    const auto finite_scale = [](auto scale) { return all_finite(scale.data(), static_cast<index>(scale.size())); };
-    if (!all_finite(change.left) || !all_finite(change.right) || !finite_scale(options.row_scale) ||
-        !finite_scale(options.column_scale)) {
-        return status{errc::non_finite, "merge: the change holds NaN or infinity; the weight is as it was"};
-    }
     const detail::merger<T> work(w, change, options);
-    std::vector<detail::merge_block_state> states(static_cast<std::size_t>(work.blocks()));
-    parallel_for(options.exec, work.blocks(), [&](index b) { work.merge(b, states[static_cast<std::size_t>(b)]); });
-
-    const auto bad = std::find_if(states.begin(), states.end(), [](const auto& s) { return s.failed; });
-    if (bad != states.end()) {
-        parallel_for(options.exec, work.blocks(), [&](index b) {
+    std::vector<detail::merge_block_state> states;
+    if (status why = detail::merge_blocks<true>(work, change, options, states); !why) {
+        parallel_for(options.exec, static_cast<index>(states.size()), [&](index b) {
             const auto& state = states[static_cast<std::size_t>(b)];
             work.unmerge(b, state.rows_done, state.code);
         });
-        return status{errc::non_finite,
-                      "merge: entry (" + std::to_string(bad->bad_row) + ", " + std::to_string(bad->bad_col) +
-                          ") of the weight is or would become NaN or infinite; the weight is as it was. Check the "
-                          "adapter's scale, or store the weight in a type with more range"};
+        return why;
     }
-    merge_receipt receipt{.rows = w.rows(), .cols = w.cols()};
-    double change_norm2 = 0;
-    double error_norm2 = 0;
-    auto& audit = receipt.audit;
-    audit.entries = static_cast<std::uint64_t>(w.size());
+    merge_receipt receipt{
+        .audit = detail::audit_of(states, static_cast<std::uint64_t>(w.size())), .rows = w.rows(), .cols = w.cols()};
     for (auto& state : states) {
-        const auto& sums = state.sums;
-        for (int lane = 0; lane < detail::merge_sums::lanes; ++lane) {
-            audit.touched += sums.touched[lane];
-            audit.unchanged += sums.unchanged[lane];
-            change_norm2 += sums.change_norm2[lane];
-            error_norm2 += sums.error_norm2[lane];
-        }
-        if (sums.worst > audit.worst_error) {
-            audit.worst_error = sums.worst;
-            audit.worst_row = state.worst_row;
-            audit.worst_col = state.worst_col;
-        }
         receipt.corrections.push_back(std::move(state.code));
     }
-    audit.relative_error = change_norm2 > 0 ? std::sqrt(error_norm2 / change_norm2) : 0.0;
     receipt.merged_checksum = work.weight_checksum();
     receipt.change_checksum = work.change_checksum();
     receipt.code_checksum = detail::code_checksum(receipt.corrections);

@@ -97,6 +97,40 @@ struct lora_name {
     return {};
 }
 
+/// A tensor that makes its module another one than the rest of it says: where its module's name ends, and why the
+/// module cannot be read.
+struct foreign_part {
+    std::size_t module_end = 0;
+    const char* why = nullptr;  ///< Null: it is no such tensor.
+};
+
+[[nodiscard]] inline foreign_part find_foreign_part(std::string_view name) {
+    struct known {
+        std::string_view tail;
+        const char* why;
+    };
+    constexpr const char* oft =
+        "LyCORIS's OFT and BOFT turn the outputs of a layer, PEFT's the inputs, so that no adapter here can hold it; "
+        "merge it into its model with LyCORIS and extract the difference";
+    constexpr known all[] = {
+        {".oft_blocks", oft},
+        {".oft_diag", oft},
+        {".rescale", oft},
+        {".scalar", "the module is multiplied by a scalar beside its factors, which is not supported"},
+        {".diff", "a full difference of the weight, not one of low rank; add it to the weight"},
+        {".glora_a1", "GLoRA is not supported"},
+        {".on_input", "the (IA)^3 of LyCORIS is not supported"},
+    };
+    for (const known& k : all) {
+        const bool whole = name.ends_with(k.tail);
+        const std::size_t end = name.size() - (whole ? k.tail.size() : 0);
+        if (whole && end != 0) {
+            return {end, k.why};
+        }
+    }
+    return {};
+}
+
 }  // namespace detail
 }  // namespace lowrank::inline LOWRANK_ABI
 

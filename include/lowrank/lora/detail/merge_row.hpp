@@ -60,17 +60,22 @@ public:
     explicit merge_row(index count)
         : count_(count), merged_(static_cast<std::size_t>(count)), back_(static_cast<std::size_t>(count)) {}
 
-    /// Merges w[0, count) with the change d, without writing to w, and adds to `sums`.
+    /// Merges w[0, count) with the change d, without writing to w, and adds to `sums`. Without `undoable`, `commit`
+    /// takes no code.
     /// \return whether all merged values are finite.
+    template <bool undoable = true>
     [[nodiscard]] bool compute(const T* w, const double* d, const merge_scales<S>& scales, merge_sums& sums) {
         unsigned bad = 0;
         for (index j = 0; j < count_; j += step) {
             const index n = std::min(step, count_ - j);
             block b;
             b.load(w + j, d + j, n, scales, j);
-            bad |= scales.any ? b.template compute<true>(sums, j) : b.template compute<false>(sums, j);
+            bad |=
+                scales.any ? b.template compute<true, undoable>(sums, j) : b.template compute<false, undoable>(sums, j);
             std::copy_n(b.merged, n, merged_.data() + j);
-            std::copy_n(b.back, n, back_.data() + j);
+            if constexpr (undoable) {
+                std::copy_n(b.back, n, back_.data() + j);
+            }
         }
         return bad == 0;
     }
@@ -108,8 +113,11 @@ public:
                 put(j);
             }
         }
-        std::copy(merged_.begin(), merged_.end(), w);
+        commit(w);
     }
+
+    /// Writes the merged values.
+    void commit(T* w) const { std::copy(merged_.begin(), merged_.end(), w); }
 
     /// w[0, count) as it must have been before the merge, up to rounding.
     void estimate(T* w, const double* d, const merge_scales<S>& scales) const {
@@ -176,7 +184,7 @@ private:
             }
         }
 
-        template <bool scaled>
+        template <bool scaled, bool undoable>
         unsigned compute(merge_sums& sums, index first) {
             double change[step];
             double value[step];
@@ -221,7 +229,9 @@ private:
                     ++sums.worst_at;
                 }
             }
-            estimate<scaled>(value);
+            if constexpr (undoable) {
+                estimate<scaled>(value);
+            }
             return bad;
         }
     };
