@@ -270,6 +270,7 @@ template <storage T, row_transform F>
         }
         receipt.corrections.push_back(std::move(state.code));
     }
+    audit.change_norm = std::sqrt(change_norm2);
     audit.relative_error = change_norm2 > 0 ? std::sqrt(error_norm2 / change_norm2) : 0.0;
     receipt.merged_checksum = work.weight_checksum();
     receipt.change_checksum = work.transform_checksum();
