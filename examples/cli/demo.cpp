@@ -9,18 +9,23 @@
 #include <numeric>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include <lowrank/factor/spectrum.hpp>
 #include <lowrank/io/atomic_file.hpp>
 #include <lowrank/io/peft.hpp>
 #include <lowrank/laser/edit.hpp>
+#include <lowrank/laser/gradient_search.hpp>
+#include <lowrank/laser/greedy_search.hpp>
+#include <lowrank/laser/halving_search.hpp>
 #include <lowrank/laser/search.hpp>
 #include <lowrank/lora/merge.hpp>
 
 #include "llama/adapters.hpp"
 #include "llama/forward.hpp"
 #include "llama/load.hpp"
+#include "llama/search_hooks.hpp"
 #include "llama/train.hpp"
 
 #include "console.hpp"
@@ -38,6 +43,7 @@ using lowrank::index;
 constexpr int batch_sequences = 32;
 constexpr index training_steps = 1200;
 constexpr index adapter_steps = 250;
+constexpr index recovery_steps = 60;
 constexpr index validation_questions = 250;
 constexpr index held_out_questions = 1000;
 
@@ -176,22 +182,26 @@ private:
         const auto start = std::chrono::steady_clock::now();
         found_.noise_before = accuracy(noise_questions_);
         std::vector<lowrank::named_weight<float>> weights;
-        llama::for_each_projection(model_, [&](llama::projection<float>& p) {
-            if (p.name != "lm_head") {
-                weights.push_back({p.name + ".weight", p.weight});
-                found_.matrices.push_back(p.name);
-            }
-        });
+        llama::searchable<float> engine(model_, questions_,
+                                        {.kind = llama::sample_kind::last_token, .run = pool_.as_executor()});
+        const auto searched = engine.hooks();
+        weights = searched.weights;
+        for (const auto& w : weights) {
+            found_.matrices.push_back(w.name.substr(0, w.name.size() - std::string_view(".weight").size()));
+        }
         progress_bar bar("2/4 searching the best truncation");
         lowrank::search_options how{.validation = {0, validation_questions},
                                     .held_out = {validation_questions, validation_questions + held_out_questions},
-                                    .samples_per_call = 25};
-        how.exec = pool_.as_executor();
+                                    .samples_per_call = validation_questions + held_out_questions};
         how.on_progress = bar.callback();
         found_.fractions = how.fractions;
-        found_.search = lowrank::exhaustive_search<float>(
-            weights, [&](lowrank::sample_range r) { return answers(model_, questions_, r); }, how);
+        found_.search = lowrank::exhaustive_search(searched, how);
         lowrank::throw_if_failed(found_.search.why);
+        found_.exhaustive_seconds = seconds_since(start);
+        if (found_.search.winner) {
+            search_with_less(searched, how);
+            compose(searched, how);
+        }
         if (found_.search.winner) {
             const auto view = found_.search.winning_weight(weights);
             const auto& name = found_.search.best_edit.weight;
@@ -207,9 +217,67 @@ private:
         found_.search_seconds = seconds_since(start);
     }
 
+    /// The same question to the searches that look at less.
+    void search_with_less(const lowrank::search_model<float>& searched, const lowrank::search_options& how) {
+        const auto note = [&](const char* method, const auto& search) {
+            const auto begin = std::chrono::steady_clock::now();
+            const auto found = search();
+            lowrank::throw_if_failed(found.why);
+            found_.quick.push_back({.method = method,
+                                    .edit = found.winner ? lowrank::to_text(found.best_edit) : std::string(),
+                                    .sample_layers = found.evaluated_sample_layers,
+                                    .seconds = seconds_since(begin)});
+        };
+        note("halving", [&] { return lowrank::halving_search(searched, how, {.first_samples = 16}); });
+        note("gradient",
+             [&] { return lowrank::gradient_search(searched, how, {.matrices = 3, .scan = {.first_samples = 16}}); });
+    }
+
+    /// More edits beside the best one, each kept only if it helps further: the best first, then from the last layer
+    /// down.
+    void compose(const lowrank::search_model<float>& searched, lowrank::search_options how) {
+        auto ordered = searched;
+        std::reverse(ordered.weights.begin(), ordered.weights.end());
+        std::reverse(ordered.layer_of.begin(), ordered.layer_of.end());
+        for (std::size_t i = 0; i < ordered.weights.size(); ++i) {
+            if (ordered.weights[i].name == found_.search.best_edit.weight) {
+                std::rotate(ordered.weights.begin(), ordered.weights.begin() + static_cast<std::ptrdiff_t>(i),
+                            ordered.weights.begin() + static_cast<std::ptrdiff_t>(i) + 1);
+                std::rotate(ordered.layer_of.begin(), ordered.layer_of.begin() + static_cast<std::ptrdiff_t>(i),
+                            ordered.layer_of.begin() + static_cast<std::ptrdiff_t>(i) + 1);
+            }
+        }
+        found_.composed = lowrank::greedy_search(ordered, how);
+        lowrank::throw_if_failed(found_.composed.why);
+    }
+
+    /// LoRA on the task the model was made for, without the noise, on the truncated model.
+    void recover() {
+        const lowrank::sample_range all{validation_questions, validation_questions + held_out_questions};
+        const recall_task clean(options_.seed, {.triggers = {0, 1}, .noise_share = 0});
+        auto tuned = model_;
+        llama::finetune_options how{.lora = {.r = 4, .lora_alpha = 8}};
+        how.training.steps = recovery_steps;
+        how.training.learning_rate = 5e-3;
+        how.training.group_tokens = 512;
+        how.training.seed = options_.seed;
+        how.training.run = pool_.as_executor();
+        // Lessons behind those of the training.
+        (void)take(llama::train_adapters<float>(
+            tuned,
+            [&](index step) { return clean.lessons((training_steps + step) * batch_sequences, batch_sequences); },
+            how));
+        const auto before = take(answers(model_, questions_, all, pool_.as_executor()));
+        const auto after = take(answers(tuned, questions_, all, pool_.as_executor()));
+        found_.recovered_before = lowrank::summarize(before);
+        found_.recovered_after = lowrank::summarize(after);
+        found_.recovered_evidence = lowrank::compare_paired(before, after);
+    }
+
     void adapt() {
         const auto start = std::chrono::steady_clock::now();
         const auto run = pool_.as_executor();
+        recover();
         const lowrank::sample_range all{0, held_out_questions};
         const auto before = take(answers(model_, shifted_questions_, all, run));
         progress_bar bar("3/4 adapting with LoRA");

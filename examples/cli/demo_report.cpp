@@ -120,6 +120,10 @@ bar_chart::bar bar_of(std::string label, const lowrank::score& s, bool second) {
 
 std::string paragraph(const std::string& text) { return "<p>" + text + "</p>\n"; }
 
+bool same_edit(const demo_results& r, const quick_search& q) {
+    return r.search.winner && q.edit == lowrank::to_text(r.search.best_edit);
+}
+
 /// The search's outcome in one sentence of plain text.
 std::string edit_sentence(const demo_results& r) {
     const auto& won = r.search.candidates[static_cast<std::size_t>(*r.search.winner)];
@@ -148,6 +152,20 @@ std::string demo_text(const demo_results& r) {
             out += "  no matrix at all  " + percent(none->validation.accuracy()) +
                    " right on the questions that choose, with the edit " + percent(r.search.best.accuracy()) + "\n";
         }
+        out +=
+            format("  exhaustive        %s sample-layers, %.1f s\n",
+                   grouped(static_cast<std::uint64_t>(r.search.evaluated_sample_layers)).c_str(), r.exhaustive_seconds);
+        for (const auto& q : r.quick) {
+            out += format("  %-8s          %s sample-layers, %.1f s, %s edit\n", q.method.c_str(),
+                          grouped(static_cast<std::uint64_t>(q.sample_layers)).c_str(), q.seconds,
+                          same_edit(r, q) ? "the same" : "ANOTHER");
+        }
+        out += format("  composed          %zu edits: NLL %.4f to %.4f on held-out questions, ",
+                      r.composed.steps.size(), r.search.held_out_after.log_loss, r.composed.held_out_after.log_loss) +
+               percent(r.composed.held_out_after.accuracy()) + " right\n";
+        out +=
+            format("  LoRA on top       NLL %.4f to %.4f, ", r.recovered_before.log_loss, r.recovered_after.log_loss) +
+            percent(r.recovered_after.accuracy()) + " right\n";
     } else {
         out += "  no candidate beats the unedited model\n";
     }
@@ -191,6 +209,13 @@ json demo_json(const demo_results& r) {
                               {"rank", c.rank},
                               {"validation", c.why ? score_of(c.validation) : json(nullptr)}});
     }
+    json quick = json::array(), composed = json::array();
+    for (const auto& q : r.quick) {
+        quick.push_back({{"method", q.method}, {"edit", q.edit}, {"evaluated_sample_layers", q.sample_layers}});
+    }
+    for (const auto& step : r.composed.steps) {
+        composed.push_back(lowrank::to_text(step.what));
+    }
     const auto* none = removed_altogether(r);
     return {{"command", "demo"},
             {"seed", r.seed},
@@ -207,6 +232,16 @@ json demo_json(const demo_results& r) {
               {"evidence", r.search.evidence ? evidence_of(*r.search.evidence) : json(nullptr)},
               {"noise_answers_before", r.noise_before},
               {"noise_answers_after", r.noise_after},
+              {"evaluated_sample_layers", r.search.evaluated_sample_layers},
+              {"quick", quick},
+              {"composed",
+               {{"edits", composed},
+                {"validation_after", score_of(r.composed.best())},
+                {"held_out_after", score_of(r.composed.held_out_after)}}},
+              {"lora_on_top",
+               {{"held_out_before", score_of(r.recovered_before)},
+                {"held_out_after", score_of(r.recovered_after)},
+                {"evidence", evidence_of(r.recovered_evidence)}}},
               {"candidates", candidates}}},
             {"lora",
              {{"parameters", r.adapter_parameters},
@@ -287,6 +322,37 @@ std::string demo_page(const demo_results& r) {
                               percent(s.best.accuracy()) + ".");
         }
         page.section("The gain", body);
+        std::vector<std::vector<std::string>> rows = {{"exhaustive", lowrank::to_text(s.best_edit),
+                                                       grouped(static_cast<std::uint64_t>(s.evaluated_sample_layers)),
+                                                       format("%.1f", r.exhaustive_seconds)}};
+        for (const auto& q : r.quick) {
+            rows.push_back(
+                {q.method, q.edit, grouped(static_cast<std::uint64_t>(q.sample_layers)), format("%.1f", q.seconds)});
+        }
+        page.section("The same with fewer evaluations",
+                     paragraph("Successive halving tries all edits on a few questions and the better ones on more; the "
+                               "gradient search asks one backward pass which matrices are worth a look.") +
+                         html_table({"search", "edit", "sample-layers", "seconds"}, rows));
+        std::vector<std::vector<std::string>> steps;
+        for (const auto& step : r.composed.steps) {
+            steps.push_back({lowrank::to_text(step.what), percent(step.validation.accuracy()),
+                             format("%.4f", step.validation.log_loss)});
+        }
+        page.section("More than one edit",
+                     paragraph(format(
+                         "The best edit first, then every other matrix from the last layer down; an edit stays only "
+                         "if the model becomes strictly better on the questions that choose. On held-out questions: "
+                         "%s right and NLL %.4f with the best single edit, %s and %.4f with all %zu.",
+                         percent(s.held_out_after.accuracy()).c_str(), s.held_out_after.log_loss,
+                         percent(r.composed.held_out_after.accuracy()).c_str(), r.composed.held_out_after.log_loss,
+                         r.composed.steps.size())) +
+                         html_table({"edit", "right", "NLL"}, steps));
+        page.section("LoRA on the truncated model",
+                     paragraph(format(
+                         "A short fine-tuning of the truncated model on lessons without noise takes it further on the "
+                         "held-out questions: %s right and NLL %.4f before, %s and %.4f after.",
+                         percent(r.recovered_before.accuracy()).c_str(), r.recovered_before.log_loss,
+                         percent(r.recovered_after.accuracy()).c_str(), r.recovered_after.log_loss)));
         page.section("What is kept", paragraph("Training leaves a few large singular values; the rest is still close "
                                                "to the random numbers the matrix began with.") +
                                          spectrum_chart(r));

@@ -15,11 +15,20 @@
 
 #include <lowrank/core/types.hpp>
 #include <lowrank/laser/evidence.hpp>
+#include <lowrank/laser/greedy_search.hpp>
 #include <lowrank/laser/search.hpp>
 
 #include "console.hpp"
 
 namespace tool {
+
+/// What a search with fewer evaluations found.
+struct quick_search {
+    std::string method = {};
+    std::string edit = {};
+    lowrank::index sample_layers = 0;
+    double seconds = 0;
+};
 
 struct demo_results {
     std::string output = {};
@@ -38,6 +47,13 @@ struct demo_results {
     double noise_before = 0;                     ///< Share of held-out questions answered with the noise word.
     double noise_after = 0;
     double search_seconds = 0;
+    double exhaustive_seconds = 0;
+    std::vector<quick_search> quick = {};
+    lowrank::greedy_result composed = {};  ///< The best edit first, others beside it.
+
+    lowrank::score recovered_before = {};  ///< Held-out questions of the task, truncated model,
+    lowrank::score recovered_after = {};   ///< and with LoRA on lessons without noise.
+    lowrank::paired_evidence recovered_evidence = {};
 
     std::vector<double> adapter_loss = {};
     std::uint64_t adapter_parameters = 0;
