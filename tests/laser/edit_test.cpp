@@ -198,15 +198,17 @@ TEST_CASE("a description is one line and reads back") {
     CHECK(to_text(e) == "keep 0-4 of 64 in model.layers.1.mlp.up_proj.weight");
     for (const edit& x :
          {e, edit{"w", component_set{}, 1}, edit{"a name in words of any kind", component_set::of({0, 2, 3}), 4},
-          edit{"", component_set::first(0), 0}}) {
+          edit{"", component_set::first(0), 0}, edit{"w", component_set::first(9), 40, 1, false, true}}) {
         const auto back = parse_edit(to_text(x));
         REQUIRE(back);
         CHECK(*back == x);
     }
     CHECK_THROWS_AS((void)to_text({"two\nlines", {}, 1}), contract_violation);
+    CHECK_THROWS_AS((void)to_text({"w", {}, 4, 2, false, true}), contract_violation);
     for (const char* line : {"", "keep", "keep 0 of 3", "keep 0-4 of 64 at w", "keep 0-4 of 4 in w", "drop 0 of 4 in w",
                              "keep 0-4 of -1 in w", "keep 0 of 1-3 in w", "keep 0 of none in w", "keep 4-0 of 9 in w",
-                             "keep 0 of 03 in w", "keep 0 of 4 in a\nb", " keep 0 of 4 in w"}) {
+                             "keep 0 of 03 in w", "keep 0 of 4 in a\nb", " keep 0 of 4 in w", "keep 0 of 4entries in w",
+                             "keep 0 of 4 entries by 2 blocks in w", "keep 0 of entries in w"}) {
         CAPTURE(line);
         CHECK(parse_edit(line).error().code == errc::invalid_format);
     }

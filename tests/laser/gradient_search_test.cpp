@@ -2,6 +2,7 @@
 #include <lowrank/laser/gradient_search.hpp>
 
 #include <cmath>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -48,6 +49,34 @@ TEST_CASE_TEMPLATE("the gradient points at the planted matrix, and the scan find
         // Unedited on all: 256 * 2 layers; backward: 64 * 3 * 2; the head's 7 ranks on 16, 2 on the rest; held out.
         CHECK(few.evaluated_sample_layers == 256 * 2 + 64 * 6 + 7 * 16 + 2 * 240 + 256 * 2 + 256);
     }
+}
+
+TEST_CASE("a probe corrects a gradient that points the wrong way") {
+    planted_model<float> model(3, 512);
+    const untouched<float> before{model};
+    auto asked = model.searchable();
+    // The gradients of the two weights, exchanged (the shapes agree): the screen now prefers the mixer.
+    const auto honest = asked.gradients;
+    asked.gradients = [&](sample_range r, const gradient_sink<float>& sink) {
+        return honest(r, [&](lowrank::index w, const_column_view<float> x, const_column_view<float> dy,
+                             std::span<const lowrank::index> starts) { sink(1 - w, x, dy, starts); });
+    };
+    gradient_options how{
+        .samples = 64, .policy = screening_policy::taylor, .matrices = 1, .scan = {.first_samples = 16}};
+    const auto misled = gradient_search(asked, gradient_how, how);
+    REQUIRE(misled);
+    how.probed = 2;
+    how.probe_samples = 16;
+    const auto found = gradient_search(asked, gradient_how, how);
+    REQUIRE(found);
+    CHECK(before.now());
+    CHECK(found.order.size() == 2);
+    CHECK(found.order.front() == 1);
+    CHECK(to_text(found.best_edit) == "keep 0-2 of 12 in head");
+    how.probed = 1;  // only the first of the screen: nothing to exchange it with
+    CHECK(gradient_search(asked, gradient_how, how).order == misled.order);
+    how.probed = -1;
+    CHECK_THROWS_AS((void)gradient_search(asked, gradient_how, how), contract_violation);
 }
 
 TEST_CASE("the predictions are the derivative of the loss along a small step to the truncated weight") {
@@ -128,7 +157,8 @@ TEST_CASE("a gradient search killed at any evaluation resumes to the same result
     };
     auto how = gradient_how;
     how.samples_per_call = 1000;
-    const gradient_options scan = {.samples = 64, .matrices = 1, .scan = {.first_samples = 16, .finalists = 2}};
+    const gradient_options scan = {
+        .samples = 64, .matrices = 1, .probed = 2, .probe_samples = 4, .scan = {.first_samples = 16, .finalists = 2}};
     const auto whole = gradient_search(asked, how, scan);
     REQUIRE(whole);
     const auto total = calls;

@@ -221,6 +221,36 @@ TEST_CASE("a search that cannot go on says why and restores every weight") {
     CHECK(r.why.message.find("mixer") != std::string::npos);
 }
 
+TEST_CASE("magnitude pruning is searched beside truncation, or alone") {
+    for (const bool unimodal : {false, true}) {
+        planted_model<float> model(4, 300);
+        const untouched<float> before{model};
+        search_options options{.validation = {0, 100}, .held_out = {100, 300}, .fractions = grid};
+        options.densities = {0.9, 0.5, 0.1, 0.02};
+        options.unimodal = unimodal;
+        const auto both = exhaustive_search<float>(model.weights(), model.ask(), options);
+        REQUIRE(both);
+        CHECK(before.now());
+        CHECK(to_text(both.best_edit) == "keep 0-2 of 12 in head");
+        CHECK((unimodal || both.candidates.size() == 2 * (grid.size() + 4)));
+        options.groups.clear();
+        const auto pruned = exhaustive_search<float>(model.weights(), model.ask(), options);
+        REQUIRE(pruned);
+        CHECK(before.now());
+        for (const auto& c : pruned.candidates) {
+            CHECK(c.what.entries);
+            CHECK(c.parameters == c.what.keep.size());
+            CHECK(parse_edit(to_text(c.what)).value() == c.what);
+        }
+        CHECK_FALSE(better(pruned.best, both.best));
+    }
+    planted_model<float> model(4, 20);
+    search_options wrong{.validation = {0, 10}};
+    wrong.densities = {1.5};
+    CHECK_THROWS_WITH_AS((void)exhaustive_search<float>(model.weights(), model.ask(), wrong),
+                         "exhaustive_search: every density must be in [0, 1], got 1.5", contract_violation);
+}
+
 TEST_CASE("an executor changes nothing but the time") {
     const executor two_threads = [](lowrank::index n, const task& body) {
         std::thread other([&] {

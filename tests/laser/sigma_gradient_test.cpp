@@ -146,6 +146,14 @@ TEST_CASE_TEMPLATE("batches, shards and threads add up to the same scores", S, f
         CHECK((a.variance - b.variance).norm() <= tolerance * a.variance.norm());
         CHECK((a.change - b.change).norm() <= tolerance * a.change.norm());
         CHECK((a.change_error - b.change_error).norm() <= tolerance * a.change_error.norm());
+        CHECK((a.removed - b.removed).norm() <= tolerance * a.removed.norm());
+    }
+    // The share of the output each rank removes, against the products themselves.
+    REQUIRE(a.removed.size() == s.size() + 1);
+    for (lowrank::index k = 0; k <= s.size(); ++k) {
+        const matrix<S> gone = s.dropped(k).dense() * x, all = s.dropped(0).dense() * x;
+        const auto share = gone.colwise().squaredNorm().array() / all.colwise().squaredNorm().array();
+        CHECK(std::abs(a.removed(k) - static_cast<double>(share.mean())) <= (std::is_same_v<S, double> ? 1e-12 : 1e-5));
     }
     sigma_gradient<S> single(s);
     single.add(x, dy, ws);
@@ -190,13 +198,27 @@ TEST_CASE("every policy puts a matrix whose tail harms before one whose tail hel
         g.add(x, dy, starts, ws);
         scores.push_back(g.scores());
     }
-    for (const auto policy :
-         {screening_policy::best_tail, screening_policy::positive_part, screening_policy::fisher_tail,
-          screening_policy::best_tail_sure, screening_policy::taylor, screening_policy::gradient}) {
+    for (const auto policy : {screening_policy::trusted_tail, screening_policy::best_tail,
+                              screening_policy::positive_part, screening_policy::fisher_tail,
+                              screening_policy::best_tail_sure, screening_policy::taylor, screening_policy::gradient}) {
         CHECK(screen(scores, policy) == std::vector<lowrank::index>{1, 0});
     }
     // The three directions of the signal have no gradient but rounding: the best rank is 3, or as good as 3.
     CHECK(scores[1].best_rank() <= 3);
     CHECK(scores[1].loss_change(3) == doctest::Approx(scores[1].loss_change(scores[1].best_rank())).epsilon(1e-12));
     CHECK(scores[1].change(3) < -10 * scores[1].change_error(3));
+    // Within a trust region the best rank leaves enough of the output, and full rank always does.
+    for (const double trust : {0.0, 0.2, 0.5, 1.0}) {
+        const auto best = scores[1].best_rank(false, trust);
+        CHECK(scores[1].removed(best) <= trust);
+        CHECK(scores[1].loss_change(best) <= 0);
+    }
+    CHECK(scores[1].best_rank(false, 0) == s.size());
+    const std::vector<lowrank::index> few = {7, 5};
+    CHECK(scores[1].best_rank(false, 1, few) == 5);
+    CHECK(screening_score(scores[1], screening_policy::best_tail, few) == -scores[1].loss_change(5));
+    CHECK(screening_score(scores[1], screening_policy::best_tail_sure, few) <=
+          screening_score(scores[1], screening_policy::best_tail_sure));
+    const std::vector<double> none = {1.0};  // no truncation: nothing to tell them apart
+    CHECK(screen(scores, screening_policy::trusted_tail, none) == std::vector<lowrank::index>{0, 1});
 }

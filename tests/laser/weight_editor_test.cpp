@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: MIT
 #include <lowrank/laser/weight_editor.hpp>
 
+#include <algorithm>
+#include <cmath>
 #include <limits>
 #include <numeric>
 #include <vector>
@@ -149,4 +151,49 @@ TEST_CASE("a weight with NaN is not opened, a changed weight is not edited") {
     CHECK(w(0, 1) == 1);
     w(0, 0) = std::numeric_limits<float>::quiet_NaN();
     CHECK(weight_editor<float>::open({"w", w}).error().message.find("w: ") == 0);
+}
+
+TEST_CASE_TEMPLATE("magnitude pruning is an edit: exact, reversible, storable", T, float, bfloat16) {
+    using S = compute_t<T>;
+    matrix<S> random(9, 7);
+    fill_normal(random, S(1), philox(21));
+    row_matrix<T> w = random.template cast<T>();
+    w(2, 3) = w(1, 1) = w(5, 0);  // three equal magnitudes
+    const row_matrix<T> before = w;
+    auto editor = weight_editor<T>::open({"w", w}).value();
+    const edit e = editor.pruning(0.4);
+    CHECK(to_text(e) == "keep 0-24 of 63 entries in w");
+    CHECK(parse_edit(to_text(e)).value() == e);
+
+    const auto receipt = apply_edit<T>(weight_view<T>(w), editor, e).value();
+    const auto size = [](T x) { return std::abs(static_cast<double>(static_cast<S>(x))); };
+    lowrank::index kept = 0;
+    double removed = 0, smallest_kept = 1e9, largest_removed = 0;
+    for (lowrank::index i = 0; i < w.size(); ++i) {
+        const double x = size(before.data()[i]);
+        if (size(w.data()[i]) == 0) {
+            removed += x * x;
+            largest_removed = std::max(largest_removed, x);
+        } else {
+            CHECK(size(w.data()[i]) == x);
+            ++kept;
+            smallest_kept = std::min(smallest_kept, x);
+        }
+    }
+    CHECK(kept == 25);
+    CHECK(smallest_kept >= largest_removed);
+    CHECK(receipt.removed_norm == doctest::Approx(std::sqrt(removed)).epsilon(1e-6));
+    CHECK(undo_edit<T>(weight_view<T>(w), receipt));
+    CHECK(w == before);
+
+    // Any set of places: what two complementary sets keep adds up to the weight.
+    row_matrix<T> upper(9, 7), lower(9, 7);
+    CHECK(editor.write({"w", component_set::first(10), 63, 1, false, true}, upper)->parameters == 10);
+    CHECK(editor.write({"w", component_set::band(10, 63), 63, 1, false, true}, lower)->parameters == 53);
+    CHECK((upper.template cast<S>() + lower.template cast<S>()).eval() == before.template cast<S>());
+    CHECK(editor.write({"w", component_set::first(0), 63, 1, false, true}, lower)->relative_error ==
+          doctest::Approx(1).epsilon(1e-5));
+    CHECK(editor.write({"w", component_set::first(63), 63, 1, false, true}, lower)->removed_norm == 0);
+    CHECK(lower == before);
+    CHECK(editor.write({"w", component_set::first(3), 60, 1, false, true}, lower).error().code == errc::mismatch);
 }

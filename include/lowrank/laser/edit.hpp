@@ -38,26 +38,31 @@ namespace lowrank::inline LOWRANK_ABI {
 
 /// What is done to which weight: of its `components` singular components, only those in `keep` stay. With `groups` > 1
 /// the rows are divided and each group keeps these components of its own: contiguous blocks, or clusters of rows near
-/// the same subspace (`cluster_rows`, default options).
+/// the same subspace (`cluster_rows`, default options). With `entries` it is magnitude pruning instead: component i is
+/// the entry of i-th largest magnitude (of equals the earlier in the row-major order), and the others become zero.
 struct edit {
     std::string weight = {};  ///< The name in the model; any text without a line break.
     component_set keep = {};  ///< What stays.
     index components = 0;     ///< min(rows, cols) of the weight; with groups, min(ceil(rows / groups), cols).
     index groups = 1;         ///< Groups of rows that are factorized separately.
     bool clustered = false;   ///< The groups are clusters, not blocks.
+    bool entries = false;     ///< Entries by magnitude instead of singular components; then components = rows * cols.
 
     friend bool operator==(const edit&, const edit&) = default;
 };
 
 /// The edit as one line of plain text: "keep 0-4 of 64 in model.layers.1.mlp.up_proj.weight"; with groups "keep 0-4 of
-/// 16 by 4 blocks in ..." or "by 4 clusters in ...".
-/// \pre the name holds no line break; groups >= 1; a single group is not clustered
+/// 16 by 4 blocks in ..." or "by 4 clusters in ..."; of entries "keep 0-409 of 4096 entries in ...".
+/// \pre the name holds no line break; groups >= 1; a single group is not clustered; entries are not grouped
 [[nodiscard]] inline std::string to_text(const edit& e) {
     detail::expects(e.weight.find_first_of("\r\n") == std::string::npos,
                     "to_text: the name of a weight must not hold a line break");
     detail::expects(e.groups > 1 || (e.groups == 1 && !e.clustered), "to_text: groups must be at least 1");
+    detail::expects(e.groups == 1 || !e.entries, "to_text: entries are kept without groups");
     std::string out = "keep " + e.keep.text() + " of " + std::to_string(e.components);
-    if (e.groups > 1) {
+    if (e.entries) {
+        out += " entries";
+    } else if (e.groups > 1) {
         out += " by " + std::to_string(e.groups) + (e.clustered ? " clusters" : " blocks");
     }
     return out + " in " + e.weight;
@@ -70,7 +75,8 @@ struct edit {
         return status{errc::invalid_format, "parse_edit: expected \"keep 0-4 of 64 in <weight>\", got \"" +
                                                 std::string(line.substr(0, 80)) + "\""};
     };
-    constexpr std::string_view keep_word = "keep ", of_word = " of ", in_word = " in ", by_word = " by ";
+    constexpr std::string_view keep_word = "keep ", of_word = " of ", in_word = " in ", by_word = " by ",
+                               entries_word = " entries";
     const auto of_at = line.find(of_word);
     const auto in_at = of_at == line.npos ? line.npos : line.find(in_word, of_at + of_word.size());
     if (!line.starts_with(keep_word) || in_at == line.npos || of_at < keep_word.size() ||
@@ -86,7 +92,10 @@ struct edit {
     edit e{.weight = std::string(line.substr(in_at + in_word.size()))};
     auto keep = component_set::parse(line.substr(keep_word.size(), of_at - keep_word.size()));
     auto count = line.substr(of_at + of_word.size(), in_at - of_at - of_word.size());
-    if (const auto by_at = count.find(by_word); by_at != count.npos) {
+    if (count.ends_with(entries_word)) {
+        e.entries = true;
+        count.remove_suffix(entries_word.size());
+    } else if (const auto by_at = count.find(by_word); by_at != count.npos) {
         auto how = count.substr(by_at + by_word.size());
         count = count.substr(0, by_at);
         e.clustered = how.ends_with(" clusters");

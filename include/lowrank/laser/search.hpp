@@ -102,8 +102,11 @@ template <storage T, class F>
         const auto &x = out[static_cast<std::size_t>(i)], &y = out[static_cast<std::size_t>(j)];
         return x.why && (!y.why || better(x.validation, y.validation));
     };
-    const std::size_t run = options.unimodal ? options.fractions.size() : 1;
+    std::size_t run = 1;
     for (std::size_t begin = 0; begin < wanted.size() && why; begin += run) {
+        const auto left = wanted.size() - begin;
+        const auto all = wanted[begin].what.entries ? options.densities.size() : options.fractions.size();
+        run = options.unimodal ? std::min(all, left) : 1;
         if (run <= 2) {
             for (std::size_t i = begin; i < begin + run && why; ++i) {
                 (void)tried(i);

@@ -41,6 +41,8 @@ struct search_options {
     /// Numbers of row groups to try, each factorized by itself; 1 is the matrix as a whole. Numbers above the rows of a
     /// matrix are left out for it.
     std::vector<index> groups = {1};
+    /// Shares of the entries to keep by magnitude (`edit::entries`), beside the truncations; empty: no pruning.
+    std::vector<double> densities = {};
     bool clusters = false;  ///< Try clusters of rows beside contiguous blocks, for each number of groups above 1.
     bool unimodal = false;  ///< Look for each matrix's best fraction by golden section instead of trying all.
     /// Factorizations kept at a time, in bytes: (m + n) min(m, n) scalars and a copy for each m x n matrix. Those that
@@ -51,8 +53,9 @@ struct search_options {
 /// One edit that was tried.
 struct search_candidate {
     index weight = 0;           ///< Which of the weights given.
-    double fraction = 0;        ///< rho,
-    index rank = 0;             ///< and the rank it means for this shape (of each group of rows, if there are groups).
+    double fraction = 0;        ///< rho, or the share of entries kept,
+    index rank = 0;             ///< and the rank it means for this shape (of each group of rows, if there are groups;
+                                ///< the full rank for entries).
     double relative_error = 0;  ///< ||W - W'||_F / ||W||_F, exact.
     score validation = {};      ///< On the samples that choose; a halving search judges poor candidates on fewer.
     status why = {};            ///< Not ok: the edited model's loss is not finite; it cannot win.

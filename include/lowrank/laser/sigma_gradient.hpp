@@ -28,6 +28,7 @@
 #include <lowrank/core/skinny_product.hpp>
 #include <lowrank/core/types.hpp>
 #include <lowrank/core/workspace.hpp>
+#include <lowrank/factor/rank_rules.hpp>
 #include <lowrank/factor/spectrum.hpp>
 
 namespace lowrank::inline LOWRANK_ABI {
@@ -41,6 +42,9 @@ struct sigma_scores {
     vector<double> fisher = {};        ///< Mean over samples of (dL/ds_i)^2: the diagonal Fisher information.
     vector<double> change = {};        ///< change[k]: predicted change of the mean loss if only the first k stay.
     vector<double> change_error = {};  ///< Its standard error over samples.
+    /// removed[k]: the share of the layer's output that rank k takes away, ||(W - W_k) x||^2 / ||W x||^2, mean over all
+    /// columns x. How far the edit is from where the gradient was taken, as the data see it.
+    vector<double> removed = {};
 
     [[nodiscard]] index size() const noexcept { return sigma.size(); }
 
@@ -60,11 +64,16 @@ struct sigma_scores {
         return error > 0 ? gradient(i) / error : 0.0;
     }
 
-    /// The rank in [0, size()] with the lowest predicted loss; the largest of equals.
-    [[nodiscard]] index best_rank(bool curvature = false) const {
+    /// The rank in [0, size()] with the lowest predicted loss; the largest of equals. Only ranks that take away at most
+    /// the share `trust` of the output are considered, and of these only `ranks` unless the list is empty. Full rank,
+    /// where nothing changes, always is.
+    [[nodiscard]] index best_rank(bool curvature = false, double trust = 1, std::span<const index> ranks = {}) const {
         index best = size();
         for (index k = size(); k-- > 0;) {
-            best = loss_change(k, curvature) < loss_change(best, curvature) ? k : best;
+            if ((trust >= 1 || removed(k) <= trust) &&
+                (ranks.empty() || std::find(ranks.begin(), ranks.end(), k) != ranks.end())) {
+                best = loss_change(k, curvature) < loss_change(best, curvature) ? k : best;
+            }
         }
         return best;
     }
@@ -72,6 +81,7 @@ struct sigma_scores {
 
 /// How much a matrix promises when it is truncated: larger is more promising.
 enum class screening_policy {
+    trusted_tail,    ///< Largest predicted fall over the ranks that leave half of the layer's output or more.
     best_tail,       ///< Largest predicted fall of the loss over all ranks.
     positive_part,   ///< sum_i max(0, s_i g_i): all that first order could gain with any index set.
     fisher_tail,     ///< As best_tail, with the Fisher diagonal as curvature.
@@ -80,16 +90,20 @@ enum class screening_policy {
     gradient,        ///< sum_i |g_i|.
 };
 
-/// The score of one matrix under a policy.
-[[nodiscard]] inline double screening_score(const sigma_scores& s, screening_policy policy) {
+/// The score of one matrix under a policy. The policies that look for the best rank look among `ranks`, or among all
+/// if the list is empty.
+[[nodiscard]] inline double screening_score(const sigma_scores& s, screening_policy policy,
+                                            std::span<const index> ranks = {}) {
     switch (policy) {
-        case screening_policy::best_tail: return -s.loss_change(s.best_rank());
+        case screening_policy::trusted_tail: return -s.loss_change(s.best_rank(false, 0.5, ranks));
+        case screening_policy::best_tail: return -s.loss_change(s.best_rank(false, 1, ranks));
         case screening_policy::positive_part: return s.sigma.cwiseProduct(s.gradient).cwiseMax(0.0).sum();
-        case screening_policy::fisher_tail: return -s.loss_change(s.best_rank(true), true);
+        case screening_policy::fisher_tail: return -s.loss_change(s.best_rank(true, 1, ranks), true);
         case screening_policy::best_tail_sure: {
             double best = 0;
             for (index k = 0; k < s.size(); ++k) {
-                best = s.change_error(k) > 0 ? std::max(best, -s.change(k) / s.change_error(k)) : best;
+                const bool asked = ranks.empty() || std::find(ranks.begin(), ranks.end(), k) != ranks.end();
+                best = asked && s.change_error(k) > 0 ? std::max(best, -s.change(k) / s.change_error(k)) : best;
             }
             return best;
         }
@@ -99,13 +113,19 @@ enum class screening_policy {
     return 0;
 }
 
-/// Matrices in falling order of their score; equal scores keep their order.
-[[nodiscard]] inline std::vector<index> screen(std::span<const sigma_scores> matrices, screening_policy policy) {
+/// Matrices in falling order of their score; equal scores keep their order. Only truncations to these fractions of the
+/// full rank count, or all if the list is empty.
+[[nodiscard]] inline std::vector<index> screen(std::span<const sigma_scores> matrices, screening_policy policy,
+                                               std::span<const double> fractions = {}) {
     std::vector<double> score;
     std::vector<index> order;
     for (const auto& s : matrices) {
+        std::vector<index> ranks;
+        for (const double f : fractions) {
+            ranks.push_back(rank_from_fraction(f, s.size(), s.size()));
+        }
         order.push_back(static_cast<index>(order.size()));
-        score.push_back(screening_score(s, policy));
+        score.push_back(screening_score(s, policy, ranks));
     }
     std::stable_sort(order.begin(), order.end(), [&](index a, index b) {
         return score[static_cast<std::size_t>(a)] > score[static_cast<std::size_t>(b)];
@@ -123,7 +143,8 @@ public:
           mean_(vector<double>::Zero(s.size())),
           spread_(mean_),
           tail_mean_(vector<double>::Zero(s.size() + 1)),
-          tail_spread_(tail_mean_) {}
+          tail_spread_(tail_mean_),
+          removed_(tail_mean_) {}
 
     /// Takes in samples: `x` (n x N) is the layer's input, `dy` (m x N) the gradient of each sample's own loss at its
     /// output, and sample j is the columns [starts[j], starts[j + 1]).
@@ -149,6 +170,7 @@ public:
             one.setZero();
             for (index c = first; c < first + count; ++c) {
                 one += left.col(c).cwiseProduct(right.col(c)).template cast<double>();
+                add_output(right.col(c).template cast<double>());
             }
             add_sample(one);
         }
@@ -175,6 +197,8 @@ public:
         };
         join(mean_, spread_, other.mean_, other.spread_);
         join(tail_mean_, tail_spread_, other.tail_mean_, other.tail_spread_);
+        removed_ += other.removed_;
+        columns_ += other.columns_;
         samples_ += other.samples_;
     }
 
@@ -191,10 +215,27 @@ public:
         out.fisher = spread_ / n + mean_.cwiseAbs2();
         out.change = -tail_mean_;
         out.change_error = (tail_spread_ / (degrees * n)).cwiseSqrt();
+        out.removed = removed_ / static_cast<double>(std::max<index>(columns_, 1));
         return out;
     }
 
 private:
+    /// The share of one column's output in each tail, from v = V^T x: the output is U diag(s) v, and U has orthonormal
+    /// columns. A column without output counts for none.
+    template <class V>
+    void add_output(const V& v) {
+        vector<double> tail(removed_.size());
+        tail(v.size()) = 0;
+        for (index i = v.size(); i-- > 0;) {
+            const double y = static_cast<double>(spectrum_->values()(i)) * v(i);
+            tail(i) = tail(i + 1) + y * y;
+        }
+        if (tail(0) > 0) {
+            removed_ += tail / tail(0);
+            ++columns_;
+        }
+    }
+
     /// Welford's update, for the derivatives and for what each rank drops of them.
     void add_sample(const vector<double>& g) {
         ++samples_;
@@ -219,6 +260,8 @@ private:
     vector<double> spread_;       ///< and the sum of squared deviations from it.
     vector<double> tail_mean_;    ///< Of sum_{i>=k} s_i dL/ds_i,
     vector<double> tail_spread_;  ///< likewise.
+    vector<double> removed_;      ///< Sum over columns of the share of the output in each tail,
+    index columns_ = 0;           ///< and how many they are.
 };
 
 }  // namespace lowrank::inline LOWRANK_ABI

@@ -9,6 +9,7 @@
 ///     for (double rho : {0.4, 0.1}) {
 ///         auto size = w.write(w.truncation(rho), up);           // W := W_k
 ///         auto four = w.write(w.truncation(rho, 4), up);        // each of 4 blocks of rows by itself
+///         auto thin = w.write(w.pruning(rho), up);              // the largest entries instead of components
 ///     }
 ///
 /// Groups of rows are the second idea of Sreeram, Maalouf, Sharma, Rus: Compress to Impress, arXiv 2510.20800; the
@@ -18,6 +19,7 @@
 #include <cmath>
 #include <cstddef>
 #include <map>
+#include <numeric>
 #include <span>
 #include <string>
 #include <utility>
@@ -40,7 +42,8 @@ namespace lowrank::inline LOWRANK_ABI {
 struct edit_size {
     double removed_norm = 0;    ///< ||W - W'||_F.
     double relative_error = 0;  ///< removed_norm / ||W||_F; 0 for a zero weight.
-    index parameters = 0;       ///< Numbers in the factors of what stays: sum over groups of k (rows + cols).
+    index parameters = 0;       ///< Numbers in the factors of what stays: sum over groups of k (rows + cols);
+                                ///< of entries, those that stay.
 };
 
 /// Writes edits of one weight from a copy of its bits.
@@ -91,6 +94,16 @@ public:
         return {name_, component_set::first(rank_from_fraction(fraction, all, all)), all, groups, clustered};
     }
 
+    /// The edit that keeps the floor(density * rows * cols) entries of largest magnitude.
+    /// \pre 0 <= density <= 1
+    [[nodiscard]] edit pruning(double density) const {
+        const index all = original_.size();
+        return {.weight = name_,
+                .keep = component_set::first(rank_from_fraction(density, all, all)),
+                .components = all,
+                .entries = true};
+    }
+
     /// Writes the edited weight into `to`, rounded once to the stored type.
     ///
     /// \pre    `to` has the weight's shape.
@@ -99,6 +112,9 @@ public:
     /// \cost   2 m n min(kept, dropped) flops; the first edit by blocks or clusters factorizes them.
     [[nodiscard]] result<edit_size> write(const edit& e, weight_view<T> to) {
         detail::expects_shape("weight_editor::write", "to", to.rows(), to.cols(), original_.rows(), original_.cols());
+        if (e.entries) {
+            return write_entries(e, to);
+        }
         if (e.groups < 1 || e.groups > std::max<index>(original_.rows(), 1) || e.components != components(e.groups) ||
             e.keep.bound() > e.components) {
             return status{errc::mismatch, name_ + " has " + std::to_string(components(std::max<index>(e.groups, 1))) +
@@ -190,6 +206,46 @@ private:
             cluster_key_ = {e.groups, e.keep.bound()};
         }
         return &clusters_;
+    }
+
+    /// Magnitude pruning: zero for every entry whose place by magnitude is not kept.
+    [[nodiscard]] result<edit_size> write_entries(const edit& e, weight_view<T> to) const {
+        const index all = original_.size();
+        if (e.groups != 1 || e.components != all || e.keep.bound() > all) {
+            return status{errc::mismatch, name_ + " has " + std::to_string(all) + " entries, the edit is for " +
+                                              std::to_string(e.components)};
+        }
+        std::vector<index> order(static_cast<std::size_t>(all));
+        std::iota(order.begin(), order.end(), index{0});
+        const auto magnitude = [&](index i) { return std::abs(static_cast<scalar>(original_.data()[i])); };
+        const auto larger = [&](index a, index b) {
+            const scalar x = magnitude(a), y = magnitude(b);
+            return x > y || (x == y && a < b);
+        };
+        // A prefix needs no full order.
+        const auto& ranges = e.keep.ranges();
+        if (ranges.size() == 1 && ranges.front().begin == 0) {
+            std::nth_element(order.begin(), order.begin() + (ranges.front().end - (ranges.front().end == all ? 1 : 0)),
+                             order.end(), larger);
+        } else {
+            std::sort(order.begin(), order.end(), larger);
+        }
+        detail::copy_bits<T>(original(), to);
+        const double unit = whole_.size() > 0 && whole_.values()(0) > 0 ? static_cast<double>(whole_.values()(0)) : 1.0;
+        double squares = 0;
+        const component_set dropped = e.keep.complement(all);
+        for (const auto& range : dropped.ranges()) {
+            for (index place = range.begin; place < range.end; ++place) {
+                const index i = order[static_cast<std::size_t>(place)];
+                const double x = static_cast<double>(magnitude(i)) / unit;
+                squares += x * x;
+                to(i / original_.cols(), i % original_.cols()) = T(0);
+            }
+        }
+        edit_size size{.removed_norm = unit * std::sqrt(squares)};
+        size.relative_error = whole_.norm() > 0 ? size.removed_norm / whole_.norm() : 0.0;
+        size.parameters = e.keep.size();
+        return size;
     }
 
     [[nodiscard]] bool write_group(const group& g, const component_set& keep, weight_view<T> to, edit_size& size,

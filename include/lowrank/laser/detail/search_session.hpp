@@ -161,6 +161,9 @@ public:
         for (const double fraction : options.fractions) {
             expects_in_range(function, "every fraction", fraction, 0.0, 1.0);
         }
+        for (const double density : options.densities) {
+            expects_in_range(function, "every density", density, 0.0, 1.0);
+        }
         for (const index groups : options.groups) {
             expects(groups >= 1, "search: a number of groups must be at least 1");
         }
@@ -264,6 +267,16 @@ public:
                     out.push_back(std::move(c));
                 }
             }
+        }
+        for (const double density : options_->densities) {
+            const index all = w.weight.size();
+            search_candidate c{.weight = weight, .fraction = density};
+            c.rank = std::min(w.weight.rows(), w.weight.cols());
+            c.what = {.weight = w.name,
+                      .keep = component_set::first(rank_from_fraction(density, all, all)),
+                      .components = all,
+                      .entries = true};
+            out.push_back(std::move(c));
         }
         return out;
     }
