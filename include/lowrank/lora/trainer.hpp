@@ -21,6 +21,7 @@
 #include <cstdlib>
 #include <map>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
@@ -33,8 +34,10 @@
 #include <lowrank/core/linear_map.hpp>
 #include <lowrank/core/status.hpp>
 #include <lowrank/core/types.hpp>
+#include <lowrank/lora/adalora_allocator.hpp>
 #include <lowrank/lora/adamw.hpp>
 #include <lowrank/lora/any_adapter.hpp>
+#include <lowrank/lora/detail/adalora_steps.hpp>
 #include <lowrank/lora/precondition.hpp>
 #include <lowrank/lora/schedule.hpp>
 #include <lowrank/lora/sgd.hpp>
@@ -60,6 +63,9 @@ struct trainer_options {
     bool freeze_lora_A = false;   ///< LoRA-FA: A of LoRA and DoRA does not train, the gradient of B is corrected.
     double riemannian_delta = 0;  ///< Positive: gradients of LoRA and DoRA factors are preconditioned with it.
     double clip_norm = 0;         ///< Longest the gradient of everything may be; 0 does not clip.
+    /// AdaLoRA's rank allocation, if total_step is set; then every adapter must be AdaLoRA.
+    adalora_schedule adalora = {};
+    double orth_reg_weight = 0.5;  ///< Of AdaLoRA's orthogonality loss, while ranks are allocated.
 };
 
 /// One update that was made.
@@ -123,6 +129,9 @@ public:
         if (list_.empty()) {
             make_list();
         }
+        if (adalora_) {
+            adalora_->before();
+        }
         const double norm = options_.clip_norm > 0 ? clip_gradients(list_, options_.clip_norm) : gradient_norm(list_);
         if (!is_finite(norm)) {
             zero_gradients();
@@ -148,12 +157,23 @@ public:
             sgd.groups = groups;
             sgd_step(list_, sgd_, sgd);
         }
+        if (adalora_) {
+            adalora_->after(steps_);
+        }
         ++steps_;
         zero_gradients();
         for (auto& m : members_) {
             m->adapter->refresh(m->base);
         }
         return training_step{.number = steps_, .learning_rate = rate, .gradient_norm = norm};
+    }
+
+    /// Which triplets of AdaLoRA adapter i the allocation has kept: see `keep_triplets`. \pre A step has been made,
+    /// with `adalora` in the options.
+    [[nodiscard]] const std::vector<bool>& kept_triplets(index i) const {
+        (void)at(i);
+        detail::expects(adalora_.has_value(), "trainer::kept_triplets: nothing was allocated yet");
+        return adalora_->pattern(static_cast<std::size_t>(i));
     }
 
     /// A copy of parameters, moments and the number of steps. Gradients accumulated since the last step are not in it.
@@ -206,6 +226,9 @@ public:
             const vector<S>& from = saved.tensors.at(name);
             std::copy(from.data(), from.data() + from.size(), values.begin());
         });
+        if (adalora_) {
+            adalora_->restored();
+        }
         steps_ = std::strtoll(count.c_str(), nullptr, 10);
         adamw_.steps = steps_;
         sgd_.steps = steps_;
@@ -267,6 +290,13 @@ private:
                                  .group = static_cast<index>(fast ? 2 : 0) + static_cast<index>(spared ? 1 : 0)});
             }
         }
+        if (options_.adalora.total_step > 0) {
+            adalora_.emplace(options_.adalora, options_.orth_reg_weight);
+            for (auto& m : members_) {
+                adalora_->add(*m->adapter, m->gradient);
+            }
+            adalora_->start();
+        }
         adamw_ = options_.optimizer == optimizer_kind::adamw ? make_adamw_state(list_) : adamw_state<S>{};
         sgd_ = options_.optimizer == optimizer_kind::sgd ? make_sgd_state(list_, sgd_settings()) : sgd_state<S>{};
     }
@@ -305,6 +335,9 @@ private:
                 visit(names_[k] + ".momentum", detail::entries(sgd_.momentum[k]));
             }
         }
+        if (adalora_) {
+            adalora_->for_tensors([&](std::size_t k) { return members_[k]->name; }, visit);
+        }
     }
 
     trainer_options options_;
@@ -313,6 +346,7 @@ private:
     std::vector<std::string> names_ = {};
     adamw_state<S> adamw_ = {};
     sgd_state<S> sgd_ = {};
+    std::optional<detail::adalora_steps<S>> adalora_ = {};
     std::int64_t steps_ = 0;
 };
 

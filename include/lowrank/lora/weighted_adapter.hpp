@@ -91,6 +91,8 @@ struct weighted_options {
     sign_election election = sign_election::total;
     std::uint64_t seed = 0;  ///< Of the dare types.
     std::uint64_t stream = 0;
+    /// One adapter is always `linear`. PEFT counts the adapters of the model, not those that have the layer.
+    bool single_is_linear = true;
 };
 
 /// Which matrix of an adapter a mask of the dare types is for.
@@ -131,7 +133,7 @@ template <real S>
 /// `mask_of(tensor, adapter, rows, cols)` (a `keep_mask`).
 ///
 /// lora_alpha = r, so the scaling is 1; with rsLoRA, inherited from the first adapter, it is sqrt(r) as in PEFT, or 1
-/// under `fixed`. A single adapter is always `linear`.
+/// under `fixed`. A single adapter is `linear` unless the options say otherwise.
 /// \pre    At least one adapter, all of one shape, a weight for each; equal ranks but for `cat` and the svd types;
 ///         svd_rank <= min(out, in).
 /// \return `non_finite` if a factor holds NaN or infinity.
@@ -143,7 +145,7 @@ template <real S, class Masks>
                                                        Masks&& mask_of) {
     detail::expects(!adapters.empty() && adapters.size() == weights.size(),
                     "weighted_adapter: needs at least one adapter, and one weight for each");
-    const auto type = adapters.size() == 1 ? combination_type::linear : options.type;
+    const auto type = adapters.size() == 1 && options.single_is_linear ? combination_type::linear : options.type;
     index largest = 0;
     for (const auto& a : adapters) {
         detail::expects_shape("weighted_adapter", "every adapter", a.rows(), a.cols(), adapters[0].rows(),
