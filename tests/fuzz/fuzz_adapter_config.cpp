@@ -19,7 +19,8 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
         }
         return 0;
     }
-    const bool has_rank = config->peft_type != "IA3";
+    const std::string& type = config->peft_type;
+    const bool has_rank = type != "IA3" && type != "OFT" && type != "BOFT";
     if (has_rank && (config->r < 1 || config->r_for("model.layers.0.self_attn.q_proj") < 1)) {
         std::abort();
     }

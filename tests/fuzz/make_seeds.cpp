@@ -78,6 +78,10 @@ void config_seeds(const fs::path& folder) {
                                              .task_type = "CAUSAL_LM"}));
     put(folder / "loha", format_peft_config({.peft_type = "LOHA", .r = 4, .target_modules = {"q"}}));
     put(folder / "adalora", R"({"peft_type":"ADALORA","init_r":6,"rank_pattern":{"q.lora_E":[true,false]}})");
+    put(folder / "oft", format_peft_config({.peft_type = "OFT", .kind = {.block_size = 8, .coft = true}}));
+    put(folder / "boft", R"({"peft_type":"BOFT","boft_block_num":4,"boft_block_size":0,"bias":"boft_only"})");
+    put(folder / "miss", R"({"peft_type":"MISS","init_weights":"mini","mini_r":2,"r":4})");
+    put(folder / "hira", R"({"peft_type":"HIRA","r":4,"rank_pattern":{"q":2}})");
     put(folder / "ia3", R"({"peft_type":"IA3","feedforward_modules":["down"],"fan_in_fan_out":true})");
     put(folder / "dora", R"({"peft_type":"LORA","use_dora":true,"lora_bias":true,"alpha_pattern":{"q":1}})");
     put(folder / "minimal", R"({"peft_type":"LORA","target_modules":["q"],"unknown":{"a":[1,2.5,"\ud83d\ude00"]}})");
