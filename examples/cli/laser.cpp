@@ -48,12 +48,15 @@ struct laser_options {
     std::string metric = "nll";
     std::string method = "exhaustive";
     std::string groups = "1";
+    std::string density;
     bool clusters = false;
     bool unimodal = false;
     std::int64_t first_samples = 8;
     std::int64_t screen_samples = 100;
     std::int64_t screen_matrices = 5;
-    std::string screen_policy = "best-tail";
+    std::string screen_policy = "trusted-tail";
+    std::int64_t probe_matrices = 0;
+    std::int64_t probe_samples = 8;
     std::int64_t passes = 1;
     std::int64_t beam = 1;
     std::int64_t cache_mb = 1024;
@@ -157,9 +160,9 @@ void take_single(const lowrank::search_result<float>& found, laser_results& out)
 lowrank::screening_policy policy_named(const std::string& name) {
     using enum lowrank::screening_policy;
     static const std::map<std::string, lowrank::screening_policy> policies = {
-        {"best-tail", best_tail},     {"positive-part", positive_part},
-        {"fisher-tail", fisher_tail}, {"best-tail-sure", best_tail_sure},
-        {"taylor", taylor},           {"gradient", gradient}};
+        {"trusted-tail", trusted_tail}, {"best-tail", best_tail},           {"positive-part", positive_part},
+        {"fisher-tail", fisher_tail},   {"best-tail-sure", best_tail_sure}, {"taylor", taylor},
+        {"gradient", gradient}};
     return policies.at(name);
 }
 
@@ -178,6 +181,8 @@ void search(const laser_options& options, const llama::searchable<float>& engine
                                               {.samples = samples_in(options.screen_samples),
                                                .policy = policy_named(options.screen_policy),
                                                .matrices = options.screen_matrices,
+                                               .probed = options.probe_matrices,
+                                               .probe_samples = samples_in(options.probe_samples),
                                                .scan = race});
         take_single(found, out);
         out.scores = std::move(found.scores);
@@ -201,7 +206,7 @@ void look_closer(const lowrank::search_model<float>& model, const lowrank::searc
         auto editor = take(lowrank::weight_editor<float>::open(w));
         const auto& s = editor.whole();
         const index m = s.rows(), n = s.cols();
-        if (step.what.groups == 1) {
+        if (step.what.groups == 1 && !step.what.entries) {
             const lowrank::vector<double> values = s.values().cast<double>();
             out.spectra.push_back({.matrix = w.name,
                                    .values = {values.begin(), values.end()},
@@ -256,7 +261,7 @@ void write_adapter(const lowrank::search_model<float>& model, const std::vector<
         const auto& w = model.weights[static_cast<std::size_t>(step.weight)];
         auto editor = take(lowrank::weight_editor<float>::open(w));
         lowrank::low_rank<float> delta;
-        if (step.what.groups == 1) {
+        if (step.what.groups == 1 && !step.what.entries) {
             delta = lowrank::edit_delta(editor.whole(), step.what.keep);
         } else {
             lowrank::row_matrix<float> change(w.weight.rows(), w.weight.cols());
@@ -288,6 +293,8 @@ void write_adapter(const lowrank::search_model<float>& model, const std::vector<
 void run_laser(const laser_options& options) {
     const auto fractions = parse_numbers("--rho", options.rho, 0.0, 1.0);
     const auto groups = parse_numbers("--groups", options.groups, 1.0, 1e6);
+    const auto densities =
+        options.density.empty() ? std::vector<double>{} : parse_numbers("--density", options.density, 0.0, 1.0);
     for (const auto* target : {&options.output.folder, &options.edit_adapter}) {
         if (!target->empty()) {
             require_writable_target(*target, options.output.force, {options.model});
@@ -333,6 +340,7 @@ void run_laser(const laser_options& options) {
     for (const double g : groups) {
         how.groups.push_back(static_cast<index>(g));
     }
+    how.densities = densities;
     how.clusters = options.clusters;
     how.unimodal = options.unimodal;
     how.factor_bytes = static_cast<std::size_t>(options.factor_mb) << 20;
@@ -410,6 +418,10 @@ void add_laser(CLI::App& app) {
     command->add_option("--groups", options->groups, "Numbers of row blocks to cut each matrix into, 1 for none")
         ->type_name("LIST")
         ->capture_default_str();
+    command
+        ->add_option("--density", options->density,
+                     "Also keep only these shares of the entries of each matrix, the largest by magnitude")
+        ->type_name("LIST");
     command->add_flag("--clusters", options->clusters, "Also group similar rows, for each number of blocks");
     command->add_flag("--unimodal", options->unimodal,
                       "exhaustive, greedy: look for each matrix's best fraction by golden section");
@@ -428,7 +440,17 @@ void add_laser(CLI::App& app) {
         ->check(CLI::Range(std::int64_t{1}, std::int64_t{100000}))
         ->capture_default_str();
     command->add_option("--screen-policy", options->screen_policy, "gradient: what ranks the matrices")
-        ->check(CLI::IsMember({"best-tail", "positive-part", "fisher-tail", "best-tail-sure", "taylor", "gradient"}))
+        ->check(CLI::IsMember(
+            {"trusted-tail", "best-tail", "positive-part", "fisher-tail", "best-tail-sure", "taylor", "gradient"}))
+        ->capture_default_str();
+    command
+        ->add_option("--probe-matrices", options->probe_matrices,
+                     "gradient: so many of the best matrices are measured before those to try are chosen; 0: none")
+        ->check(CLI::Range(std::int64_t{0}, std::int64_t{100000}))
+        ->capture_default_str();
+    command
+        ->add_option("--probe-samples", options->probe_samples, "gradient: windows (or documents) of that measurement")
+        ->check(CLI::Range(std::int64_t{1}, std::int64_t{1} << 40))
         ->capture_default_str();
     command->add_option("--passes", options->passes, "greedy: times the matrices are visited at most")
         ->check(CLI::Range(std::int64_t{1}, std::int64_t{1000}))

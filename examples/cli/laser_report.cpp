@@ -85,7 +85,7 @@ std::string search_heat_map(const laser_results& r) {
         const auto& c = r.candidates[i];
         const auto column = static_cast<std::size_t>(std::find(r.fractions.begin(), r.fractions.end(), c.fraction) -
                                                      r.fractions.begin());
-        if (!c.why || c.what.groups != 1 || column >= r.fractions.size()) {
+        if (!c.why || c.what.groups != 1 || c.what.entries || column >= r.fractions.size()) {
             continue;
         }
         map.values[static_cast<std::size_t>(c.weight)][column] = r.accuracy()
@@ -114,6 +114,10 @@ json laser_json(const laser_results& r) {
         if (c.what.groups > 1) {
             one["groups"] = c.what.groups;
             one["clustered"] = c.what.clustered;
+            one["parameters"] = c.parameters;
+        }
+        if (c.what.entries) {
+            one["density"] = c.fraction;
             one["parameters"] = c.parameters;
         }
         if (c.predicted) {
@@ -233,6 +237,7 @@ std::string laser_text(const laser_results& r, std::size_t top) {
             name +=
                 format(" by %lld %s", static_cast<long long>(c.what.groups), c.what.clustered ? "clusters" : "blocks");
         }
+        name += c.what.entries ? " largest entries" : "";
         const bool on_all = c.validation.samples == r.baseline.samples;
         std::vector<std::string> row = {
             std::move(name),
