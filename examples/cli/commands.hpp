@@ -19,6 +19,7 @@ void add_merge(CLI::App& app);
 void add_diff(CLI::App& app);
 void add_extract(CLI::App& app);
 void add_resize(CLI::App& app);
+void add_combine(CLI::App& app);
 void add_convert(CLI::App& app);
 void add_demo(CLI::App& app);
 

@@ -131,40 +131,49 @@ double usual_rate(llama::variant kind) {
     }
 }
 
-/// Puts one trained module where `write_peft` expects it; false for a kind it cannot write.
-bool put_module(lowrank::peft_adapter& out, const std::string& name, const lowrank::any_adapter<float>& a) {
+/// Puts one trained module where `write_peft` expects it.
+void put_module(lowrank::peft_adapter& out, const std::string& name, const lowrank::any_adapter<float>& a) {
+    using namespace lowrank;
     const auto put = [&](const auto* adapter) {
         if (adapter != nullptr) {
             out.relatives.emplace(name, *adapter);
         }
-        return adapter != nullptr;
     };
-    if (const auto* lora = a.get<lowrank::lora_adapter<float>>()) {
+    if (const auto* lora = a.get<lora_adapter<float>>()) {
         out.modules.emplace(name, *lora);
-        return true;
+    } else if (const auto* dora = a.get<dora_adapter<float>>()) {
+        out.relatives.emplace(name, peft_lora{.lora = dora->lora, .magnitude = dora->magnitude});
+    } else if (const auto* ia3 = a.get<ia3_adapter<float>>()) {
+        out.relatives.emplace(name, peft_ia3{.scale = ia3->ia3_l, .is_feedforward = ia3->is_feedforward});
+    } else if (const auto* boft = a.get<boft_adapter<float>>()) {
+        out.relatives.emplace(name, peft_boft{.boft = *boft});
+    } else if (const auto* rand = a.get<randlora_adapter<float>>()) {
+        out.relatives.emplace(name, peft_randlora{.randlora = *rand});
+    } else {
+        put(a.get<adalora_adapter<float>>());
+        put(a.get<vera_adapter<float>>());
+        put(a.get<loha_adapter<float>>());
+        put(a.get<lokr_adapter<float>>());
+        put(a.get<oft_adapter<float>>());
+        put(a.get<hra_adapter<float>>());
+        put(a.get<miss_adapter<float>>());
+        put(a.get<hira_adapter<float>>());
     }
-    if (const auto* dora = a.get<lowrank::dora_adapter<float>>()) {
-        out.relatives.emplace(name, lowrank::peft_lora{.lora = dora->lora, .magnitude = dora->magnitude});
-        return true;
-    }
-    if (const auto* ia3 = a.get<lowrank::ia3_adapter<float>>()) {
-        out.relatives.emplace(name, lowrank::peft_ia3{.scale = ia3->ia3_l, .is_feedforward = ia3->is_feedforward});
-        return true;
-    }
-    return put(a.get<lowrank::adalora_adapter<float>>()) || put(a.get<lowrank::vera_adapter<float>>()) ||
-           put(a.get<lowrank::loha_adapter<float>>()) || put(a.get<lowrank::lokr_adapter<float>>());
 }
 
-/// Fails before the training does the work if its result could not be written.
-void check_writable(const llama::model<float>& model, const llama::finetune_options& how) {
-    lowrank::peft_adapter probe;
-    const auto make = llama::adapter_maker<float>(model, how.kind, how.lora);
-    if (!put_module(probe, "probe", make(model.layers.front().q_proj))) {
-        fail("adapters of the variant " + std::string(llama::name_of(how.kind)) +
-                 " cannot be written as a PEFT folder yet, so nothing was trained; llama::finetune trains it in a "
-                 "program",
-             lowrank::errc::unsupported);
-    }
+/// AdaLoRA starts with half of the rank more, as PEFT does by default.
+index first_rank(const finetune_command& options, llama::variant kind) {
+    const auto r = static_cast<index>(options.rank);
+    return kind == llama::variant::adalora ? r + (r + 1) / 2 : r;
+}
+
+/// A tenth of the steps before, three tenths behind the phase that takes ranks away.
+lowrank::adalora_schedule adalora_schedule_for(const finetune_command& options) {
+    return {.target_r = static_cast<index>(options.rank),
+            .tinit = options.steps / 10,
+            .tfinal = 3 * options.steps / 10,
+            .deltaT = std::max<std::int64_t>(1, options.steps / 100),
+            .total_step = options.steps};
 }
 
 void check_tokens(const std::vector<int>& tokens, const llama::config& config, const std::filesystem::path& source) {
@@ -195,8 +204,8 @@ void run_finetune(const finetune_command& options) {
     const auto kind = parse_variant(options.variant);
     llama::finetune_options how{
         .kind = kind,
-        .lora = {.r = static_cast<index>(options.rank),
-                 .lora_alpha = options.alpha > 0 ? options.alpha : 2 * static_cast<double>(options.rank),
+        .lora = {.r = first_rank(options, kind),
+                 .lora_alpha = options.alpha > 0 ? options.alpha : 2 * static_cast<double>(first_rank(options, kind)),
                  .use_rslora = options.rslora,
                  .lora_dropout = options.dropout},
         .window = window,
@@ -205,6 +214,9 @@ void run_finetune(const finetune_command& options) {
         how.target_modules = split_list(options.targets);
     } else if (kind == llama::variant::ia3) {
         how.target_modules = {"k_proj", "v_proj", "down_proj"};
+    }
+    if (kind == llama::variant::adalora) {
+        how.adalora = adalora_schedule_for(options);
     }
     how.training.steps = static_cast<index>(options.steps);
     how.training.learning_rate = options.learning_rate > 0 ? options.learning_rate : usual_rate(kind);
@@ -216,7 +228,6 @@ void run_finetune(const finetune_command& options) {
     how.training.on_progress = bar.callback();
     how.training.run = pool.as_executor();
     check_rank(model, how);
-    check_writable(model, how);
 
     std::optional<double> before;
     llama::batch unseen;
@@ -242,6 +253,16 @@ void run_finetune(const finetune_command& options) {
     adapter.config.task_type = "CAUSAL_LM";
     for (const auto& [name, module] : trained.modules) {
         put_module(adapter, name, module);
+    }
+    if (kind == llama::variant::oft) {
+        adapter.config.kind.block_size = std::max<std::int64_t>(2, options.rank);
+    }
+    if (kind == llama::variant::adalora) {
+        adapter.config.kind.schedule = how.adalora;
+        adapter.config.kind.orth_reg_weight = how.orth_reg_weight;
+        for (const auto& [name, keep] : trained.kept) {
+            adapter.config.kind.triplets[name + ".lora_E"] = keep;
+        }
     }
     if (!adapter.relatives.empty()) {
         adapter.config = lowrank::peft_config_for(adapter, adapter.config);

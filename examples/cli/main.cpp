@@ -48,6 +48,7 @@ int run(int argc, char** argv) {
     tool::add_diff(app);
     tool::add_extract(app);
     tool::add_resize(app);
+    tool::add_combine(app);
     tool::add_convert(app);
     tool::add_demo(app);
 

@@ -67,11 +67,15 @@ llama::adapter_map<float> layer_adapters(const lowrank::peft_adapter& adapter, c
     for (const auto& [name, lora] : adapter.modules) {
         all.emplace(name, lora);
     }
-    for (const auto& [name, relative] : adapter.relatives) {
+    for (const auto& [name, stored] : adapter.relatives) {
         const auto* p = llama::find_projection(model, name);
         if (p == nullptr) {
             fail(folder.string() + ": the adapter changes " + name + ", which is not a linear layer of this model",
                  lowrank::errc::not_found);
+        }
+        auto relative = stored;
+        if (const auto why = lowrank::fit_module(relative, p->rows(), p->cols()); !why) {
+            fail(folder.string() + ": module " + name + ": " + why.message, why.code);
         }
         std::visit(
             [&, &module = name](const auto& m) {
@@ -99,10 +103,12 @@ llama::adapter_map<float> layer_adapters(const lowrank::peft_adapter& adapter, c
                         module,
                         lowrank::ia3_adapter<float>{
                             .ia3_l = m.scale, .is_feedforward = m.is_feedforward, .out = p->rows(), .in = p->cols()});
-                } else if constexpr (std::same_as<M, lowrank::vera_adapter<float>>) {
-                    auto vera = m;
-                    vera.in = p->cols();
-                    all.emplace(module, std::move(vera));
+                } else if constexpr (std::same_as<M, lowrank::peft_boft>) {
+                    all.emplace(module, m.boft);
+                } else if constexpr (std::same_as<M, lowrank::peft_randlora>) {
+                    all.emplace(module, m.randlora);
+                } else if constexpr (std::same_as<M, lowrank::miss_bat_adapter<float>>) {
+                    refuse(module, "is MiSS of the form \"bat\", which this tool applies only when it merges");
                 } else {
                     all.emplace(module, m);
                 }

@@ -34,7 +34,8 @@ namespace tool {
 /// leaving that out would give plausible, wrong numbers.
 [[nodiscard]] lowrank::peft_adapter load_applicable_adapter(const std::filesystem::path& folder);
 
-/// The linear layers of an adapter as the engine takes them: LoRA, DoRA, AdaLoRA, LoHa, LoKr, VeRA, (IA)^3.
+/// The linear layers of an adapter as the engine takes them: LoRA, DoRA, AdaLoRA, LoHa, LoKr, VeRA, (IA)^3,
+/// OFT, BOFT, HRA, MiSS, RandLoRA, HiRA.
 /// Fails with a sentence for what is none of these, or for another layer.
 [[nodiscard]] llama::adapter_map<float> layer_adapters(const lowrank::peft_adapter& adapter,
                                                        const llama::model<float>& model,

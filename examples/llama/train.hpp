@@ -309,6 +309,9 @@ struct finetune_options {
     index window = 256;                                           ///< Tokens of a training sequence.
     index sequences = 8;                                          ///< Of a step.
     training_options training = {};
+    /// AdaLoRA's rank allocation, from `lora.r` to target_r, if total_step is set.
+    lowrank::adalora_schedule adalora = {};
+    double orth_reg_weight = 0.5;  ///< Of AdaLoRA's orthogonality loss then.
 };
 
 template <real S>
@@ -316,6 +319,7 @@ struct finetune_result {
     std::map<std::string, lowrank::lora_adapter<S>> adapters = {};  ///< By module path; empty unless plain LoRA.
     adapter_map<S> modules = {};                                    ///< The same for every kind.
     training_report report = {};
+    std::map<std::string, std::vector<bool>> kept = {};  ///< With `adalora`: which triplets a module has kept.
 };
 
 /// Trains one new adapter on each target projection of `m` and leaves them attached. Adapters that were there stay and
@@ -355,6 +359,11 @@ template <real S>
     if (options.lora.lora_dropout > 0 && options.kind != variant::lora && options.kind != variant::rslora) {
         return status{errc::mismatch, "training: dropout is for LoRA, not for " + std::string(name_of(options.kind))};
     }
+    if (const auto& a = options.adalora;
+        a.total_step > 0 && (options.kind != variant::adalora || a.target_r > options.lora.r || a.deltaT < 1 ||
+                             a.tinit < 0 || a.tfinal < 0 || a.tinit >= a.total_step - a.tfinal)) {
+        return status{errc::mismatch, "training: AdaLoRA needs target_r <= r and tinit < total_step - tfinal"};
+    }
     lowrank::lora_options lora = options.lora;
     lora.seed = options.training.seed;
     const training_options& o = options.training;
@@ -367,7 +376,9 @@ template <real S>
                                  .lora_plus_ratio = o.lora_plus_ratio,
                                  .freeze_lora_A = o.freeze_lora_A,
                                  .riemannian_delta = o.riemannian_delta,
-                                 .clip_norm = o.clip_norm});
+                                 .clip_norm = o.clip_norm,
+                                 .adalora = options.adalora,
+                                 .orth_reg_weight = options.orth_reg_weight});
     const adapter_factory<S> make = adapter_maker<S>(m, options.kind, lora);
     for (projection<S>* p : chosen) {
         const index number = trainer.add(p->name, make(*p), p->base_map());
@@ -383,6 +394,13 @@ template <real S>
     }
     finetune_result<S> out{.report = std::move(*report)};
     for (index i = 0; i < trainer.size(); ++i) {
+        if (options.adalora.total_step > 0) {
+            const auto& keep = out.kept[trainer.name(i)] = trainer.kept_triplets(i);
+            out.modules.emplace(
+                trainer.name(i),
+                lowrank::keep_triplets(*trainer.adapter(i).template get<lowrank::adalora_adapter<S>>(), keep));
+            continue;
+        }
         out.modules.emplace(trainer.name(i), trainer.adapter(i));
         if (const auto* plain = trainer.adapter(i).template get<lowrank::lora_adapter<S>>()) {
             out.adapters.emplace(trainer.name(i), *plain);

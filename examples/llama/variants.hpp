@@ -14,6 +14,7 @@
 #include <algorithm>
 #include <array>
 #include <functional>
+#include <numeric>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -52,15 +53,18 @@ template <real S>
 using adapter_factory = std::function<lowrank::any_adapter<S>(const projection<S>&)>;
 
 /// Adapters of kind `v`, all of which leave the model as it is until they train. `options.stream` is set per
-/// projection. \pre options.r >= 1. `m` gives the sizes of the factors that VeRA and RandLoRA share; it is not kept.
+/// projection. \pre options.r >= 1. `m` gives the sizes of the factors that VeRA and RandLoRA share
+/// and of BOFT's blocks; it is not kept.
 template <real S>
 [[nodiscard]] adapter_factory<S> adapter_maker(const model<S>& m, variant v, const lowrank::lora_options& options) {
     using lowrank::any_adapter;
     index most_out = 1;
     index most_in = 1;
+    index common_inputs = 0;
     for_each_projection(m, [&](const projection<S>& p) {
         most_out = std::max(most_out, p.rows());
         most_in = std::max(most_in, p.cols());
+        common_inputs = std::gcd(common_inputs, p.cols());
     });
     const index r = options.r;
     const std::uint64_t seed = options.seed;
@@ -115,10 +119,10 @@ template <real S>
                 return lowrank::make_oft<S>(p.rows(), p.cols(),
                                             {.block_size = lowrank::oft_block_size(p.cols(), std::max<index>(2, r))});
             };
-        case variant::boft:
-            return [=](const projection<S>& p) -> any_adapter<S> {
-                return lowrank::make_boft<S>(p.rows(), p.cols(),
-                                             {.block_size = lowrank::oft_block_size(p.cols(), std::max<index>(2, r))});
+        case variant::boft:  // one size for all layers, as PEFT's configuration has one
+            return [=, size = lowrank::oft_block_size(common_inputs, std::max<index>(2, r))](
+                       const projection<S>& p) -> any_adapter<S> {
+                return lowrank::make_boft<S>(p.rows(), p.cols(), {.block_size = size});
             };
         case variant::hra:
             return [=](const projection<S>& p) -> any_adapter<S> {

@@ -2,6 +2,7 @@
 // The commands on the reference model: their numbers are those of the established implementations.
 #include <doctest/doctest.h>
 
+#include <algorithm>
 #include <cmath>
 #include <string>
 #include <vector>
@@ -266,6 +267,14 @@ TEST_CASE(
     CHECK(greedy.at("validation").at("after").at("nll") <= all.at("validation").at("before").at("nll"));
     CHECK(greedy.at("candidates").size() == 6 * 3 * 2);
 
+    // Magnitude pruning beside the truncations; a probe of the matrices the gradient names.
+    const auto pruned = run("gradient", {"--density", "0.5", "--probe-matrices", "4", "--probe-samples", "2"});
+    int by_entries = 0;
+    for (const auto& c : pruned.at("candidates")) {
+        by_entries += c.contains("density") ? 1 : 0;
+    }
+    CHECK(by_entries == 5);  // of each of the five matrices that are scanned
+
     const auto journal = (folder / "journal").string(), report = (folder / "report.html").string();
     const auto first = run("halving", {"--journal", journal, "--report", report});
     const auto again = run("halving", {"--journal", journal});
@@ -306,7 +315,7 @@ TEST_CASE("finetune, eval and merge fit together") {
     CHECK(listing(folder.path()) == std::vector<std::string>{"adapter", "merged"});
 }
 
-TEST_CASE("finetune trains other kinds, eval reads them back, and what cannot be written is refused before training") {
+TEST_CASE("finetune trains other kinds, and eval reads them back") {
     LOWRANK_NEEDS_SHARED(shared);
     const reference ref(shared);
     temporary_folder scratch;
@@ -327,9 +336,58 @@ TEST_CASE("finetune trains other kinds, eval reads them back, and what cannot be
         CHECK(merged.at("mean_nll").get<double>() ==
               doctest::Approx(tuned.at("unseen_nll_after").get<double>()).epsilon(1e-4));
     }
-    const auto refused = run_tool(
-        {"finetune", ref.model, "--text", ref.text, "--variant", "hra", "--output", (scratch / "hra").string()});
-    CHECK(refused.exit_code != 0);
-    CHECK(refused.err.find("hra") != std::string::npos);
-    CHECK_FALSE(std::filesystem::exists(scratch / "hra"));
+}
+
+TEST_CASE("rotations, MiSS, RandLoRA, HiRA and AdaLoRA travel from finetune through PEFT folders to eval and merge") {
+    LOWRANK_NEEDS_SHARED(shared);
+    const reference ref(shared);
+    temporary_folder scratch;
+    for (const char* variant : {"oft", "boft", "hra", "miss", "randlora", "hira", "adalora"}) {
+        CAPTURE(variant);
+        const std::string adapter = (scratch / variant).string();
+        const std::string merged = (scratch / "merged").string();
+        const auto tuned =
+            run_json({"finetune",  ref.model, "--text",   ref.text, "--train-bytes", "20000", "--eval-bytes", "1500",
+                      "--window",  "64",      "--steps",  "4",      "--batch",       "2",     "--rank",       "4",
+                      "--variant", variant,   "--output", adapter});
+        const double nll = tuned.at("unseen_nll_after").get<double>();
+        CHECK(nll != tuned.at("unseen_nll_before").get<double>());
+        const auto measured = [&](std::vector<std::string> arguments) {
+            arguments.insert(arguments.end(), {"--text", ref.text, "--range", "20000:21500", "--window", "64"});
+            return run_json(arguments).at("mean_nll").get<double>();
+        };
+        CHECK(measured({"eval", ref.model, "--adapter", adapter}) == doctest::Approx(nll).epsilon(1e-5));
+        run_json({"merge", ref.model, "--adapter", adapter, "--output", merged, "--check", "--force"});
+        CHECK(measured({"eval", merged}) == doctest::Approx(nll).epsilon(1e-5));
+    }
+    // The pattern of AdaLoRA: 6 triplets of each of 35 modules at first, 4 on average in the end.
+    const auto config = json::parse(read_text(scratch / "adalora" / "adapter_config.json"));
+    CHECK(config.at("init_r") == 6);
+    CHECK(config.at("target_r") == 4);
+    CHECK(config.at("total_step") == 4);
+    std::ptrdiff_t kept = 0;
+    for (const auto& [key, list] : config.at("rank_pattern").items()) {
+        CHECK(key.ends_with(".lora_E"));
+        CHECK(list.size() == 6);
+        kept += std::count(list.begin(), list.end(), true);
+    }
+    CHECK(kept == 4 * 35);
+}
+
+TEST_CASE("combine writes the weighted sum of two adapters, and says how far other ways are from it") {
+    LOWRANK_NEEDS_SHARED(shared);
+    const reference ref(shared);
+    temporary_folder scratch;
+    const std::string noise = (shared / "adapters" / "stories260K" / "random-r4").string();
+    const std::string both = (scratch / "both").string();
+    const auto report =
+        run_json({"combine", ref.adapter, noise, "--weights", "0.5", "0.25", "--method", "cat", "--output", both});
+    CHECK(report.at("modules").size() == 35);
+    CHECK(report.at("largest_distance_from_sum").get<double>() < 1e-5);
+    const auto sum = run_json(
+        {"eval", ref.model, "--adapter", ref.adapter + ":0.5", "--adapter", noise + ":0.25", "--ids", ref.shakespeare});
+    const auto one = run_json({"eval", ref.model, "--adapter", both, "--ids", ref.shakespeare});
+    CHECK(one.at("mean_nll").get<double>() == doctest::Approx(sum.at("mean_nll").get<double>()).epsilon(1e-5));
+    const auto linear = run_json({"combine", ref.adapter, noise, "--method", "linear", "--output", both, "--force"});
+    CHECK(linear.at("largest_distance_from_sum").get<double>() > 0.05);
 }

@@ -11,8 +11,8 @@ using namespace lowrank_tests;
 
 namespace {
 
-const std::vector<std::string> commands = {"inspect", "eval", "generate", "truncate", "laser",   "finetune",
-                                           "merge",   "diff", "extract",  "resize",   "convert", "demo"};
+const std::vector<std::string> commands = {"inspect", "eval",    "generate", "truncate", "laser",   "finetune", "merge",
+                                           "diff",    "extract", "resize",   "combine",  "convert", "demo"};
 
 bool contains(const std::string& text, const std::string& part) { return text.find(part) != std::string::npos; }
 
@@ -77,6 +77,8 @@ TEST_CASE("a wrong command line is one sentence and exit code 2") {
         {"extract", "a", "b", "--output", "out", "--rule", "energy", "--value", "0.5", "--fast"},
         {"resize", "a", "--output", "out", "--value", "2.5"},
         {"resize", "a", "--output", "out", "--rule", "magic"},
+        {"combine", "a", "b", "--output", "out", "--method", "magic"},
+        {"combine", "a", "b", "--output", "out", "--weights", "1"},
         {"convert", "a", "--output", "out", "--to", "pickle"},
     };
     for (const auto& arguments : wrong) {
