@@ -5,13 +5,13 @@
     python3 bench/large_merge.py build/demo/examples/lowrank --gigabytes 8 --folder /var/tmp
 
 Writes a checkpoint in the shapes of an 8-billion Llama (as many layers as fit), an adapter of rank 16 for its linear
-layers, copies the files with the system's copy, merges with `lowrank merge`, and prints one line of JSON: seconds of the
-copy and of the merge, their ratio, and the peak memory of the merge. Needs three times the size on the disk; removes all.
+layers, copies the files with the system's copy and merges with `lowrank merge` in turn, and prints one line of JSON: seconds of
+the copy and of the merge, both read from the disk and synced to it, their ratio, CPU seconds, and the peak memory of the
+merge. Needs twice the size on the disk; removes all.
 """
 import argparse
 import json
 import os
-import resource
 import shutil
 import struct
 import subprocess
@@ -104,10 +104,24 @@ def forget(folder):
         os.close(handle)
 
 
+def measure(base, command):
+    """Seconds of a command that reads `base` from the disk until its result is on the disk; CPU seconds, peak MB."""
+    forget(base)
+    start = time.monotonic()
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+    _, status, usage = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode != 0:
+        raise subprocess.CalledProcessError(process.returncode, command)
+    os.sync()
+    return time.monotonic() - start, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("tool")
     parser.add_argument("--gigabytes", type=float, default=8)
+    parser.add_argument("--rounds", type=int, default=3, help="copies and merges in turn; the middle one counts")
     parser.add_argument("--folder", default=tempfile.gettempdir())
     options = parser.parse_args()
     home = tempfile.mkdtemp(prefix="lowrank-large-merge-", dir=options.folder)
@@ -115,21 +129,20 @@ def main():
         base, adapter = os.path.join(home, "base"), os.path.join(home, "adapter")
         total, modules = make_checkpoint(base, options.gigabytes)
         make_adapter(adapter, modules)
-        forget(base)
-        start = time.monotonic()
-        subprocess.check_call(["cp", "-r", base, os.path.join(home, "copy")])
-        os.sync()
-        copy = time.monotonic() - start
-        shutil.rmtree(os.path.join(home, "copy"))
-        forget(base)
-        start = time.monotonic()
-        subprocess.check_call([options.tool, "merge", base, "--adapter", adapter, "--output", os.path.join(home, "merged"), "--json"],
-                              stdout=subprocess.DEVNULL)
-        os.sync()
-        merge = time.monotonic() - start
-        peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
-        print(json.dumps({"gigabytes": round(total / 1e9, 2), "copy_s": round(copy, 1), "merge_s": round(merge, 1),
-                          "speed_of_copy": round(copy / merge, 2), "peak_mb": round(peak / 1024)}))
+        rounds = []
+        for _ in range(options.rounds):
+            copied, merged = os.path.join(home, "copy"), os.path.join(home, "merged")
+            copy = measure(base, ["cp", "-r", base, copied])
+            shutil.rmtree(copied)
+            merge = measure(base, [options.tool, "merge", base, "--adapter", adapter, "--output", merged, "--json"])
+            shutil.rmtree(merged)
+            rounds.append((copy, merge))
+            print("copy %.1f s, %.1f s CPU; merge %.1f s, %.1f s CPU, %d MB" % (*copy[:2], *merge), file=sys.stderr)
+        middle = sorted(rounds, key=lambda r: r[0][0] / r[1][0])[len(rounds) // 2]
+        (copy_s, copy_cpu, _), (merge_s, merge_cpu, peak) = middle
+        print(json.dumps({"gigabytes": round(total / 1e9, 2), "copy_s": round(copy_s, 1), "merge_s": round(merge_s, 1),
+                          "speed_of_copy": round(copy_s / merge_s, 2), "copy_cpu_s": round(copy_cpu, 1),
+                          "merge_cpu_s": round(merge_cpu, 1), "peak_mb": max(round(r[1][2]) for r in rounds)}))
     finally:
         shutil.rmtree(home, ignore_errors=True)
 
