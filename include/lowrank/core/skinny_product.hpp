@@ -109,11 +109,12 @@ template <storage T, int Order>
 
 /// Y += alpha M X for M (m x n) in either storage order, X (n x k), Y (m x k).
 ///
-/// 16-bit storage is widened piece by piece and multiplied in float. Sums are at most 512 to 1024 terms long before
-/// they are added to others, so that rounding errors grow more slowly than in one long sum.
+/// 16-bit storage is widened piece by piece and multiplied in float. Sums are at most 1024 terms long (32 where the
+/// packets run across the sum) before they are added to others, so that rounding errors grow more slowly than in one
+/// long sum.
 /// \pre  Shapes agree; Y overlaps neither M nor X.
-/// \cost 2 m n k flops; M is read once for each 256 columns. Scratch: n k scalars and a few hundred kilobytes; nothing
-///       from the heap once the workspace is warm.
+/// \cost 2 m n k flops; M is read once for each 256 columns. Scratch: at most (m + n) k scalars and a few hundred
+///       kilobytes for each task; nothing from the heap once the workspace is warm.
 /// \note Bit-equal for one binary and CPU, whatever the executor.
 template <storage T, int Order>
 void add_product(compute_t<T> alpha, const detail::strided_view<const T, Order>& m, const_column_view<compute_t<T>> x,

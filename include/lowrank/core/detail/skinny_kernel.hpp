@@ -189,11 +189,11 @@ void skinny_along(compute_t<T> alpha, strided_view<const T, 1> r, const_column_v
                     S* to = out + (i - top) * plan.width + c;
                     with_tile<along_rows>(taken, [&](auto tile) {
                         if (width == full) {
-                            multiply_tile<tile, along_packets>(alpha, from, stride, length, panel, to, plan.width,
-                                                               first != 0, ahead);
+                            multiply_tile<tile, along_packets>(alpha, from, stride, fixed<1>, length, panel, to,
+                                                               plan.width, first != 0, ahead);
                         } else {
-                            multiply_tile<tile, 1>(alpha, from, stride, length, panel, to, plan.width, first != 0,
-                                                   ahead);
+                            multiply_tile<tile, 1>(alpha, from, stride, fixed<1>, length, panel, to, plan.width,
+                                                   first != 0, ahead);
                         }
                     });
                     i += taken;
@@ -207,79 +207,95 @@ void skinny_along(compute_t<T> alpha, strided_view<const T, 1> r, const_column_v
 
 // ---- Y += alpha R^T X -------------------------------------------------------------------------------------------
 
-/// Copies rows x cols of R from `from` on into strips of across_packets packets, strip after strip, row after row; the
-/// last strip is one packet wide if that is enough. Pads with zeros.
-template <storage T>
-void pack_strips(const T* from, index stride, index rows, index cols, compute_t<T>* to) noexcept {
-    using S = compute_t<T>;
-    constexpr index full = across_packets * lanes<S>;
-    for (index i = 0; i < rows; ++i) {
-        const T* row = from + i * stride;
-        index j = 0;
-        for (; j + full <= cols; j += full) {
-            S* strip = to + j * rows + i * full;
-            if constexpr (real<T>) {
-                using P = packet_of<S>;
-                unroll<across_packets>([&](auto v) {
-                    Eigen::internal::pstore(strip + v * lanes<S>, Eigen::internal::ploadu<P>(row + j + v * lanes<S>));
-                });
-            } else {
-                widen(row + j, full, strip);
+/// Copies X (rows x k) into blocks of `depth` rows, in them tiles of columns, in them row after row: what a tile
+/// broadcasts at one step lies in one cache line, wherever the columns of X lie.
+template <real S>
+void pack_columns(const_column_view<S> x, index depth, S* to) {
+    const index rows = x.rows(), k = x.cols(), stride = x.outerStride();
+    for (index top = 0; top < rows; top += depth) {
+        const index length = std::min(depth, rows - top);
+        for (index c = 0; c < k;) {
+            const index taken = tile_of<across_rows>(k - c);
+            const S* from = x.data() + c * stride + top;
+            for (index a = 0; a < taken; ++a) {
+                for (index p = 0; p < length; ++p) {
+                    to[p * taken + a] = from[a * stride + p];
+                }
             }
-        }
-        if (j < cols) {
-            const index width = cols - j <= lanes<S> ? lanes<S> : full;
-            copy_row(row + j, cols - j, width, to + j * rows + i * width);
+            to += length * taken;
+            c += taken;
         }
     }
 }
 
-// R^T X = (X^T R)^T: the columns of X, as they lie, are broadcast against packets of R, and the sums land on
-// consecutive entries of a column of Y. Only R is copied, a block at a time into strips: rows of R lie far apart, and
-// what every tile reads again must not compete for the same few lines of a cache, nor for pages.
+/// Copies `rows` rows of R, `cols` scalars wide, into a strip of across_packets packets, row after row, padded with
+/// zeros.
+template <storage T>
+void pack_strip(const T* from, index stride, index rows, index cols, compute_t<T>* to) noexcept {
+    using S = compute_t<T>;
+    constexpr index full = across_packets * lanes<S>;
+    for (index i = 0; i < rows; ++i, from += stride, to += full) {
+        if (cols < full) {
+            copy_row(from, cols, full, to);
+        } else if constexpr (real<T>) {
+            using P = packet_of<S>;
+            unroll<across_packets>([&](auto v) {
+                Eigen::internal::pstore(to + v * lanes<S>, Eigen::internal::ploadu<P>(from + v * lanes<S>));
+            });
+        } else {
+            widen(from, full, to);
+        }
+    }
+}
+
+// R^T X = (X^T R)^T: scalars of X are broadcast against packets of R. R is read in bands of a few rows from left to
+// right, as memory streams it. What of it the tiles share is copied into a strip in the first-level cache, for rows of
+// R that are a power of two apart would compete for the same few lines of it. The sums wait, packed, in the
+// second-level cache until the piece is done.
 template <storage T>
 void skinny_across(compute_t<T> alpha, strided_view<const T, 1> r, const_column_view<compute_t<T>> x,
                    column_view<compute_t<T>> y, workspace& ws) {
     using S = compute_t<T>;
-    constexpr index full = across_packets * lanes<S>, depth = 192, piece_cols = 12 * full;
+    constexpr index full = across_packets * lanes<S>, depth = 32, sum_bytes = 1 << 20, shared_strips = 12;
     const index rows = r.rows(), cols = r.cols(), k = x.cols();
-    const index most = std::min(depth, rows), passes = ceil_div(k, across_rows);
-    const index block_size = round_up(most * std::min(piece_cols, round_up(cols, full)), line<S>);
-    for_pieces<S>(ws, ceil_div(cols, piece_cols), block_size + across_rows * full, [&](index piece, S* block) {
-        S* edge = block + block_size;
+    // Sums go down the columns of R, so the width of a piece shows in no bit. Alone, wide pieces read longer streams.
+    const index fitting = std::max<index>(sum_bytes / static_cast<index>(sizeof(S)) / k / full, 1);
+    const index strips = ceil_div(cols, full), most = ws.exec ? std::min(fitting, shared_strips) : fitting;
+    const index piece_cols = ceil_div(strips, ceil_div(strips, most)) * full;
+    workspace::frame scope(ws);
+    S* packed = ws.take<S>(rows, k).data();
+    pack_columns<S>(x, depth, packed);
+
+    for_pieces<S>(ws, ceil_div(cols, piece_cols), (depth + piece_cols / full * k) * full, [&](index piece, S* strip) {
+        S* out = strip + depth * full;
         const index begin = piece * piece_cols, end = std::min(begin + piece_cols, cols);
         for (index top = 0; top < rows; top += depth) {
             const index length = std::min(depth, rows - top);
-            pack_strips(r.data() + top * r.outerStride() + begin, r.outerStride(), length, end - begin, block);
-            // While this block is multiplied, the next one is fetched.
-            const bool more = top + depth < rows;
-            auto ahead = fetch_block(r, more ? top + depth : 0, more ? begin : end, depth, piece_cols,
-                                     ceil_div(end - begin, full) * passes * (length / line<S>));
             for (index j = begin; j < end; j += full) {
-                const S* strip = block + (j - begin) * length;
-                const index filled = std::min(full, end - j), width = filled <= lanes<S> ? lanes<S> : full;
+                pack_strip(r.data() + top * r.outerStride() + j, r.outerStride(), length, std::min(full, end - j),
+                           strip);
+                // While this strip is multiplied, the next one is fetched.
+                const bool last = j + full >= end;
+                auto ahead = fetch_block(r, std::min(last ? top + depth : top, rows), last ? begin : j + full, depth,
+                                         full, ceil_div(k, across_rows) * (depth / line<S>));
+                S* sums = out + (j - begin) * k;
                 for (index c = 0; c < k;) {
                     const index taken = tile_of<across_rows>(k - c);
-                    const S* from = x.data() + c * x.outerStride() + top;
-                    const bool partial = filled < width;
-                    S* to = partial ? edge : y.data() + c * y.outerStride() + j;
-                    const index to_stride = partial ? width : y.outerStride();
+                    const S* from = packed + top * k + c * length;
                     with_tile<across_rows>(taken, [&](auto tile) {
-                        if (width == full) {
-                            multiply_tile<tile, across_packets>(alpha, from, x.outerStride(), length, strip, to,
-                                                                to_stride, !partial, ahead);
-                        } else {
-                            multiply_tile<tile, 1>(alpha, from, x.outerStride(), length, strip, to, to_stride, !partial,
-                                                   ahead);
-                        }
+                        multiply_tile<tile, across_packets>(alpha, from, fixed<1>, fixed<tile>, length, strip,
+                                                            sums + c * full, full, top != 0, ahead);
                     });
-                    for (index a = 0; partial && a < taken; ++a) {
-                        S* column = y.data() + (c + a) * y.outerStride() + j;
-                        for (index q = 0; q < filled; ++q) {
-                            column[q] += edge[a * width + q];
-                        }
-                    }
                     c += taken;
+                }
+            }
+        }
+        for (index c = 0; c < k; ++c) {
+            for (index j = begin; j < end; j += full) {
+                const S* sums = out + (j - begin) * k + c * full;
+                S* to = y.data() + c * y.outerStride() + j;
+                for (index q = 0; q < std::min(full, end - j); ++q) {
+                    to[q] += sums[q];
                 }
             }
         }

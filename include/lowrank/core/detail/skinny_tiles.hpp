@@ -5,11 +5,12 @@
 /// \file
 /// The register tiles of the skinny product, on Eigen's portable packets: the only code that runs once per flop.
 ///
-///     lowrank::detail::multiply_tile<12, 2>(1.0F, r, stride, depth, x, out, 64, false, ahead);
+///     lowrank::detail::multiply_tile<12, 2>(1.0F, r, stride, one, depth, x, out, 64, false, ahead);
 ///
 /// A tile keeps rows x packets sums in registers: 12 x 2 or 8 x 3 of 32 registers, 6 x 2 or 4 x 3 of 16. 24 fused
 /// multiply-adds then need 14 or 11 loads, which two load ports deliver. docs/kernel.md has the pictures.
 
+#include <type_traits>
 #include <utility>
 
 #include <Eigen/Core>
@@ -99,13 +100,18 @@ struct fetch_nothing {
     static void step(index, index) noexcept {}
 };
 
+/// A step between scalars that is known when the tile is compiled.
+template <index Step>
+inline constexpr std::integral_constant<index, Step> fixed{};
+
 /// out(i, :) = [out(i, :) +] alpha sum_p r(i, p) x(p, :) for `Rows` rows r, `Packets` packets wide, p < depth.
 ///
-/// The rows r are `stride` apart; x holds depth x (Packets * lanes) scalars, row after row. Each scalar of r is
-/// broadcast against packets of x. Meanwhile `ahead` goes on fetching.
-template <int Rows, int Packets, real S, class Fetch>
-void multiply_tile(S alpha, const S* r, index stride, index depth, const S* x, S* out, index out_stride,
-                   bool accumulate, Fetch& ahead) noexcept {
+/// r(i, p) is r[i * row_step + p * depth_step], of which the steps may be constants (`fixed`); x holds depth x (Packets
+/// * lanes) scalars, row after row. Each scalar of r is broadcast against packets of x. Meanwhile `ahead` goes on
+/// fetching.
+template <int Rows, int Packets, real S, class RowStep, class DepthStep, class Fetch>
+void multiply_tile(S alpha, const S* r, RowStep row_step, DepthStep depth_step, index depth, const S* x, S* out,
+                   index out_stride, bool accumulate, Fetch& ahead) noexcept {
     using P = packet_of<S>;
     using namespace Eigen::internal;
     constexpr index width = Packets * lanes<S>;
@@ -117,7 +123,7 @@ void multiply_tile(S alpha, const S* r, index stride, index depth, const S* x, S
         P xs[Packets];
         unroll<Packets>([&](auto v) LOWRANK_FORCE_INLINE { xs[v] = pload<P>(x + p * width + v * lanes<S>); });
         unroll<Rows>([&](auto i) LOWRANK_FORCE_INLINE {
-            const P b = pset1<P>(r[i * stride + p]);
+            const P b = pset1<P>(r[i * row_step + p * depth_step]);
             unroll<Packets>([&](auto v) LOWRANK_FORCE_INLINE { sum[i][v] = pmadd(b, xs[v], sum[i][v]); });
         });
     };
