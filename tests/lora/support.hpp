@@ -24,6 +24,15 @@ namespace lowrank_tests {
 /// Heap allocations of this thread since the program started.
 inline std::uint64_t allocation_count() { return static_cast<std::uint64_t>(allocations()); }
 
+/// How many heap allocations `work` makes when it has been done once before; 0 where they cannot be counted.
+template <class F>
+std::uint64_t allocations_when_warm(F work) {
+    work();
+    const auto before = allocation_count();
+    work();
+    return allocation_count() - before;
+}
+
 template <class S>
 lowrank::matrix<S> random_matrix(lowrank::index rows, lowrank::index cols, std::uint64_t stream, S scale = S(1)) {
     lowrank::matrix<S> x(rows, cols);
