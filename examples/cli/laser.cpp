@@ -55,7 +55,7 @@ struct laser_options {
     std::int64_t screen_samples = 100;
     std::int64_t screen_matrices = 5;
     std::string screen_policy = "trusted-tail";
-    std::int64_t probe_matrices = 0;
+    std::int64_t probe_matrices = 12;
     std::int64_t probe_samples = 8;
     std::int64_t passes = 1;
     std::int64_t beam = 1;
