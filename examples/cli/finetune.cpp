@@ -127,6 +127,8 @@ double usual_rate(llama::variant kind) {
         case variant::ia3:
         case variant::lokr:
         case variant::adalora: return 2e-2;
+        case variant::hira: return 3e-2;
+        case variant::randlora: return 2e-3;  // its scaling is 20
         default: return llama::training_options{}.learning_rate;
     }
 }
