@@ -2,10 +2,13 @@
 #include "checkpoint_edit.hpp"
 
 #include <algorithm>
+#include <optional>
 #include <system_error>
 
 #include <lowrank/io/atomic_file.hpp>
 #include <lowrank/io/checkpoint.hpp>
+#include <lowrank/io/detail/merge_tiles.hpp>
+#include <lowrank/io/detail/shard_journal.hpp>
 
 #include "options.hpp"
 
@@ -70,6 +73,8 @@ void copy_companions(const fs::path& source, const fs::path& target) {
     std::sort(files.begin(), files.end());
     for (const auto& file : files) {
         stop_if_interrupted();
+        // A folder from elsewhere must not make the result hold a file of this machine.
+        lowrank::throw_if_failed(lowrank::detail::check_link(source, file));
         copy_small_file(file, target / file.filename());
     }
 }
@@ -99,15 +104,29 @@ std::vector<lowrank::tensor_info> list_tensors(const fs::path& source) {
 
 void write_edited_checkpoint(const fs::path& source, const fs::path& target,
                              const std::function<bool(const lowrank::tensor_info&)>& wanted, const tensor_edit& edit,
-                             progress_bar& bar) {
+                             progress_bar& bar, const resumable_edit* resumable) {
     const auto checkpoint = open_checkpoint(source);
     lowrank::index total = 0;
     for (const auto& place : checkpoint.tensors()) {
         total += static_cast<lowrank::index>(checkpoint.bytes(place).size());
     }
     interruptible_calls calls;
+    std::optional<lowrank::detail::shard_journal> journal;
+    if (resumable != nullptr) {
+        const std::uint64_t sums[2] = {resumable->inputs, lowrank::detail::checkpoint_checksum(checkpoint)};
+        journal.emplace(
+            take(lowrank::detail::shard_journal::open(target, lowrank::detail::checksum(sums, sizeof sums, 6), {})));
+    }
     lowrank::index done = 0;
     for (const auto& shard : checkpoint.shards()) {
+        const std::string name = shard.path.filename().string();
+        if (const auto* known = journal ? journal->finished(name) : nullptr; known != nullptr) {
+            resumable->recall(*known);
+            for (const auto& t : shard.file.tensors()) {
+                done += static_cast<lowrank::index>(t.end - t.begin);
+            }
+            continue;
+        }
         std::vector<lowrank::tensor_plan> plans;
         for (const auto& t : shard.file.tensors()) {
             plans.push_back({t.name, t.type, t.shape});
@@ -117,21 +136,29 @@ void write_edited_checkpoint(const fs::path& source, const fs::path& target,
         for (const auto& t : out.order()) {
             bar.update({.done = done, .total = total, .what = t.name});
             stop_if_interrupted();
-            const auto bytes = shard.file.bytes(*shard.file.find(t.name));
+            const auto& stored = *shard.file.find(t.name);
+            const auto bytes = shard.file.bytes(stored);
             if (wanted(t)) {
                 std::vector<std::byte> changed(bytes.begin(), bytes.end());
                 edit(t, changed);
                 lowrank::throw_if_failed(out.write(changed));
             } else {
-                lowrank::throw_if_failed(out.write(bytes));
+                lowrank::throw_if_failed(lowrank::detail::write_unchanged(out, shard.file, stored));
             }
+            shard.file.release(stored);
             done += static_cast<lowrank::index>(bytes.size());
         }
         lowrank::throw_if_failed(out.commit());
+        if (journal) {
+            lowrank::throw_if_failed(journal->record(name, resumable->facts()));
+        }
     }
     copy_companions(source, target);
     if (fs::is_directory(source) && !fs::exists(source / "model.safetensors")) {
         copy_small_file(source / "model.safetensors.index.json", target / "model.safetensors.index.json");
+    }
+    if (journal) {
+        journal->remove();
     }
 }
 

@@ -42,15 +42,16 @@ void print_report(const merge_options& options, const lowrank::merge_checkpoint_
     if (options.common.json) {
         json matrices = json::array();
         for (const auto& [name, m] : report.weights) {
-            matrices.push_back({{"matrix", name},
-                                {"dtype", lowrank::name_of(m.type)},
-                                {"rank", m.rank},
-                                {"change_norm", m.change_norm},
-                                {"entries", m.entries},
-                                {"unchanged_fraction", m.unchanged_fraction()},
-                                {"relative_error", m.relative_error},
-                                {"worst_error", m.worst_error},
-                                {"receipt_bits_per_weight", m.receipt_bits_per_weight}});
+            matrices.push_back(
+                {{"matrix", name},
+                 {"dtype", lowrank::name_of(m.type)},
+                 {"rank", m.rank},
+                 {"change_norm", m.change_norm},
+                 {"entries", m.entries},
+                 {"unchanged_fraction", m.unchanged_fraction()},
+                 {"relative_error", m.relative_error},
+                 {"worst_error", m.worst_error},
+                 {"receipt_bits_per_weight", options.check ? json(m.receipt_bits_per_weight) : json(nullptr)}});
         }
         print_json({{"command", "merge"},
                     {"model", options.model.string()},
@@ -60,6 +61,7 @@ void print_report(const merge_options& options, const lowrank::merge_checkpoint_
                     {"worst_relative_error", worst},
                     {"unmerge_restores_bits", options.check ? json(true) : json(nullptr)},
                     {"replaced", report.replaced},
+                    {"resumed_files", report.kept_files},
                     {"matrices", matrices}});
         return;
     }
@@ -72,6 +74,9 @@ void print_report(const merge_options& options, const lowrank::merge_checkpoint_
                                report.weights.size(), grouped(entries).c_str(), 100.0 * lost));
     for (const auto& name : report.replaced) {
         print("replaced by the adapter's own: " + name + "\n");
+    }
+    if (report.kept_files > 0) {
+        print(format("%lld files were finished by an earlier run\n", static_cast<long long>(report.kept_files)));
     }
     if (options.check) {
         print("checked: unmerging gives back the same bits\n");
@@ -92,13 +97,14 @@ void run_merge(const merge_options& options) {
     for (std::size_t i = 0; i < sum.size(); ++i) {
         sum[i].adapter = &adapters[i];
     }
-    staged_folder out(options.output.folder, options.output.force, inputs);
+    staged_folder out(options.output.folder, options.output.force, inputs, options.output.resume);
     thread_pool pool(options.common.threads);
     const auto base = open_checkpoint(options.model);
     progress_bar bar("merging");
     interruptible_calls calls;
     const auto report = take_named(options.model.string(), lowrank::merge_checkpoint(base, sum, out.path(),
                                                                                      {.check = options.check,
+                                                                                      .resume = true,
                                                                                       .exec = pool.as_executor(),
                                                                                       .on_progress = bar.callback(),
                                                                                       .write = {.calls = &calls}}));
@@ -117,6 +123,7 @@ void add_merge(CLI::App& app) {
         ->required();
     add_adapters(*command, options->adapters, true);
     add_output(*command, options->output, true, "The new checkpoint folder");
+    add_resume(*command, options->output);
     command->add_flag("--check", options->check, "Prove for every matrix that unmerging gives back the same bits");
     add_common(*command, options->common);
     command->footer(

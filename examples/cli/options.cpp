@@ -69,6 +69,12 @@ void add_output(CLI::App& command, output_options& options, bool required, const
     command.add_flag("--force", options.force, "Replace the output folder if it holds a checkpoint or an adapter");
 }
 
+void add_resume(CLI::App& command, output_options& options) {
+    command.add_flag("--resume", options.resume,
+                     "Go on where the same command stopped when it was killed, and keep what is finished if this one "
+                     "is");
+}
+
 std::vector<double> parse_numbers(const char* option, const std::string& text, double low, double high) {
     std::vector<double> values;
     for (std::size_t begin = 0; begin <= text.size();) {

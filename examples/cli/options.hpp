@@ -44,8 +44,11 @@ void add_adapters(CLI::App& command, std::vector<std::string>& adapters, bool re
 struct output_options {
     std::filesystem::path folder;
     bool force = false;
+    bool resume = false;
 };
 void add_output(CLI::App& command, output_options& options, bool required, const char* what);
+/// `--resume`, for commands that keep a journal of the files they have finished.
+void add_resume(CLI::App& command, output_options& options);
 
 /// "0.9,0.5,0.1" as numbers, each within [low, high]; a usage error names the option.
 [[nodiscard]] std::vector<double> parse_numbers(const char* option, const std::string& text, double low, double high);

@@ -1,12 +1,14 @@
 // SPDX-License-Identifier: MIT
 #include "staging.hpp"
 
+#include <algorithm>
 #include <span>
 #include <string>
 #include <string_view>
 #include <system_error>
 
 #include <lowrank/io/atomic_file.hpp>
+#include <lowrank/io/detail/shard_journal.hpp>
 #include <lowrank/io/mapped_file.hpp>
 
 #include "console.hpp"
@@ -54,6 +56,20 @@ fs::path beside(const fs::path& target, const char* suffix) {
             return candidate;
         }
     }
+}
+
+/// The folder with the journal of a run that did not end, or nothing.
+fs::path unfinished(const fs::path& target) {
+    const std::string start = "." + target.filename().string() + ".partial-";
+    std::error_code error;
+    std::vector<fs::path> found;
+    for (fs::directory_iterator it(target.parent_path(), error), end; !error && it != end; it.increment(error)) {
+        if (it->path().filename().string().starts_with(start) && fs::is_directory(it->symlink_status(error)) &&
+            fs::is_regular_file(fs::symlink_status(it->path() / lowrank::detail::shard_journal::name, error))) {
+            found.push_back(it->path());
+        }
+    }
+    return found.empty() ? fs::path() : *std::min_element(found.begin(), found.end());
 }
 
 void check_parent(const fs::path& target) {
@@ -110,9 +126,15 @@ void require_writable_file(const fs::path& target, bool force) {
     }
 }
 
-staged_folder::staged_folder(const fs::path& target, bool force, const std::vector<fs::path>& inputs)
-    : target_(plain(target)), force_(force) {
+staged_folder::staged_folder(const fs::path& target, bool force, const std::vector<fs::path>& inputs, bool resume)
+    : target_(plain(target)), force_(force), resume_(resume) {
     require_writable_target(target, force, inputs);
+    if (resume) {
+        staging_ = unfinished(target_);
+        if (!staging_.empty()) {
+            return;
+        }
+    }
     const fs::path staging = beside(target_, ".partial-");
     std::error_code error;
     if (!fs::create_directory(staging, error) || error) {
@@ -122,8 +144,13 @@ staged_folder::staged_folder(const fs::path& target, bool force, const std::vect
 }
 
 staged_folder::~staged_folder() {
-    if (!staging_.empty()) {
-        std::error_code ignored;
+    std::error_code ignored;
+    if (staging_.empty()) {
+        return;
+    }
+    if (resume_ && fs::exists(staging_ / lowrank::detail::shard_journal::name, ignored)) {
+        say("what is finished stays in " + staging_.string() + "; the same command with --resume goes on from there");
+    } else {
         fs::remove_all(staging_, ignored);
     }
 }

@@ -20,7 +20,9 @@ class staged_folder {
 public:
     /// Fails with a sentence if `target` exists (without `force`), cannot be created, is one of `inputs` or contains
     /// one. `force` replaces a folder that holds a checkpoint or an adapter and nothing below it, and no other.
-    staged_folder(const std::filesystem::path& target, bool force, const std::vector<std::filesystem::path>& inputs);
+    /// `resume` takes over the folder that an unfinished run left, if there is one, and leaves its own to the next run.
+    staged_folder(const std::filesystem::path& target, bool force, const std::vector<std::filesystem::path>& inputs,
+                  bool resume = false);
     ~staged_folder();
     staged_folder(const staged_folder&) = delete;
     staged_folder& operator=(const staged_folder&) = delete;
@@ -35,6 +37,7 @@ private:
     std::filesystem::path target_;
     std::filesystem::path staging_;
     bool force_;
+    bool resume_;
 };
 
 /// Checks what the constructor of `staged_folder` checks, before work that takes long.

@@ -39,6 +39,7 @@
 #include <lowrank/io/detail/peft_names.hpp>
 #include <lowrank/io/detail/shard_journal.hpp>
 #include <lowrank/io/detail/text.hpp>
+#include <lowrank/io/detail/token_rows.hpp>
 #include <lowrank/io/peft.hpp>
 #include <lowrank/io/safetensors.hpp>
 #include <lowrank/lora/merge.hpp>
@@ -58,7 +59,8 @@ struct merge_checkpoint_options {
 /// What became of the weights the adapters changed.
 struct merge_checkpoint_report {
     std::map<std::string, merged_weight> weights = {};
-    std::vector<std::string> replaced = {};  ///< Tensors taken whole from the adapter (modules_to_save).
+    std::vector<std::string> replaced = {};  ///< Tensors that are the adapter's own (modules_to_save), or some of whose
+                                             ///< rows are (trainable_token_indices).
     index kept_files = 0;                    ///< Files an earlier call had finished; see `resume`.
 };
 
@@ -74,10 +76,17 @@ namespace detail {
         sum = chained(c.magnitude, chained(c.column_scale, chained(c.row_scale, sum)));
         sum = checksum(&c.rows_checksum, sizeof c.rows_checksum, sum);
         const double rest[2] = {c.strength, c.magnitude_of_columns ? 1.0 : 0.0};
-        sum = checksum(rest, sizeof rest, sum);
+        sum = checksum(&c.rows_checksum, sizeof c.rows_checksum, checksum(rest, sizeof rest, sum));
     }
     for (const auto& [name, tensor] : plan.replacements) {
         sum = checksum(tensor->bytes.data(), tensor->bytes.size(), chained(name, sum));
+    }
+    for (const auto& [name, rows] : plan.token_rows) {
+        sum = chained(name, sum);
+        for (const auto& [token, row] : rows) {
+            sum = checksum(&row.strength, sizeof row.strength, checksum(&token, sizeof token, sum));
+            sum = checksum(row.bytes.data(), row.bytes.size(), sum);
+        }
     }
     return sum;
 }
@@ -172,6 +181,11 @@ namespace detail {
         } else if (replacement != plan.replacements.end()) {
             report.replaced.push_back(t.name);
             if (status why = file->write(replacement->second->bytes); !why) {
+                return why;
+            }
+        } else if (const auto rows = plan.token_rows.find(t.name); rows != plan.token_rows.end()) {
+            report.replaced.push_back(t.name);
+            if (status why = write_token_rows(*file, shard.file, t, rows->second); !why) {
                 return why;
             }
         } else if (status why = write_unchanged(*file, shard.file, t); !why) {

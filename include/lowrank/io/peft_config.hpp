@@ -61,6 +61,11 @@ struct peft_lora_config {
     std::vector<std::string> feedforward_modules = {};  ///< (IA)^3: name endings of modules whose inputs are scaled.
     /// aLoRA: the adapter applies from the last occurrence of these tokens on.
     std::vector<std::int64_t> alora_invocation_tokens = {};
+    /// Tokens whose rows of an embedding table are trained by themselves, by the ending of the table's module; under ""
+    /// for any. Their rows are in `peft_adapter::extra`.
+    std::map<std::string, std::vector<std::int64_t>> trainable_token_indices = {};
+    /// Ranges [begin, end) of layers that the base model is made of, if that repeats layers of its checkpoint.
+    std::vector<std::pair<std::int64_t, std::int64_t>> layer_replication = {};
     peft_kind_options kind = {};  ///< What single types say besides: block sizes, forms, schedules.
     std::optional<std::string> base_model_name_or_path = {};
     std::optional<std::string> task_type = {};  ///< "CAUSAL_LM", ...
@@ -86,6 +91,20 @@ template <class T>
     return value != nullptr ? *value : otherwise;
 }
 
+/// What ends the name of a tensor with trained rows of a table.
+inline constexpr std::string_view token_rows_tail = ".token_adapter.trainable_tokens_delta";
+
+/// The tokens whose rows of the table `module` are trained, or null.
+[[nodiscard]] inline const std::vector<std::int64_t>* token_indices_of(const peft_lora_config& config,
+                                                                       std::string_view module) {
+    for (const auto& [table, tokens] : config.trainable_token_indices) {
+        if (table.empty() || module == table || module.ends_with("." + table)) {
+            return &tokens;
+        }
+    }
+    return nullptr;
+}
+
 /// An integer where the value is one, as Python code usually writes alpha.
 [[nodiscard]] inline json number_as_written(double x) {
     if (std::abs(x) < 1e15 && x == std::floor(x)) {
@@ -109,6 +128,9 @@ struct peft_read_options {
     bool base_is_residual = false;
     /// Accept an adapter that applies only from its invocation tokens on (aLoRA): the caller sees to it.
     bool activated_by_tokens = false;
+    /// Accept an adapter for a model that repeats layers of its checkpoint (layer_replication): the caller's base is
+    /// that model. Module names count the repeated layers.
+    bool replicated_layers = false;
 };
 
 /// Reads the text of an adapter_config.json. Unknown keys are named in `warnings` and kept.
@@ -217,8 +239,19 @@ struct peft_read_options {
 
     in.refuse("use_qalora", "pooled inputs (QA-LoRA)");
     in.refuse("use_bdlora", "block-diagonal factors");
-    in.refuse("layer_replication", "replicated layers");
-    in.refuse("trainable_token_indices", "separately trained token embeddings");
+    if (opt.replicated_layers) {
+        in.ranges("layer_replication", c.layer_replication);
+    } else {
+        in.refuse("layer_replication",
+                  "repeated layers (set replicated_layers if your program builds the model that has them)");
+    }
+    if (const auto* v = in.find("trainable_token_indices"); v != nullptr && v->is_object()) {
+        for (const auto& [table, list] : v->items()) {
+            in.tokens("trainable_token_indices", list, c.trainable_token_indices[table]);
+        }
+    } else if (v != nullptr) {
+        in.tokens("trainable_token_indices", *v, c.trainable_token_indices[""]);
+    }
     in.refuse("target_parameters", "adapters of bare parameters");
     in.refuse("arrow_config", "routing between adapters (Arrow)");
     in.refuse("kasa_config", "a diagonal factor (KaSA)");
@@ -280,6 +313,14 @@ struct peft_read_options {
         set("bias", c.bias, "none");
         if (!c.alora_invocation_tokens.empty()) {
             set("alora_invocation_tokens", c.alora_invocation_tokens, nullptr);
+        }
+        if (c.trainable_token_indices.size() == 1 && c.trainable_token_indices.count("") == 1) {
+            set("trainable_token_indices", c.trainable_token_indices.at(""), nullptr);
+        } else if (!c.trainable_token_indices.empty()) {
+            set("trainable_token_indices", c.trainable_token_indices, nullptr);
+        }
+        if (!c.layer_replication.empty()) {
+            set("layer_replication", c.layer_replication, nullptr);
         }
     }
     detail::write_kind_options(c.peft_type, c.kind, json(out), set);

@@ -13,6 +13,7 @@
 #include <cstdint>
 #include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include <lowrank/core/config.hpp>
@@ -96,16 +97,39 @@ public:
         }
     }
     void tokens(const char* key, std::vector<std::int64_t>& out) {
-        const json* v = find(key);
-        for (const json& id : v != nullptr && v->is_array() ? *v : json::array()) {
+        if (const json* v = find(key)) {
+            tokens(key, *v, out);
+        }
+    }
+    void tokens(const char* key, const json& v, std::vector<std::int64_t>& out) {
+        if (!v.is_array()) {
+            return wrong(key, "a list of token ids", v);
+        }
+        for (const json& id : v) {
             constexpr std::int64_t largest = std::int64_t{1} << 31;
             if (!id.is_number_integer() || id.get<std::int64_t>() < 0 || id.get<std::int64_t>() >= largest) {
-                return wrong(key, "a list of token ids", *v);
+                return wrong(key, "a list of token ids", v);
             }
             out.push_back(id.get<std::int64_t>());
         }
-        if (v != nullptr && !v->is_array()) {
-            wrong(key, "a list of token ids", *v);
+    }
+    /// [[begin, end], ...] with begin < end.
+    void ranges(const char* key, std::vector<std::pair<std::int64_t, std::int64_t>>& out) {
+        const json* v = find(key);
+        if (v == nullptr) {
+            return;
+        }
+        std::vector<std::int64_t> ends;
+        for (const json& range : v->is_array() ? *v : json(json::array())) {
+            ends.clear();
+            tokens(key, range, ends);
+            if (!why || ends.size() != 2 || ends[0] >= ends[1]) {
+                return wrong(key, "a list of ranges [begin, end] of layers", *v);
+            }
+            out.emplace_back(ends[0], ends[1]);
+        }
+        if (!v->is_array()) {
+            wrong(key, "a list of ranges [begin, end] of layers", *v);
         }
     }
     /// Fails if a feature that changes the result is switched on.

@@ -22,6 +22,7 @@
 #include <vector>
 
 #include <lowrank/core/config.hpp>
+#include <lowrank/core/finite.hpp>
 #include <lowrank/core/scalar.hpp>
 #include <lowrank/core/status.hpp>
 #include <lowrank/core/types.hpp>
@@ -31,6 +32,7 @@
 #include <lowrank/io/detail/text.hpp>
 #include <lowrank/io/dtype.hpp>
 #include <lowrank/io/peft_adapter.hpp>
+#include <lowrank/io/peft_config.hpp>
 #include <lowrank/io/peft_modules.hpp>
 #include <lowrank/lora/detail/ulp_code.hpp>
 #include <lowrank/lora/merge_transformed.hpp>
@@ -67,10 +69,18 @@ struct stored_change {
     }
 };
 
+/// A new row of an embedding table, borrowed from its adapter.
+struct token_row {
+    dtype type = dtype::f32;
+    std::span<const std::byte> bytes = {};
+    double strength = 1;  ///< old + strength (new - old)
+};
+
 /// The changes and replacements of adapters by tensor of the checkpoint, or what does not fit.
 struct merge_plan {
     std::map<std::string, stored_change> changes = {};
     std::map<std::string, const tensor_to_write*> replacements = {};
+    std::map<std::string, std::map<std::int64_t, token_row>> token_rows = {};  ///< By tensor, then by token.
 
     /// Adds a change of `rows x cols` entries to what is known about a tensor.
     [[nodiscard]] status add(const checkpoint& base, const std::string& name, stored_change change, index rows,
@@ -191,6 +201,51 @@ struct merge_plan {
     return {};
 }
 
+/// Adds the rows that an adapter has trained of an embedding table (PEFT's trainable_token_indices). The tensor is
+/// called a delta and holds the new rows themselves: huggingface/peft, trainable_tokens/layer.py, `merge`.
+[[nodiscard]] inline status plan_token_rows(const checkpoint& base, const tensor_to_write& e,
+                                            const peft_lora_config& config, double strength, merge_plan& out) {
+    std::string module = e.name.starts_with(peft_prefix) ? e.name.substr(peft_prefix.size()) : e.name;
+    module.resize(module.size() - token_rows_tail.size());
+    const std::vector<std::int64_t>* tokens = token_indices_of(config, module);
+    if (tokens == nullptr) {
+        return {errc::mismatch, "tensor " + in_quotes(e.name) +
+                                    " holds trained tokens, which the configuration's "
+                                    "trainable_token_indices do not list"};
+    }
+    const std::string name = stored_module(base, module) + ".weight";
+    const tensor_info* t = base.find(name);
+    if (t == nullptr || t->shape.size() != 2 || !is_real(t->type)) {
+        return {errc::mismatch,
+                "the checkpoint has no table " + in_quotes(name) + ", of which the adapter has trained tokens"};
+    }
+    if (e.shape.size() != 2 || e.shape[0] != tokens->size() || e.shape[1] != t->shape[1] || !is_real(e.type)) {
+        return {errc::mismatch, "tensor " + in_quotes(e.name) + " has shape " + shape_in_words(e.shape) +
+                                    ", expected [" + std::to_string(tokens->size()) + ", " +
+                                    std::to_string(t->shape[1]) + "]: a row for each of trainable_token_indices"};
+    }
+    const std::size_t length = tokens->empty() ? 0 : e.bytes.size() / tokens->size();
+    std::vector<double> values(static_cast<std::size_t>(t->shape[1]));
+    auto& rows = out.token_rows[name];
+    for (std::size_t i = 0; i < tokens->size(); ++i) {
+        const std::int64_t token = (*tokens)[i];
+        if (token < 0 || static_cast<std::uint64_t>(token) >= t->shape[0]) {
+            return {errc::mismatch, "token " + std::to_string(token) + " of the adapter is not among the " +
+                                        std::to_string(t->shape[0]) + " of " + in_quotes(name) +
+                                        "; give the model the tokens that were added before the training"};
+        }
+        const token_row row{e.type, e.bytes.subspan(i * length, length), strength};
+        convert_elements<double>(row.type, row.bytes, values);
+        if (!all_finite(values.data(), static_cast<index>(values.size()))) {
+            return {errc::non_finite, "tensor " + in_quotes(e.name) + " holds NaN or infinity"};
+        }
+        if (!rows.emplace(token, row).second) {
+            return {errc::mismatch, "token " + std::to_string(token) + " of " + in_quotes(name) + " is trained twice"};
+        }
+    }
+    return {};
+}
+
 [[nodiscard]] inline result<merge_plan> plan_merge(const checkpoint& base, std::span<const adapter_to_merge> adapters) {
     merge_plan out;
     for (const auto& [adapter, strength] : adapters) {
@@ -201,6 +256,12 @@ struct merge_plan {
         if (!adapter->config.alora_invocation_tokens.empty()) {
             return status{errc::unsupported,
                           "the adapter applies only from its invocation tokens on (aLoRA) and cannot be merged"};
+        }
+        if (!adapter->config.layer_replication.empty()) {
+            return status{errc::unsupported,
+                          "the adapter is for a model whose layers were repeated (layer_replication), each copy with "
+                          "changes of its own; it cannot be merged into a checkpoint that has every layer once. Write "
+                          "the checkpoint with the layers repeated, and remove layer_replication from the adapter"};
         }
         const bool transposed = adapter->config.fan_in_fan_out;
         for (const auto* group : {&adapter->modules, &adapter->embeddings}) {
@@ -245,6 +306,12 @@ struct merge_plan {
             }
         }
         for (const tensor_to_write& e : adapter->extra) {
+            if (e.name.ends_with(token_rows_tail)) {
+                if (status why = plan_token_rows(base, e, adapter->config, strength, out); !why) {
+                    return why;
+                }
+                continue;
+            }
             std::string name = e.name.starts_with(peft_prefix) ? e.name.substr(peft_prefix.size()) : e.name;
             constexpr std::string_view inner = ".base_layer.";
             if (const std::size_t at = name.rfind(inner); at != std::string::npos) {
@@ -260,6 +327,14 @@ struct merge_plan {
             if (!out.replacements.emplace(name, &e).second) {
                 return status{errc::mismatch, "two adapters replace tensor " + in_quotes(name)};
             }
+        }
+    }
+    for (const auto& entry : out.token_rows) {
+        if (out.changes.count(entry.first) != 0 || out.replacements.count(entry.first) != 0) {
+            return status{errc::unsupported,
+                          "tensor " + in_quotes(entry.first) +
+                              " has single tokens replaced and is changed besides; their order would "
+                              "matter, so merge them one after the other"};
         }
     }
     return out;

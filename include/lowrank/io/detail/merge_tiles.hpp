@@ -207,11 +207,11 @@ template <storage T>
     }
 }
 
-/// Writes a tensor as it is, a few megabytes in memory at a time.
+/// Writes bytes of a file as they are, a few megabytes in memory at a time.
 [[nodiscard]] inline status write_unchanged(safetensors_writer& out, const safetensors_file& file,
-                                            const tensor_info& t) {
+                                            std::span<const std::byte> bytes) {
     constexpr std::size_t piece = std::size_t{8} << 20;
-    for (auto left = file.bytes(t); !left.empty(); left = left.subspan(std::min(piece, left.size()))) {
+    for (auto left = bytes; !left.empty(); left = left.subspan(std::min(piece, left.size()))) {
         const auto now = left.first(std::min(piece, left.size()));
         file.will_need(left.subspan(now.size()).first(std::min(piece, left.size() - now.size())));
         if (status why = out.write(now); !why) {
@@ -220,6 +220,10 @@ template <storage T>
         file.release(now);
     }
     return {};
+}
+[[nodiscard]] inline status write_unchanged(safetensors_writer& out, const safetensors_file& file,
+                                            const tensor_info& t) {
+    return write_unchanged(out, file, file.bytes(t));
 }
 
 }  // namespace detail
