@@ -17,7 +17,7 @@
 /// files, to compile side by side; LOWRANK_INSTANTIATE_QR and its like split further.
 
 #include <lowrank/core/skinny_product.hpp>
-#include <lowrank/factor/detail/krylov_space.hpp>
+#include <lowrank/factor/krylov_svd.hpp>
 #include <lowrank/factor/orthonormalize.hpp>
 #include <lowrank/factor/randomized_svd.hpp>
 #include <lowrank/factor/svd.hpp>
