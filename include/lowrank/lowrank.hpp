@@ -12,6 +12,7 @@
 /// docs/index.md says which header holds what.
 
 #include <lowrank/core/check.hpp>
+#include <lowrank/core/checksum.hpp>
 #include <lowrank/core/config.hpp>
 #include <lowrank/core/finite.hpp>
 #include <lowrank/core/linear_map.hpp>

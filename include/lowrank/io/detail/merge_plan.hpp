@@ -21,6 +21,7 @@
 #include <variant>
 #include <vector>
 
+#include <lowrank/core/checksum.hpp>
 #include <lowrank/core/config.hpp>
 #include <lowrank/core/finite.hpp>
 #include <lowrank/core/scalar.hpp>
@@ -34,7 +35,6 @@
 #include <lowrank/io/peft_adapter.hpp>
 #include <lowrank/io/peft_config.hpp>
 #include <lowrank/io/peft_modules.hpp>
-#include <lowrank/lora/detail/ulp_code.hpp>
 #include <lowrank/lora/merge_transformed.hpp>
 
 namespace lowrank::inline LOWRANK_ABI {

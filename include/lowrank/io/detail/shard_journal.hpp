@@ -36,6 +36,7 @@
 #include <sys/stat.h>
 #endif
 
+#include <lowrank/core/checksum.hpp>
 #include <lowrank/core/config.hpp>
 #include <lowrank/core/status.hpp>
 #include <lowrank/io/atomic_file.hpp>
@@ -44,7 +45,6 @@
 #include <lowrank/io/detail/text.hpp>
 #include <lowrank/io/mapped_file.hpp>
 #include <lowrank/io/safetensors.hpp>
-#include <lowrank/lora/detail/ulp_code.hpp>
 
 namespace lowrank::inline LOWRANK_ABI {
 namespace detail {
