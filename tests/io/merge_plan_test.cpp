@@ -145,3 +145,82 @@ TEST_CASE("adapters that are sums are added before the one rounding") {
     CHECK(stopped.error().code == errc::cancelled);
     CHECK(std::filesystem::is_empty(folder / "stopped"));
 }
+
+TEST_CASE("trained tokens replace rows of the table, and travel with the adapter") {
+    temporary_folder folder;
+    const auto table = row_matrix<float>(row_matrix<float>::Constant(6, 3, 1.25F));
+    REQUIRE(write_safetensors(folder / "model.safetensors",
+                              {tensor_of("model.embed_tokens.weight", row_matrix<bfloat16>(table.cast<bfloat16>())),
+                               tensor_of("l.weight", table)}));
+    const auto base = checkpoint::open(folder.path());
+    REQUIRE(base);
+    peft_adapter adapter;
+    adapter.modules["l"] = make_lora<float>(6, 3, {.r = 1});
+    adapter.config = peft_config_for(adapter);
+    adapter.config.trainable_token_indices["embed_tokens"] = {4, 1};
+    row_matrix<float> rows(2, 3);
+    rows << 1, 2, 3, -0.1F, 5, 6;
+    adapter.extra.push_back(
+        tensor_of("base_model.model.model.embed_tokens.token_adapter.trainable_tokens_delta", rows));
+    REQUIRE(write_peft(folder / "adapter", adapter));
+    const auto read = read_peft(folder / "adapter");
+    REQUIRE_MESSAGE(read, (read ? std::string() : read.error().message));
+    CHECK(read->config.trainable_token_indices == adapter.config.trainable_token_indices);
+    CHECK(nlohmann::json::parse(format_peft_config(read->config))["trainable_token_indices"]["embed_tokens"] ==
+          nlohmann::json({4, 1}));
+
+    const auto report = merge_checkpoint(*base, *read, folder / "out");
+    REQUIRE_MESSAGE(report, (report ? std::string() : report.error().message));
+    CHECK(report->replaced == std::vector<std::string>{"model.embed_tokens.weight"});
+    const auto merged = *checkpoint::open(folder / "out")->matrix<float>("model.embed_tokens.weight");
+    row_matrix<float> expected = table;
+    expected.row(4) = rows.row(0);
+    expected.row(1) = rows.row(1).cast<bfloat16>().cast<float>();
+    CHECK(merged == expected);
+    REQUIRE(merge_checkpoint(*base, *read, folder / "half", {.strength = 0.5}));
+    CHECK((*checkpoint::open(folder / "half")->matrix<float>("model.embed_tokens.weight"))(4, 2) == 2.125F);
+
+    const auto refused = [&](errc code, const peft_adapter& a, const char* says) {
+        const auto r = merge_checkpoint(*base, a, folder / "refused");
+        REQUIRE_FALSE(r);
+        CHECK_MESSAGE(r.error().code == code, r.error().message);
+        CHECK_MESSAGE(r.error().message.find(says) != std::string::npos, r.error().message);
+    };
+    const adapter_to_merge twice[] = {{&*read, 1}, {&*read, 1}};
+    CHECK(merge_checkpoint(*base, twice, folder / "twice").error().message.find("trained twice") != std::string::npos);
+    adapter.config.trainable_token_indices["embed_tokens"] = {4, 6};
+    refused(errc::mismatch, adapter, "token 6");
+    adapter.config.trainable_token_indices["embed_tokens"] = {4};
+    refused(errc::mismatch, adapter, "a row for each");
+    adapter.config.trainable_token_indices.clear();
+    refused(errc::mismatch, adapter, "trainable_token_indices");
+    adapter.config.trainable_token_indices[""] = {0, 5};
+    CHECK(merge_checkpoint(*base, adapter, folder / "any"));
+    adapter.embeddings["model.embed_tokens"] = make_lora<float>(3, 6, {.r = 1});
+    refused(errc::unsupported, adapter, "single tokens");
+}
+
+TEST_CASE("an adapter for repeated layers is read where the caller has them, written, and not merged") {
+    temporary_folder folder;
+    peft_adapter adapter;
+    adapter.modules["model.layers.5.mlp.up_proj"] = make_lora<float>(4, 3, {.r = 1});
+    adapter.config = peft_config_for(adapter);
+    adapter.config.layer_replication = {{0, 4}, {2, 5}};
+    REQUIRE(write_peft(folder / "adapter", adapter));
+    CHECK(read_peft(folder / "adapter").error().message.find("layer_replication") != std::string::npos);
+    const auto read = read_peft(folder / "adapter", {.replicated_layers = true});
+    REQUIRE_MESSAGE(read, (read ? std::string() : read.error().message));
+    CHECK(read->config.layer_replication == adapter.config.layer_replication);
+    CHECK(nlohmann::json::parse(format_peft_config(read->config))["layer_replication"] ==
+          nlohmann::json({{0, 4}, {2, 5}}));
+    REQUIRE(write_safetensors(folder / "model.safetensors", {tensor_of("l.weight", row_matrix<float>(row_matrix<float>::Ones(4, 3)))}));
+    const auto base = checkpoint::open(folder.path());
+    REQUIRE(base);
+    const auto merged = merge_checkpoint(*base, *read, folder / "out");
+    REQUIRE_FALSE(merged);
+    CHECK(merged.error().code == errc::unsupported);
+    CHECK(merged.error().message.find("repeated") != std::string::npos);
+    REQUIRE(write_file(folder / "adapter" / "adapter_config.json",
+                       R"({"peft_type":"LORA","r":1,"target_modules":["up_proj"],"layer_replication":[[3,3]]})"));
+    CHECK(read_peft(folder / "adapter", {.replicated_layers = true}).error().code == errc::invalid_format);
+}
