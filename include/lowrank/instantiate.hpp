@@ -11,10 +11,10 @@
 ///     LOWRANK_INSTANTIATE(float)
 ///     LOWRANK_INSTANTIATE(double)
 ///
-/// With LOWRANK_EXTERN_TEMPLATES a header that includes an eigensolver, a QR, the skinny product or the adapters behind
-/// `any_adapter` only declares them;
-/// without the macro everything is header-only as usual and this file is not needed. The two scalars may live in two
-/// files, to compile side by side; LOWRANK_INSTANTIATE_QR and its like split further.
+/// With LOWRANK_EXTERN_TEMPLATES a header that includes an eigensolver, a QR, the skinny product, the cores of the
+/// truncated SVDs or the adapters behind `any_adapter` only declares them; without the macro everything is header-only
+/// as usual and this file is not needed. The two scalars may live in two files, to compile side by side;
+/// LOWRANK_INSTANTIATE_QR and its like split further.
 
 #include <lowrank/core/skinny_product.hpp>
 #include <lowrank/factor/krylov_svd.hpp>

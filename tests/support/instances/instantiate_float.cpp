@@ -4,5 +4,4 @@
 #endif
 #include <lowrank/instantiate.hpp>
 
-LOWRANK_INSTANTIATE_SVD(float)
-LOWRANK_INSTANTIATE_TRUNCATED_SVD(float)
+LOWRANK_INSTANTIATE(float)
