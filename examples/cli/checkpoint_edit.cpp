@@ -2,13 +2,10 @@
 #include "checkpoint_edit.hpp"
 
 #include <algorithm>
-#include <optional>
 #include <system_error>
 
 #include <lowrank/io/atomic_file.hpp>
 #include <lowrank/io/checkpoint.hpp>
-#include <lowrank/io/detail/merge_tiles.hpp>
-#include <lowrank/io/detail/shard_journal.hpp>
 
 #include "options.hpp"
 
@@ -104,29 +101,15 @@ std::vector<lowrank::tensor_info> list_tensors(const fs::path& source) {
 
 void write_edited_checkpoint(const fs::path& source, const fs::path& target,
                              const std::function<bool(const lowrank::tensor_info&)>& wanted, const tensor_edit& edit,
-                             progress_bar& bar, const resumable_edit* resumable) {
+                             progress_bar& bar) {
     const auto checkpoint = open_checkpoint(source);
     lowrank::index total = 0;
     for (const auto& place : checkpoint.tensors()) {
         total += static_cast<lowrank::index>(checkpoint.bytes(place).size());
     }
     interruptible_calls calls;
-    std::optional<lowrank::detail::shard_journal> journal;
-    if (resumable != nullptr) {
-        const std::uint64_t sums[2] = {resumable->inputs, lowrank::detail::checkpoint_checksum(checkpoint)};
-        journal.emplace(
-            take(lowrank::detail::shard_journal::open(target, lowrank::detail::checksum(sums, sizeof sums, 6), {})));
-    }
     lowrank::index done = 0;
     for (const auto& shard : checkpoint.shards()) {
-        const std::string name = shard.path.filename().string();
-        if (const auto* known = journal ? journal->finished(name) : nullptr; known != nullptr) {
-            resumable->recall(*known);
-            for (const auto& t : shard.file.tensors()) {
-                done += static_cast<lowrank::index>(t.end - t.begin);
-            }
-            continue;
-        }
         std::vector<lowrank::tensor_plan> plans;
         for (const auto& t : shard.file.tensors()) {
             plans.push_back({t.name, t.type, t.shape});
@@ -136,29 +119,21 @@ void write_edited_checkpoint(const fs::path& source, const fs::path& target,
         for (const auto& t : out.order()) {
             bar.update({.done = done, .total = total, .what = t.name});
             stop_if_interrupted();
-            const auto& stored = *shard.file.find(t.name);
-            const auto bytes = shard.file.bytes(stored);
+            const auto bytes = shard.file.bytes(*shard.file.find(t.name));
             if (wanted(t)) {
                 std::vector<std::byte> changed(bytes.begin(), bytes.end());
                 edit(t, changed);
                 lowrank::throw_if_failed(out.write(changed));
             } else {
-                lowrank::throw_if_failed(lowrank::detail::write_unchanged(out, shard.file, stored));
+                lowrank::throw_if_failed(out.write(bytes));
             }
-            shard.file.release(stored);
             done += static_cast<lowrank::index>(bytes.size());
         }
         lowrank::throw_if_failed(out.commit());
-        if (journal) {
-            lowrank::throw_if_failed(journal->record(name, resumable->facts()));
-        }
     }
     copy_companions(source, target);
     if (fs::is_directory(source) && !fs::exists(source / "model.safetensors")) {
         copy_small_file(source / "model.safetensors.index.json", target / "model.safetensors.index.json");
-    }
-    if (journal) {
-        journal->remove();
     }
 }
 

@@ -6,14 +6,11 @@
 /// New checkpoints from old ones: every tensor copied bit for bit, some changed, one of them in memory at a time.
 
 #include <cstddef>
-#include <cstdint>
 #include <cstring>
 #include <filesystem>
 #include <functional>
 #include <string>
 #include <vector>
-
-#include <nlohmann/json.hpp>
 
 #include <lowrank/core/types.hpp>
 #include <lowrank/io/atomic_file.hpp>
@@ -36,19 +33,11 @@ void copy_companions(const std::filesystem::path& source, const std::filesystem:
 /// The tensor's own bytes, to be changed in place.
 using tensor_edit = std::function<void(const lowrank::tensor_info&, std::vector<std::byte>&)>;
 
-/// What lets an edit that was killed go on: a checksum of what the edit depends on beside the checkpoint, and what the
-/// command wants to know of the files that are finished.
-struct resumable_edit {
-    std::uint64_t inputs = 0;
-    std::function<nlohmann::json()> facts;              ///< Of the file just written.
-    std::function<void(const nlohmann::json&)> recall;  ///< The facts of a file that an earlier run wrote.
-};
-
 /// Writes the checkpoint in `source` into the folder `target`: the same files with the same tensors, those that
 /// `wanted` names changed by `edit`, with config and tokenizer files beside them.
 void write_edited_checkpoint(const std::filesystem::path& source, const std::filesystem::path& target,
                              const std::function<bool(const lowrank::tensor_info&)>& wanted, const tensor_edit& edit,
-                             progress_bar& bar, const resumable_edit* resumable = nullptr);
+                             progress_bar& bar);
 
 /// Opens a checkpoint folder, a safetensors file or an index; a failure names what the path is instead, where it can.
 [[nodiscard]] lowrank::checkpoint open_checkpoint(const std::filesystem::path& source);
