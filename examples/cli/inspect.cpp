@@ -243,28 +243,35 @@ void inspect_adapter(const inspect_options& options, thread_pool& pool) {
         lowrank::low_rank<float> delta;
         double alpha = 0;
         double scaling = 1;
+        std::uint64_t parameters = 0;
         double norm = 0;
         std::optional<spectrum_summary> spectrum;
+
+        /// False for scales, rotations and other changes that are no product of two factors.
+        [[nodiscard]] bool has_delta() const { return delta.rows() > 0; }
     };
     std::vector<line> lines;
     std::uint64_t parameters = 0;
     const auto wanted = [&](const std::string& module) { return options.matrices.empty() || chosen.contains(module); };
     for (const auto* group : {&adapter.modules, &adapter.embeddings}) {
         for (const auto& [module, lora] : *group) {
-            parameters += static_cast<std::uint64_t>(lora.lora_A.size() + lora.lora_B.size());
+            const auto own = static_cast<std::uint64_t>(lora.lora_A.size() + lora.lora_B.size());
+            parameters += own;
             if (wanted(module)) {
                 lines.push_back({module,
                                  "LoRA",
                                  lora.delta(),
                                  lora.lora_alpha,
                                  lowrank::lora_scaling(lora.lora_alpha, lora.rank(), lora.use_rslora),
+                                 own,
                                  0,
                                  {}});
             }
         }
     }
     for (const auto& [module, relative] : adapter.relatives) {
-        parameters += lowrank::parameter_count(relative);
+        const auto own = lowrank::parameter_count(relative);
+        parameters += own;
         if (wanted(module)) {
             const auto* part = std::get_if<lowrank::peft_lora>(&relative);
             lines.push_back({module,
@@ -272,6 +279,7 @@ void inspect_adapter(const inspect_options& options, thread_pool& pool) {
                              lowrank::change_of(relative).delta,
                              adapter.config.alpha_for(module),
                              part != nullptr ? static_cast<double>(part->lora.scaling()) : 1.0,
+                             own,
                              0,
                              {}});
         }
@@ -287,9 +295,15 @@ void inspect_adapter(const inspect_options& options, thread_pool& pool) {
     if (options.common.json) {
         json modules = json::array();
         for (const auto& at : lines) {
-            json one = {{"module", at.module},    {"adapter", at.kind},   {"in", at.delta.cols()},
-                        {"out", at.delta.rows()}, {"r", at.delta.rank()}, {"lora_alpha", at.alpha},
-                        {"scaling", at.scaling},  {"delta_norm", at.norm}};
+            json one = {{"module", at.module}, {"adapter", at.kind}, {"parameters", at.parameters}};
+            if (at.has_delta()) {
+                one.update({{"in", at.delta.cols()},
+                            {"out", at.delta.rows()},
+                            {"r", at.delta.rank()},
+                            {"lora_alpha", at.alpha},
+                            {"scaling", at.scaling},
+                            {"delta_norm", at.norm}});
+            }
             if (at.spectrum) {
                 one["spectrum"] = to_json(*at.spectrum);
             }
@@ -310,7 +324,7 @@ void inspect_adapter(const inspect_options& options, thread_pool& pool) {
                     {"modules", modules}});
         return;
     }
-    std::vector<std::string> head = {"module", "shape", "r", "alpha", "scaling", "delta norm"};
+    std::vector<std::string> head = {"module", "parameters", "shape", "r", "alpha", "scaling", "delta norm"};
     if (!adapter.relatives.empty()) {
         head.insert(head.begin() + 1, "kind");
     }
@@ -319,12 +333,16 @@ void inspect_adapter(const inspect_options& options, thread_pool& pool) {
     }
     table rows(std::move(head));
     for (const auto& at : lines) {
-        std::vector<std::string> row = {at.module,
-                                        std::to_string(at.delta.rows()) + "x" + std::to_string(at.delta.cols()),
-                                        std::to_string(at.delta.rank()),
-                                        format("%g", at.alpha),
-                                        format("%.4g", at.scaling),
-                                        format("%.4g", at.norm)};
+        std::vector<std::string> row = {at.module, std::to_string(at.parameters), "-", "-", "-", "-", "-"};
+        if (at.has_delta()) {
+            row = {at.module,
+                   std::to_string(at.parameters),
+                   std::to_string(at.delta.rows()) + "x" + std::to_string(at.delta.cols()),
+                   std::to_string(at.delta.rank()),
+                   format("%g", at.alpha),
+                   format("%.4g", at.scaling),
+                   format("%.4g", at.norm)};
+        }
         if (!adapter.relatives.empty()) {
             row.insert(row.begin() + 1, at.kind);
         }

@@ -95,6 +95,11 @@ public:
     }
 };
 
+/// A parameter that does not deduce S. With `S = double` by default it makes a function on doubles a template, so that
+/// a program that does not call the function does not pay for compiling its decompositions.
+template <real S>
+using only_matrix = std::type_identity_t<matrix<S>>;
+
 }  // namespace detail
 
 /// Borrowed column-major memory, rows one element apart: activations `in x n`, factors. Writable.

@@ -14,6 +14,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <concepts>
 #include <limits>
 #include <utility>
 
@@ -125,8 +126,9 @@ private:
 namespace detail {
 
 /// Eigenvectors of C with eigenvalues above rounding.
-[[nodiscard]] inline result<metric> spectral_metric(const matrix<double>& c) {
-    auto eigen = symmetric_eigen(c);
+template <std::same_as<double> S = double>
+[[nodiscard]] result<metric> spectral_metric(const only_matrix<S>& c) {
+    auto eigen = symmetric_eigen<S>(c);
     if (!eigen) {
         return std::move(eigen.why);
     }
@@ -151,20 +153,21 @@ namespace detail {
 /// \pre    C is square.
 /// \return `non_finite` for NaN or infinity, `mismatch` for a C with negative eigenvalues beyond rounding.
 /// \cost   n^3 / 3 flops, 9 n^3 in the fallback.
-[[nodiscard]] inline result<metric> gram_metric(const matrix<double>& c, bool allow_cholesky = true) {
+template <std::same_as<double> S = double>
+[[nodiscard]] result<metric> gram_metric(const detail::only_matrix<S>& c, bool allow_cholesky = true) {
     detail::expects_shape("gram_metric", "c", c.rows(), c.cols(), c.rows(), c.rows());
-    const matrix<double> lower = c.triangularView<Eigen::Lower>();
+    const matrix<S> lower = c.template triangularView<Eigen::Lower>();
     if (!all_finite(lower)) {
         return status{errc::non_finite, "gram_metric: the matrix holds NaN or infinity"};
     }
     if (allow_cholesky && c.rows() > 0 && lower.diagonal().minCoeff() > 0.0) {
         // Judged after scaling the diagonal to one, so that channels of very different size do not look singular.
-        const vector<double> unit = lower.diagonal().cwiseSqrt();
-        matrix<double> scaled = unit.cwiseInverse().asDiagonal() * lower * unit.cwiseInverse().asDiagonal();
-        const Eigen::LLT<Eigen::Ref<matrix<double>>> cholesky(scaled);
+        const vector<S> unit = lower.diagonal().cwiseSqrt();
+        matrix<S> scaled = unit.cwiseInverse().asDiagonal() * lower * unit.cwiseInverse().asDiagonal();
+        const Eigen::LLT<Eigen::Ref<matrix<S>>> cholesky(scaled);
         // The smallest diagonal bounds the condition of F from below; 1e-5 leaves ten digits in its inverse.
         if (cholesky.info() == Eigen::Success && scaled.diagonal().minCoeff() > 1e-5) {
-            matrix<double> root = scaled.triangularView<Eigen::Lower>();
+            matrix<S> root = scaled.template triangularView<Eigen::Lower>();
             return metric::of_cholesky(unit.asDiagonal() * root);
         }
     }
@@ -174,8 +177,9 @@ namespace detail {
 /// C = T^T T for a T (any rows x n), through the SVD of T and so without squaring its condition number.
 ///
 /// \return `non_finite` for NaN or infinity.
-[[nodiscard]] inline result<metric> triangle_metric(const matrix<double>& t) {
-    auto f = svd(t);
+template <std::same_as<double> S = double>
+[[nodiscard]] result<metric> triangle_metric(const detail::only_matrix<S>& t) {
+    auto f = svd<matrix<S>>(t);
     if (!f) {
         return std::move(f.why);
     }
@@ -191,10 +195,11 @@ namespace detail {
 
 /// C + mu I: what regularizes SVD-LLM and COALA. The diagonal of a root is not additive, so this takes the Gram matrix.
 /// \pre mu >= 0
-[[nodiscard]] inline result<metric> ridge_metric(matrix<double> c, double mu) {
+template <std::same_as<double> S = double>
+[[nodiscard]] result<metric> ridge_metric(detail::only_matrix<S> c, double mu) {
     detail::expects(mu >= 0.0, "ridge_metric: mu must not be negative");
     c.diagonal().array() += mu;
-    return gram_metric(c);
+    return gram_metric<S>(c);
 }
 
 }  // namespace lowrank::inline LOWRANK_ABI

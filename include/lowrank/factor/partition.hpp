@@ -17,6 +17,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <concepts>
 #include <cstdint>
 #include <limits>
 #include <numeric>
@@ -166,10 +167,11 @@ namespace detail {
 /// First labels: a subspace grown around each of `groups` seed rows. A seed is drawn with probability proportional to
 /// its squared distance from the subspaces there are; its subspace is that of the rows at the smallest angles to it.
 /// Random labels instead would give every group the same mixture, a start that EM seldom leaves.
-[[nodiscard]] inline status seed_labels(const matrix<double>& a, const vector<double>& lengths, index groups,
-                                        index rank, const philox& rng, row_labels& labels) {
+template <std::same_as<double> S>
+[[nodiscard]] status seed_labels(const matrix<S>& a, const vector<S>& lengths, index groups, index rank,
+                                 const philox& rng, row_labels& labels) {
     const index m = a.rows();
-    vector<double> nearest = lengths;
+    vector<S> nearest = lengths;
     for (index g = 0; g < groups && m > 0; ++g) {
         double target = rng.uniform<double>(static_cast<std::uint64_t>(g)) * nearest.sum();
         index seed = 0;
@@ -177,9 +179,9 @@ namespace detail {
             target -= nearest(seed++);
         }
         // Squared cosines; rows of zero length belong anywhere.
-        const vector<double> along = (a * a.row(seed).transpose())
-                                         .cwiseAbs2()
-                                         .cwiseQuotient(lengths.cwiseMax(std::numeric_limits<double>::min()));
+        const vector<S> along = (a * a.row(seed).transpose())
+                                    .cwiseAbs2()
+                                    .cwiseQuotient(lengths.cwiseMax(std::numeric_limits<double>::min()));
         std::vector<index> order(static_cast<std::size_t>(m));
         std::iota(order.begin(), order.end(), index{0});
         std::stable_sort(order.begin(), order.end(), [&](index x, index y) { return along(x) > along(y); });
@@ -188,7 +190,7 @@ namespace detail {
         if (!f) {
             return f.why;
         }
-        vector<double> distance = lengths;
+        vector<S> distance = lengths;
         if (const index j = std::min(rank, f.s.size()); j > 0) {
             distance -= (a * f.v.leftCols(j)).eval().rowwise().squaredNorm();
         }

@@ -14,6 +14,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <concepts>
 #include <cstdint>
 #include <string>
 #include <utility>
@@ -97,7 +98,7 @@ public:
     status add(const_column_view<S> x) {
         status why = detail::check_batch("triangle_accumulator::add", x, dimension());
         if (why && x.cols() > 0) {
-            append(x.transpose().template cast<double>());
+            append<double>(x.transpose().template cast<double>());
             count_ += x.cols();
         }
         return why;
@@ -108,10 +109,11 @@ public:
     }
 
     /// \pre other.dimension() == dimension()
+    template <std::same_as<double> S = double>  // compiled only where it is called
     void merge(const triangle_accumulator& other) {
         detail::expects_shape("triangle_accumulator::merge", "other", other.dimension(), index{1}, dimension(),
                               index{1});
-        append(other.triangle_);
+        append<S>(other.triangle_);
         count_ += other.count_;
     }
 
@@ -119,8 +121,9 @@ public:
     [[nodiscard]] const matrix<double>& triangle() const noexcept { return triangle_; }
 
 private:
-    void append(const matrix<double>& rows) {
-        matrix<double> stacked(triangle_.rows() + rows.rows(), dimension());
+    template <std::same_as<double> S>
+    void append(const matrix<S>& rows) {
+        matrix<S> stacked(triangle_.rows() + rows.rows(), dimension());
         stacked.topRows(triangle_.rows()) = triangle_;
         stacked.bottomRows(rows.rows()) = rows;
         triangle_ = triangular_factor(std::move(stacked));

@@ -12,6 +12,7 @@
 /// The series with N terms is the one of PEFT's OFT: I + 2 Q + 2 Q^2 + ... + 2 Q^(N-2) + Q^(N-1), which for N = 3 has
 /// the value of N = 4. Everything here is in double: blocks are small and are rounded once by who stores them.
 
+#include <concepts>
 #include <vector>
 
 #include <Eigen/LU>
@@ -49,16 +50,18 @@ template <class D>
 }
 
 /// C = (I - Q)^-1 (I + Q). Orthogonal for a skew-symmetric Q, and the identity, to the bit, for Q = 0.
-[[nodiscard]] inline matrix<double> cayley(const matrix<double>& q) {
-    const matrix<double> id = matrix<double>::Identity(q.rows(), q.cols());
+template <std::same_as<double> S = double>
+[[nodiscard]] matrix<S> cayley(const detail::only_matrix<S>& q) {
+    const matrix<S> id = matrix<S>::Identity(q.rows(), q.cols());
     return (id - q).partialPivLu().solve(id + q);
 }
 
 /// dQ from dC: dQ = D (I + C^T) with D = (I - Q)^-T dC.
-[[nodiscard]] inline matrix<double> cayley_backward(const matrix<double>& q, const matrix<double>& c,
-                                                    const matrix<double>& dc) {
-    const matrix<double> a = (matrix<double>::Identity(q.rows(), q.cols()) - q).transpose();
-    const matrix<double> d = a.partialPivLu().solve(dc);
+template <std::same_as<double> S = double>
+[[nodiscard]] matrix<S> cayley_backward(const detail::only_matrix<S>& q, const detail::only_matrix<S>& c,
+                                        const detail::only_matrix<S>& dc) {
+    const matrix<S> a = (matrix<S>::Identity(q.rows(), q.cols()) - q).transpose();
+    const matrix<S> d = a.partialPivLu().solve(dc);
     return d + d * c.transpose();
 }
 

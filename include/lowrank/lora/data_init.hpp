@@ -18,6 +18,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <concepts>
 #include <cstddef>
 #include <cstdint>
 #include <limits>
@@ -192,10 +193,11 @@ struct input_components {
 ///
 /// \pre    most >= 1
 /// \return As `symmetric_eigen`; at most min(in, count) components.
-[[nodiscard]] inline result<input_components> principal_components(const input_statistics& x, index most,
-                                                                   bool centered = true) {
+template <std::same_as<double> S = double>  // compiled only where it is called
+[[nodiscard]] result<input_components> principal_components(const input_statistics& x, index most,
+                                                            bool centered = true) {
     detail::expects(most >= 1, "principal_components: most must be at least 1");
-    auto eigen = symmetric_eigen(x.scatter(centered));
+    auto eigen = symmetric_eigen<S>(x.scatter(centered));
     if (!eigen) {
         return std::move(eigen.why);
     }
