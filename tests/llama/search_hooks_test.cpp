@@ -104,14 +104,14 @@ TEST_CASE("the hook's gradients of singular values agree with central difference
         const llama::row_matrix<double> original = view;
         const auto s = lowrank::make_spectrum(original).value();
         for (const llama::index i : {0, 3}) {
-            const double step = 1e-5;
+            const double nudge = 1e-5;
             const lowrank::matrix<double> direction = s.u().col(i) * s.v().col(i).transpose();
-            view = original + step * direction;
+            view = original + nudge * direction;
             const double up = mean_loss();
-            view = original - step * direction;
+            view = original - nudge * direction;
             const double down = mean_loss();
             view = original;
-            CHECK(found.scores[w].gradient(i) == doctest::Approx((up - down) / (2 * step)).epsilon(1e-6));
+            CHECK(found.scores[w].gradient(i) == doctest::Approx((up - down) / (2 * nudge)).epsilon(1e-6));
         }
         CHECK(found.scores[w].samples == 3);
     }
