@@ -57,11 +57,7 @@ void expect_sentence(const std::vector<std::string>& arguments, const std::strin
     CAPTURE(r.err);
     CHECK(r.exit_code == 1);
     CHECK(r.out.empty());
-    // Of work that had taken longer than a second by then, progress comes before the sentence.
-    const auto said = r.err.rfind("lowrank: ");
-    REQUIRE(said != std::string::npos);
-    CHECK((said == 0 || r.err.find(" % (") < said));
-    CHECK(one_sentence(r.err.substr(said)));
+    CHECK(one_sentence(r.err));
     CHECK(r.err.find(words) != std::string::npos);
     CHECK(listing(folder) == before);
 }
@@ -324,8 +320,8 @@ TEST_CASE("a full disk") {
     expect_sentence({"truncate", w.model(), "--matrix", "k_proj", "--rank", "2", "--output", w.out()}, "write", full);
     expect_sentence({"merge", w.model(), "--adapter", w.adapter(), "--output", w.out()}, "write", full);
     expect_sentence({"finetune", w.model(), "--text", w.text(), "--steps", "1", "--output", w.out()}, "write", full);
-    expect_sentence({"laser", w.model(), "--text", w.text(), "--window", "64", "--rho", "0.9,0.8,0.7", "--output",
-                     w.out(), "--edit-adapter", (w.folder / "edit").string()},
+    expect_sentence({"laser", w.model(), "--text", w.text(), "--window", "64", "--matrix", "k_proj", "--rho",
+                     "0.9,0.8,0.7", "--output", w.out(), "--edit-adapter", (w.folder / "edit").string()},
                     "write", full);
     // An old output survives the failed attempt to replace it.
     const auto kept = (w.folder / "kept").string();
