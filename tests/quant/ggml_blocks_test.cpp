@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 #include <lowrank/quant/ggml_blocks.hpp>
 
+#include <algorithm>
 #include <array>
 #include <bit>
 #include <cmath>
@@ -11,6 +12,7 @@
 
 #include <doctest/doctest.h>
 
+#include <lowrank/core/checksum.hpp>
 #include <lowrank/core/philox.hpp>
 
 using namespace lowrank;
@@ -38,6 +40,39 @@ std::vector<float> decoded(ggml_type type, const std::vector<std::byte>& b) {
     std::vector<float> x(b.size() / facts_of(type).bytes * facts_of(type).block);
     dequantize_ggml(type, b, x);
     return x;
+}
+
+/// Blocks of 32 floats of either sign, spread over three binades, whose largest exponent takes every value in turn; in
+/// every fourth the largest magnitude occurs with both signs. The same on every machine.
+std::vector<float> hard_blocks() {
+    const philox random(11);
+    std::vector<float> x(32 * 2000);
+    for (std::size_t i = 0; i < x.size(); ++i) {
+        const std::size_t block = i / 32;
+        const std::uint64_t word = random.bits64(i);
+        const auto exponent = static_cast<std::uint32_t>(block % 255 + 3 - std::min<std::uint64_t>(word >> 62, 2));
+        std::uint32_t bits = std::min(exponent, 254U) << 23 | static_cast<std::uint32_t>(word & 0x807fffffU);
+        if (block % 4 == 0 && i % 32 >= 30) {
+            bits = std::min(static_cast<std::uint32_t>(block % 255 + 4), 254U) << 23 | (i % 2 == 0 ? 0x80000000U : 0U);
+        }
+        x[i] = block % 17 == 0 && i % 3 == 0 ? 0.0F : std::bit_cast<float>(bits);
+    }
+    return x;
+}
+
+/// Blocks of random bytes whose scales (16-bit floats at `scales`) are finite.
+std::vector<std::byte> random_blocks(std::size_t count, std::size_t bytes, std::initializer_list<std::size_t> scales) {
+    const philox random(13);
+    std::vector<std::byte> b(count * bytes);
+    for (std::size_t i = 0; i < b.size(); ++i) {
+        b[i] = static_cast<std::byte>(random.bits64(i));
+    }
+    for (std::size_t block = 0; block < count; ++block) {
+        for (const std::size_t at : scales) {
+            b[block * bytes + at + 1] &= std::byte{0xbf};
+        }
+    }
+    return b;
 }
 
 }  // namespace
@@ -157,6 +192,44 @@ TEST_CASE("Q8_0 and Q4_0 round as described and stay within half a step") {
     std::vector<std::byte> z(34);
     quantize_ggml(ggml_type::q8_0, zeros, z);
     CHECK(z == std::vector<std::byte>(34));
+}
+
+TEST_CASE("the bytes and numbers are those of ggml") {
+    // Checksums of what ggml_quantize_chunk and dequantize_row_* of llama.cpp 3f545be gave for the same blocks.
+    const auto x = hard_blocks();
+    const auto encoded = [&](ggml_type type) {
+        std::vector<std::byte> b(ggml_bytes(type, x.size()));
+        quantize_ggml(type, x, b);
+        return lowrank::detail::checksum(b.data(), b.size(), 1);
+    };
+    CHECK(encoded(ggml_type::q8_0) == 1260415912328947493U);
+    CHECK(encoded(ggml_type::q4_0) == 6456685674013521637U);
+    const auto numbers = [](ggml_type type, std::initializer_list<std::size_t> scales) {
+        const auto y = decoded(type, random_blocks(300, facts_of(type).bytes, scales));
+        return lowrank::detail::checksum(y.data(), y.size() * sizeof(float), 1);
+    };
+    CHECK(numbers(ggml_type::q8_0, {0}) == 10469567566325892895U);
+    CHECK(numbers(ggml_type::q4_0, {0}) == 14067156881386289628U);
+    CHECK(numbers(ggml_type::q4_1, {0, 2}) == 17671111188693967193U);
+    CHECK(numbers(ggml_type::q5_0, {0}) == 911567657881714902U);
+    CHECK(numbers(ggml_type::q5_1, {0, 2}) == 9998555325097556160U);
+    CHECK(numbers(ggml_type::q4_k, {0, 2}) == 12347535796807403297U);
+    CHECK(numbers(ggml_type::q5_k, {0, 2}) == 4620051660400067935U);
+    CHECK(numbers(ggml_type::q6_k, {208}) == 10805142669207249001U);
+}
+
+TEST_CASE("blocks too small for a reciprocal of their scale become zeros") {
+    for (const float tiny : {1e-45F, 1e-41F, -3e-39F}) {
+        std::vector<float> x(32, tiny);
+        x[5] = 0;
+        for (const ggml_type type : {ggml_type::q8_0, ggml_type::q4_0}) {
+            std::vector<std::byte> b(ggml_bytes(type, x.size()));
+            quantize_ggml(type, x, b);
+            for (const float y : decoded(type, b)) {
+                CHECK(y == 0);
+            }
+        }
+    }
 }
 
 TEST_CASE("plain types pass through with one rounding") {

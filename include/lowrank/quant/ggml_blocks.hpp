@@ -140,6 +140,9 @@ inline void decode_q6_k(const std::uint8_t* b, float* x) noexcept {
     }
 }
 
+/// A code that is no number, where 1 / d overflows (all of the block is below 2^-121), is 0.
+[[nodiscard]] inline int code_of(float x) noexcept { return std::abs(x) < 128 ? static_cast<int>(x) : 0; }
+
 /// d = max |x| / 127, q = x / d rounded half away from zero. The float d divides; its half is stored.
 inline void encode_q8_0(const float* x, std::uint8_t* b) noexcept {
     float most = 0;
@@ -150,7 +153,7 @@ inline void encode_q8_0(const float* x, std::uint8_t* b) noexcept {
     const float inverse = d != 0 ? 1 / d : 0;
     put_half(b, d);
     for (int i = 0; i < 32; ++i) {
-        b[2 + i] = static_cast<std::uint8_t>(static_cast<std::int8_t>(std::round(x[i] * inverse)));
+        b[2 + i] = static_cast<std::uint8_t>(code_of(std::round(x[i] * inverse)));
     }
 }
 
@@ -167,9 +170,7 @@ inline void encode_q4_0(const float* x, std::uint8_t* b) noexcept {
     const float d = extreme / -8;
     const float inverse = d != 0 ? 1 / d : 0;
     put_half(b, d);
-    const auto code = [&](float value) {
-        return static_cast<unsigned>(std::min(15, static_cast<int>(value * inverse + 8.5F)));
-    };
+    const auto code = [&](float value) { return static_cast<unsigned>(std::min(15, code_of(value * inverse + 8.5F))); };
     for (int i = 0; i < 16; ++i) {
         b[2 + i] = static_cast<std::uint8_t>(code(x[i]) | code(x[i + 16]) << 4);
     }
@@ -188,7 +189,7 @@ inline void encode_q4_0(const float* x, std::uint8_t* b) noexcept {
 /// Writes the elements of whole blocks to `out` as float.
 ///
 /// \pre  `is_decodable(type)`; `bytes` is `ggml_bytes(type, out.size())` long; it may be unaligned.
-/// \note The same bits as ggml's scalar code without contraction to fma.
+/// \note The same bits as ggml's: the products of scales and codes are exact, so that contraction to fma changes none.
 inline void dequantize_ggml(ggml_type type, std::span<const std::byte> bytes, std::span<float> out) {
     detail::expects(is_decodable(type), "dequantize_ggml: the type has no decoder here");
     detail::expects(bytes.size() == ggml_bytes(type, out.size()), "dequantize_ggml: sizes do not agree");
@@ -216,7 +217,7 @@ inline void dequantize_ggml(ggml_type type, std::span<const std::byte> bytes, st
     }
 }
 
-/// Writes `x` as whole blocks, rounded once.
+/// Writes `x` as whole blocks, rounded once: the same bytes as ggml's quantizer without an importance matrix.
 ///
 /// \pre `type` is F32, F16, BF16, Q8_0 or Q4_0; `out` is `ggml_bytes(type, x.size())` long; `x` is finite.
 inline void quantize_ggml(ggml_type type, std::span<const float> x, std::span<std::byte> out) {
