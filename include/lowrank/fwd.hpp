@@ -277,6 +277,8 @@ enum class masked_tensor;
 class component_set;
 enum class data_free_policy;
 struct edit;
+template <real S>
+struct placed_edit;
 template <storage T>
 struct edit_receipt;
 template <storage T>
@@ -299,6 +301,8 @@ struct joint_plan;
 class search_journal;
 template <storage T>
 struct named_weight;
+template <real S>
+class nested_ranks;
 struct split_options;
 struct sample_split;
 template <storage T>

@@ -127,6 +127,7 @@
 #include <lowrank/laser/joint_ranks.hpp>
 #include <lowrank/laser/journal.hpp>
 #include <lowrank/laser/named_weight.hpp>
+#include <lowrank/laser/nested_ranks.hpp>
 #include <lowrank/laser/random_change.hpp>
 #include <lowrank/laser/sample_split.hpp>
 #include <lowrank/laser/search.hpp>

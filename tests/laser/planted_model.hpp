@@ -5,10 +5,13 @@
 /// \file
 /// A model of which the best edit is known by construction.
 
+#include <array>
 #include <atomic>
 #include <cmath>
 #include <cstdint>
 #include <cstring>
+#include <optional>
+#include <utility>
 #include <vector>
 
 #include <lowrank/core/philox.hpp>
@@ -60,8 +63,12 @@ struct planted_model {
     [[nodiscard]] sample_scores operator()(sample_range r) const {
         using S = compute_t<T>;
         ++calls;
-        const matrix<S> logits =
-            head.template cast<S>() * (mixer.template cast<S>() * samples.middleCols(r.begin, r.size()));
+        return scores_of(
+            r, head.template cast<S>() * (mixer.template cast<S>() * samples.middleCols(r.begin, r.size())));
+    }
+
+    [[nodiscard]] sample_scores scores_of(sample_range r, const matrix<compute_t<T>>& logits) const {
+        using S = compute_t<T>;
         sample_scores s;
         for (lowrank::index i = 0; i < r.size(); ++i) {
             const auto label = labels[static_cast<std::size_t>(r.begin + i)];
@@ -105,6 +112,64 @@ struct planted_model {
     [[nodiscard]] std::vector<named_weight<T>> weights() { return {{"mixer", mixer}, {"head", head}}; }
     [[nodiscard]] evaluator ask() const {
         return [this](sample_range r) { return (*this)(r); };
+    }
+};
+
+/// The same model as an engine that keeps its weights to itself: views without data, edits placed, all ranks at once.
+template <class T>
+struct kept_elsewhere {
+    using S = compute_t<T>;
+    planted_model<T>& model;
+    bool all_ranks = true;
+    std::array<std::optional<placed_edit<S>>, 2> placed = {};
+    int rank_calls = 0;
+
+    [[nodiscard]] const row_matrix<T>& own(lowrank::index weight) const {
+        return weight == 0 ? model.mixer : model.head;
+    }
+    [[nodiscard]] matrix<S> product(lowrank::index weight, const matrix<S>& x) const {
+        const auto& edit = placed[static_cast<std::size_t>(weight)];
+        matrix<S> y = matrix<S>::Zero(own(weight).rows(), x.cols());
+        if (!edit || edit->beside) {
+            y += own(weight).template cast<S>() * x;
+        }
+        if (edit) {
+            y += apply(edit->map, x);
+        }
+        return y;
+    }
+    [[nodiscard]] search_model<T> hooks() {
+        const auto nothing = [](const char* name) {
+            return named_weight<T>(name, weight_view<T>(nullptr, planted_model<T>::size, planted_model<T>::size));
+        };
+        search_model<T> out{.weights = {nothing("mixer"), nothing("head")}, .layers = 2, .layer_of = {0, 1}};
+        out.ask = [this](sample_range r) -> result<sample_scores> {
+            ++model.calls;
+            return model.scores_of(r, product(1, product(0, model.samples.middleCols(r.begin, r.size()))));
+        };
+        out.ask_from = [ask = out.ask](sample_range r, lowrank::index) { return ask(r); };
+        out.gradients = [this](sample_range r, const gradient_sink<S>& sink) { return model.gradients(r, sink); };
+        out.read = [this](lowrank::index w) -> result<row_matrix<T>> { return own(w); };
+        out.place = [this](lowrank::index w, const placed_edit<S>* edit) {
+            auto& at = placed[static_cast<std::size_t>(w)];
+            edit == nullptr ? at.reset() : (void)(at = *edit);
+        };
+        if (all_ranks) {
+            out.ask_ranks = [this](sample_range r, lowrank::index w, const nested_ranks<S>& nested, lowrank::index) {
+                ++rank_calls;
+                matrix<S> x = model.samples.middleCols(r.begin, r.size());
+                x = w == 1 ? product(0, x) : x;
+                std::vector<sample_scores> scores(nested.ranks().size());
+                workspace ws;
+                nested.for_each(
+                    x, [&](column_view<S> y) { y = own(w).template cast<S>() * x; }, ws,
+                    [&](lowrank::index i, const_column_view<S> y) {
+                        scores[static_cast<std::size_t>(i)] = model.scores_of(r, w == 1 ? matrix<S>(y) : product(1, y));
+                    });
+                return result<std::vector<sample_scores>>(std::move(scores));
+            };
+        }
+        return out;
     }
 };
 

@@ -28,6 +28,7 @@
 #include <lowrank/core/check.hpp>
 #include <lowrank/core/config.hpp>
 #include <lowrank/core/finite.hpp>
+#include <lowrank/core/linear_map.hpp>
 #include <lowrank/core/status.hpp>
 #include <lowrank/core/types.hpp>
 #include <lowrank/factor/low_rank.hpp>
@@ -207,6 +208,21 @@ template <real S>
 [[nodiscard]] low_rank<S> edit_delta(const spectrum<S>& s, const component_set& keep) {
     detail::expects_in_range("edit_delta", "the largest component plus one", keep.bound(), index{0}, s.size());
     return detail::components_of(s, keep.complement(s.size()), true);
+}
+
+/// What an engine multiplies by while an edit is in place: `map x`, and with `beside` the weight's own product too.
+template <real S>
+struct placed_edit {
+    any_map<S> map;
+    bool beside = false;
+};
+
+/// The edit without a dense copy: the factors of what stays, or beside the weight those of what goes, whichever are
+/// smaller. \pre keep.bound() <= s.size()
+template <real S>
+[[nodiscard]] placed_edit<S> place_components(const spectrum<S>& s, const component_set& keep) {
+    const bool beside = 2 * keep.size() > s.size();
+    return {.map = any_map<S>(beside ? edit_delta(s, keep) : kept_part(s, keep)), .beside = beside};
 }
 
 /// What an edit in place leaves behind: the bits of before, and what the edit took away.

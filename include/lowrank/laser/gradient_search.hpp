@@ -115,6 +115,9 @@ template <storage T>
     for (std::size_t i = 0; i < probed; ++i) {
         auto wanted = session.candidates_of(order[i]);
         session.extend(static_cast<index>(wanted.size()));
+        if (status why = session.foresee(wanted, few); !why) {
+            return why;
+        }
         for (std::size_t j = 0; j < wanted.size(); ++j) {
             auto& c = wanted[j];
             if (status why = session.proceed(c.what.weight, true); !why) {

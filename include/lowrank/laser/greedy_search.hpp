@@ -93,7 +93,8 @@ struct edit_set {
 template <storage T>
 class edits_in_place {
 public:
-    edits_in_place(const search_model<T>& model, search_session<T>& session) : model_(&model), session_(&session) {}
+    edits_in_place(const search_model<T>& model, search_session<T>& session)
+        : model_(&model), session_(&session), placed_(model) {}
 
     [[nodiscard]] status put(const edit_set& set) {
         if (set.text == text_) {
@@ -102,6 +103,7 @@ public:
         for (auto& [weight, guard] : guards_) {
             guard.restore();
         }
+        placed_.restore();
         text_.clear();
         for (const auto& step : set.steps) {
             const auto& w = model_->weights[static_cast<std::size_t>(step.weight)];
@@ -109,8 +111,12 @@ public:
             if (!editor) {
                 return editor.error();
             }
-            guards_.try_emplace(step.weight, w.weight);
-            if (const auto written = (*editor)->write(step.what, w.weight); !written) {
+            if (!model_->place) {
+                guards_.try_emplace(step.weight, w.weight);
+            }
+            const auto written =
+                model_->place ? placed_.put(step.weight, **editor, step.what) : (*editor)->write(step.what, w.weight);
+            if (!written) {
                 return written.error();
             }
         }
@@ -132,6 +138,7 @@ private:
     const search_model<T>* model_;
     search_session<T>* session_;
     std::map<index, bits_guard<T>> guards_ = {};
+    place_guard<T> placed_;
     std::string text_ = {};
 };
 

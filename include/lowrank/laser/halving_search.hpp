@@ -91,12 +91,26 @@ template <storage T>
         const index from = samples;
         samples = last ? all : std::min(all, samples == 0 ? halving.first_samples : samples * halving.factor);
         session.extend(static_cast<index>(alive.size()));
+        const sample_range range{options.validation.begin + from, options.validation.begin + samples};
+        index foreseen = -1;
         for (const auto i : alive) {
             auto& c = candidates[i];
+            if (c.weight != foreseen) {
+                foreseen = c.weight;
+                std::vector<search_candidate> together;  // candidates come weight by weight
+                for (const auto j : alive) {
+                    if (candidates[j].weight == foreseen) {
+                        together.push_back(candidates[j]);
+                    }
+                }
+                if (status why = session.foresee(together, range); !why) {
+                    return why;
+                }
+            }
             if (status why = session.proceed(c.what.weight, true); !why) {
                 return why;
             }
-            auto more = session.try_edit(c, {options.validation.begin + from, options.validation.begin + samples});
+            auto more = session.try_edit(c, range);
             if (!more) {
                 return more.error();
             }

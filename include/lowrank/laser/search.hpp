@@ -102,6 +102,11 @@ template <storage T, class F>
         const auto &x = out[static_cast<std::size_t>(i)], &y = out[static_cast<std::size_t>(j)];
         return x.why && (!y.why || better(x.validation, y.validation));
     };
+    if (!options.unimodal) {
+        if (status failed = session.foresee(wanted, options.validation, others, first); !failed) {
+            return failed;
+        }
+    }
     std::size_t run = 1;
     for (std::size_t begin = 0; begin < wanted.size() && why; begin += run) {
         const auto left = wanted.size() - begin;

@@ -9,7 +9,8 @@
 ///     auto found = lowrank::exhaustive_search(model, {.validation = {0, 200}, .held_out = {200, 1000}});
 ///
 /// The first two fields are the minimum. With `layers`, `layer_of` and `ask_from` an edit of layer l costs the layers
-/// from l on; with `gradients` one backward pass tells where to look (gradient_search.hpp).
+/// from l on; with `gradients` one backward pass tells where to look (gradient_search.hpp); with `ask_ranks` all ranks
+/// of a weight cost one product; with `read` and `place` the weights need not be in memory.
 
 #include <functional>
 #include <span>
@@ -20,8 +21,10 @@
 #include <lowrank/core/config.hpp>
 #include <lowrank/core/status.hpp>
 #include <lowrank/core/types.hpp>
+#include <lowrank/laser/edit.hpp>
 #include <lowrank/laser/evaluation.hpp>
 #include <lowrank/laser/named_weight.hpp>
+#include <lowrank/laser/nested_ranks.hpp>
 
 namespace lowrank::inline LOWRANK_ABI {
 
@@ -34,7 +37,8 @@ using gradient_sink =
 
 template <storage T>
 struct search_model {
-    /// The weights a search may edit, in place. Everything has its bits back when the search returns.
+    /// The weights a search may edit, in place. Everything has its bits back when the search returns. With `read` and
+    /// `place` only names and shapes count, and the data may be null.
     std::vector<named_weight<T>> weights = {};
     /// Scores samples with the model as it is.
     evaluator ask = {};
@@ -50,6 +54,16 @@ struct search_model {
     /// One backward pass over the samples: calls the sink for every weight, in one thread, in the same order each time.
     /// A group of samples may be as small as the engine can separate.
     std::function<status(sample_range, const gradient_sink<compute_t<T>>&)> gradients = {};
+    /// Scores the samples once for each rank, with that truncation of the weight in the place of its own values and all
+    /// other edits in place as they are, none below layer `first`: the same as edit by edit, to rounding. A log-loss
+    /// may come out NaN or infinite. It is called concurrently where `ask` is.
+    std::function<result<std::vector<sample_scores>>(sample_range, index weight, const nested_ranks<compute_t<T>>&,
+                                                     index first)>
+        ask_ranks = {};
+    /// A copy of a weight's own values, whatever is in place.
+    std::function<result<row_matrix<T>>(index weight)> read = {};
+    /// From now on the weight multiplies as this edit, of which the engine keeps a copy; null: as itself again.
+    std::function<void(index weight, const placed_edit<compute_t<T>>*)> place = {};
 
     /// The layer of a weight. \pre 0 <= weight < weights.size()
     [[nodiscard]] index layer(index weight) const {
@@ -62,6 +76,12 @@ template <storage T>
 void expects_search_model(const char* function, const search_model<T>& m) {
     detail::expects(static_cast<bool>(m.ask), "search: the evaluator must not be empty");
     detail::expects(m.layers >= 1, "search: a model has at least one layer");
+    detail::expects(static_cast<bool>(m.read) == static_cast<bool>(m.place),
+                    "search: a model has both of read and place, or neither");
+    for (const auto& w : m.weights) {
+        detail::expects(m.place || w.weight.data() != nullptr || w.weight.size() == 0,
+                        "search: a weight that is not in memory needs read and place");
+    }
     detail::expects(m.layer_of.empty() || m.layer_of.size() == m.weights.size(),
                     "search: layer_of must be empty or name the layer of each weight");
     for (const index l : m.layer_of) {

@@ -28,6 +28,7 @@
 #include <lowrank/core/check.hpp>
 #include <lowrank/core/config.hpp>
 #include <lowrank/core/finite.hpp>
+#include <lowrank/core/linear_map.hpp>
 #include <lowrank/core/status.hpp>
 #include <lowrank/core/types.hpp>
 #include <lowrank/factor/partition.hpp>
@@ -63,6 +64,18 @@ public:
         out.name_ = w.name;
         out.original_.resize(w.weight.rows(), w.weight.cols());
         detail::copy_bits<T>(w.values(), weight_view<T>(out.original_));
+        out.whole_ = *std::move(made);
+        return out;
+    }
+    /// Takes over a copy of the weight.
+    [[nodiscard]] static result<weight_editor> open(std::string name, row_matrix<T> values) {
+        auto made = make_spectrum(const_weight_view<T>(values));
+        if (!made) {
+            return status{made.error().code, name + ": " + made.error().message};
+        }
+        weight_editor out;
+        out.name_ = std::move(name);
+        out.original_ = std::move(values);
         out.whole_ = *std::move(made);
         return out;
     }
@@ -115,18 +128,14 @@ public:
         if (e.entries) {
             return write_entries(e, to);
         }
-        if (e.groups < 1 || e.groups > std::max<index>(original_.rows(), 1) || e.components != components(e.groups) ||
-            e.keep.bound() > e.components) {
-            return status{errc::mismatch, name_ + " has " + std::to_string(components(std::max<index>(e.groups, 1))) +
-                                              " components by " + std::to_string(e.groups) +
-                                              " groups, the edit is for " + std::to_string(e.components)};
+        if (status why = check_components(e); !why) {
+            return why;
         }
         edit_size size;
         bool finite = true;
         if (e.groups == 1) {
             finite = detail::write_components<T>(original(), whole_, e.keep, to);
-            size.removed_norm = whole_.error(e.keep.members());
-            size.parameters = e.keep.size() * (original_.rows() + original_.cols());
+            size = size_of_components(e.keep);
         } else {
             const auto groups = grouped(e);
             if (!groups) {
@@ -142,6 +151,34 @@ public:
             return status{errc::non_finite, name_ + ": the edited weight does not fit its stored type"};
         }
         size.relative_error = whole_.norm() > 0 ? size.removed_norm / whole_.norm() : 0.0;
+        return size;
+    }
+
+    /// The edit for an engine that multiplies by something else instead of being written to: two factors where single
+    /// components of the whole weight are kept, otherwise the edited weight.
+    ///
+    /// \return As `write`. The map shares nothing with this object.
+    /// \cost   For components (m + n) min(kept, dropped) scalars; otherwise as `write`, and m n scalars.
+    [[nodiscard]] result<std::pair<placed_edit<scalar>, edit_size>> place(const edit& e) {
+        if (e.groups == 1 && !e.entries) {
+            if (status why = check_components(e); !why) {
+                return why;
+            }
+            return std::pair(place_components(whole_, e.keep), size_of_components(e.keep));
+        }
+        row_matrix<T> edited(original_.rows(), original_.cols());
+        const auto size = write(e, edited);
+        if (!size) {
+            return size.error();
+        }
+        return std::pair(placed_edit<scalar>{any_map<scalar>(owned_map<T>(std::move(edited)))}, *size);
+    }
+
+    /// How much the edit that keeps these components of the whole weight takes away. \pre keep.bound() <= components()
+    [[nodiscard]] edit_size size_of_components(const component_set& keep) const {
+        edit_size size{.removed_norm = whole_.error(keep.members())};
+        size.relative_error = whole_.norm() > 0 ? size.removed_norm / whole_.norm() : 0.0;
+        size.parameters = keep.size() * (original_.rows() + original_.cols());
         return size;
     }
 
@@ -206,6 +243,16 @@ private:
             cluster_key_ = {e.groups, e.keep.bound()};
         }
         return &clusters_;
+    }
+
+    [[nodiscard]] status check_components(const edit& e) const {
+        if (e.groups < 1 || e.groups > std::max<index>(original_.rows(), 1) || e.components != components(e.groups) ||
+            e.keep.bound() > e.components) {
+            return {errc::mismatch, name_ + " has " + std::to_string(components(std::max<index>(e.groups, 1))) +
+                                        " components by " + std::to_string(e.groups) + " groups, the edit is for " +
+                                        std::to_string(e.components)};
+        }
+        return {};
     }
 
     /// Magnitude pruning: zero for every entry whose place by magnitude is not kept.

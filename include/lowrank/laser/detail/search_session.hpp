@@ -11,8 +11,7 @@
 
 #include <algorithm>
 #include <cstddef>
-#include <cstdint>
-#include <memory>
+#include <map>
 #include <optional>
 #include <span>
 #include <string>
@@ -22,125 +21,23 @@
 
 #include <lowrank/core/check.hpp>
 #include <lowrank/core/config.hpp>
+#include <lowrank/core/finite.hpp>
 #include <lowrank/core/progress.hpp>
 #include <lowrank/core/status.hpp>
 #include <lowrank/core/types.hpp>
+#include <lowrank/laser/component_set.hpp>
+#include <lowrank/laser/detail/open_weights.hpp>
 #include <lowrank/laser/edit.hpp>
 #include <lowrank/laser/evaluation.hpp>
 #include <lowrank/laser/evidence.hpp>
 #include <lowrank/laser/journal.hpp>
+#include <lowrank/laser/nested_ranks.hpp>
 #include <lowrank/laser/search_model.hpp>
 #include <lowrank/laser/search_options.hpp>
 #include <lowrank/laser/weight_editor.hpp>
 
 namespace lowrank::inline LOWRANK_ABI {
 namespace detail {
-
-/// Gives a weight its bits back when the scope ends, however it ends.
-template <storage T>
-class bits_guard {
-public:
-    explicit bits_guard(weight_view<T> w) : weight_(w), before_(w.rows(), w.cols()) {
-        copy_bits<T>(const_weight_view<T>(w.data(), w.rows(), w.cols(), w.outerStride()), weight_view<T>(before_));
-    }
-    ~bits_guard() { restore(); }
-    bits_guard(const bits_guard&) = delete;
-    bits_guard& operator=(const bits_guard&) = delete;
-
-    void restore() { copy_bits<T>(const_weight_view<T>(before_), weight_); }
-
-private:
-    weight_view<T> weight_;
-    row_matrix<T> before_;
-};
-
-/// The same from bits that somebody else keeps.
-template <storage T>
-class restore_guard {
-public:
-    restore_guard(weight_view<T> w, const weight_editor<T>& editor) : weight_(w), editor_(&editor) {}
-    ~restore_guard() { copy_bits<T>(editor_->original(), weight_); }
-    restore_guard(const restore_guard&) = delete;
-    restore_guard& operator=(const restore_guard&) = delete;
-
-private:
-    weight_view<T> weight_;
-    const weight_editor<T>* editor_;
-};
-
-/// Names and bits of the weights a search starts from.
-template <storage T>
-std::uint64_t search_fingerprint(std::span<const named_weight<T>> weights) {
-    std::uint64_t hash = 0;
-    for (const auto& w : weights) {
-        for (const char c : w.name) {
-            hash = (hash ^ static_cast<unsigned char>(c)) * 0x100000001b3U;
-        }
-        hash ^= bits_hash<T>(w.values());
-        hash *= 0x9E3779B97F4A7C15U;
-    }
-    return hash;
-}
-
-/// Opened weights, the least recently used ones closed when they do not fit.
-template <storage T>
-class editor_cache {
-public:
-    editor_cache(std::span<const named_weight<T>> weights, std::size_t budget)
-        : weights_(weights), budget_(budget), open_(weights.size()), used_(weights.size(), 0) {}
-
-    /// \pre the weight has its own bits at this time. The pointer is good until the next call.
-    [[nodiscard]] result<weight_editor<T>*> get(index weight) {
-        const auto w = static_cast<std::size_t>(weight);
-        used_[w] = ++clock_;
-        if (open_[w] == nullptr) {
-            auto made = weight_editor<T>::open(weights_[w]);
-            if (!made) {
-                return made.error();
-            }
-            open_[w] = std::make_unique<weight_editor<T>>(*std::move(made));
-            ++factorizations_;
-        }
-        make_room(w);
-        return open_[w].get();
-    }
-
-    [[nodiscard]] index factorizations() const noexcept { return factorizations_; }
-    /// About what an opened weight of this shape holds.
-    [[nodiscard]] std::size_t bytes_of(index weight) const {
-        const auto& w = weights_[static_cast<std::size_t>(weight)].weight;
-        const index r = std::min(w.rows(), w.cols());
-        return static_cast<std::size_t>((w.rows() + w.cols() + 1) * r) * sizeof(compute_t<T>) +
-               static_cast<std::size_t>(w.size()) * sizeof(T);
-    }
-
-private:
-    void make_room(std::size_t wanted) {
-        while (true) {
-            std::size_t total = 0, oldest = open_.size();
-            for (std::size_t i = 0; i < open_.size(); ++i) {
-                if (open_[i] == nullptr) {
-                    continue;
-                }
-                total += open_[i]->bytes();
-                if (i != wanted && (oldest == open_.size() || used_[i] < used_[oldest])) {
-                    oldest = i;
-                }
-            }
-            if (total <= budget_ || oldest == open_.size()) {
-                return;
-            }
-            open_[oldest].reset();
-        }
-    }
-
-    std::span<const named_weight<T>> weights_;
-    std::size_t budget_;
-    std::vector<std::unique_ptr<weight_editor<T>>> open_;
-    std::vector<std::uint64_t> used_;
-    std::uint64_t clock_ = 0;
-    index factorizations_ = 0;
-};
 
 template <storage T>
 class search_session {
@@ -149,7 +46,7 @@ public:
         : function_(function),
           model_(&model),
           options_(&options),
-          editors_(model.weights, options.factor_bytes),
+          editors_(model.weights, options.factor_bytes, model.read),
           at_{.done = 0, .total = total} {
         expects_search_model(function, model);
         expects_in_range(function, "validation.begin", options.validation.begin, index{0}, options.validation.end);
@@ -172,9 +69,11 @@ public:
     /// Starts the journal and scores the unedited model on the samples that choose.
     [[nodiscard]] status begin(score& baseline) {
         if (options_->log != nullptr) {
-            if (status why =
-                    options_->log->begin(search_fingerprint(std::span<const named_weight<T>>(model_->weights)));
-                !why) {
+            const auto print = search_fingerprint(*model_);
+            if (!print) {
+                return print.error();
+            }
+            if (status why = options_->log->begin(*print); !why) {
                 return why;
             }
         }
@@ -223,6 +122,60 @@ public:
         return scores;
     }
 
+    /// Asks the model, if it has the hook, for the scores of all edits among `wanted` that truncate one whole weight,
+    /// at once. `try_edit` then finds them. \pre all are of one weight; others and first as for `try_edit`
+    [[nodiscard]] status foresee(std::span<const search_candidate> wanted, sample_range range,
+                                 const std::string& others = {}, index first = -1) {
+        foreseen_.clear();
+        if (!model_->ask_ranks || wanted.empty()) {
+            return {};
+        }
+        const index weight = wanted.front().weight;
+        std::map<index, std::string> ranks;
+        bool all_known = options_->log != nullptr;
+        for (const auto& c : wanted) {
+            if (c.what.groups == 1 && !c.what.entries && c.what.keep == component_set::first(c.what.keep.size())) {
+                const auto text = others + to_text(c.what);
+                all_known = all_known && options_->log->find(range, text) != nullptr;
+                ranks.emplace(c.what.keep.size(), text);
+            }
+        }
+        if (ranks.empty() || all_known) {
+            return {};
+        }
+        const auto editor = editors_.get(weight);
+        if (!editor) {
+            return {editor.error().code, std::string(function_) + ": " + editor.error().message};
+        }
+        std::vector<index> values;
+        std::vector<sample_scores> scores(ranks.size());
+        for (const auto& [rank, text] : ranks) {
+            values.push_back(rank);
+        }
+        const nested_ranks<compute_t<T>> nested((*editor)->whole(), std::move(values));
+        const index layer = model_->layer(weight);
+        for (index begin = range.begin; begin < range.end; begin += options_->samples_per_call) {
+            const sample_range part{begin, std::min(range.end, begin + options_->samples_per_call)};
+            const auto some = model_->ask_ranks(part, weight, nested, first < 0 ? layer : std::min(first, layer));
+            if (!some) {
+                return some.error();
+            }
+            expects(some->size() == scores.size(), "search: ask_ranks must answer for every rank");
+            for (std::size_t i = 0; i < scores.size(); ++i) {
+                expects((*some)[i].size() == part.size(), "search: ask_ranks must score every sample");
+                scores[i].correct.insert(scores[i].correct.end(), (*some)[i].correct.begin(), (*some)[i].correct.end());
+                scores[i].log_loss.insert(scores[i].log_loss.end(), (*some)[i].log_loss.begin(),
+                                          (*some)[i].log_loss.end());
+            }
+        }
+        foreseen_range_ = range;
+        std::size_t i = 0;
+        for (const auto& [rank, text] : ranks) {
+            foreseen_.emplace(text, std::move(scores[i++]));
+        }
+        return {};
+    }
+
     /// Writes the edit, scores the range, gives the weight its bits back. A loss that is not finite and a weight that
     /// does not fit its type are said in `c.why`, not in the result. `others` describes edits in place beside it, the
     /// lowest of them in layer `first`.
@@ -233,16 +186,28 @@ public:
         if (!editor) {
             return status{editor.error().code, std::string(function_) + ": " + editor.error().message};
         }
-        const restore_guard<T> guard(w.weight, **editor);
-        const auto size = (*editor)->write(c.what, w.weight);
+        const auto text = others + to_text(c.what);
+        const index layer = model_->layer(c.weight), from = first < 0 ? layer : std::min(first, layer);
+        const auto take_size = [&c](const edit_size& size) {
+            c.relative_error = size.relative_error;
+            c.parameters = size.parameters;
+        };
+        if (const auto known = foreseen_.find(text); known != foreseen_.end() && range == foreseen_range_) {
+            take_size((*editor)->size_of_components(c.what.keep));
+            return take_foreseen(c, range, text, from, known->second);
+        }
+        place_guard<T> placed(*model_);
+        std::optional<restore_guard<T>> guard;
+        if (!model_->place) {
+            guard.emplace(w.weight, **editor);
+        }
+        const auto size = model_->place ? placed.put(c.weight, **editor, c.what) : (*editor)->write(c.what, w.weight);
         if (!size) {
             c.why = size.error();
             return sample_scores{};
         }
-        c.relative_error = size->relative_error;
-        c.parameters = size->parameters;
-        const index layer = model_->layer(c.weight);
-        auto scores = score_range(range, others + to_text(c.what), first < 0 ? layer : std::min(first, layer));
+        take_size(*size);
+        auto scores = score_range(range, text, from);
         if (!scores && scores.error().code == errc::non_finite) {
             c.why = scores.error();
             return sample_scores{};
@@ -350,12 +315,35 @@ public:
     [[nodiscard]] editor_cache<T>& editors() noexcept { return editors_; }
 
 private:
+    /// Foreseen scores become those of a trial: counted, written to the journal, checked.
+    [[nodiscard]] result<sample_scores> take_foreseen(search_candidate& c, sample_range range, const std::string& text,
+                                                      index from, const sample_scores& scores) {
+        if (options_->log != nullptr) {
+            if (const auto* known = options_->log->find(range, text)) {
+                return *known;
+            }
+        }
+        count(range.size(), model_->layers - from);
+        if (!std::all_of(scores.log_loss.begin(), scores.log_loss.end(), [](double x) { return is_finite(x); })) {
+            c.why = {errc::non_finite, std::string(function_) + ": the log-loss of a sample is not finite"};
+            return sample_scores{};
+        }
+        if (options_->log != nullptr) {
+            if (status why = options_->log->add(range, text, scores); !why) {
+                return why;
+            }
+        }
+        return scores;
+    }
+
     const char* function_;
     const search_model<T>* model_;
     const search_options* options_;
     editor_cache<T> editors_;
     progress at_;
     sample_scores unedited_ = {};
+    std::map<std::string, sample_scores> foreseen_ = {};  ///< Of edits not yet tried, by their text,
+    sample_range foreseen_range_ = {};                    ///< on these samples.
     index evaluated_ = 0;
     index sample_layers_ = 0;
 };
