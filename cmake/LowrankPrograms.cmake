@@ -48,10 +48,21 @@ function(lowrank_program name)
   endif()
 endfunction()
 
-# The heavy kernels, compiled once for all programs that declare them extern.
-file(GLOB lowrank_instances CONFIGURE_DEPENDS ${CMAKE_CURRENT_SOURCE_DIR}/tests/support/instances/*.cpp)
-add_library(lowrank_instances STATIC EXCLUDE_FROM_ALL ${lowrank_instances})
-add_library(lowrank_test_instances ALIAS lowrank_instances)
-target_link_libraries(lowrank_instances PUBLIC lowrank PRIVATE lowrank_program_options)
-target_precompile_headers(lowrank_instances REUSE_FROM lowrank_pch)
-target_compile_definitions(lowrank_instances INTERFACE LOWRANK_EXTERN_TEMPLATES)
+# What is heavy, compiled once for all programs that declare it extern.
+#   lowrank_kernels    the kernels, and the adapters in float
+#   lowrank_instances  these and the adapters in double
+#   lowrank_io_once    what io does with whole adapters and checkpoints, and lowrank_kernels
+function(lowrank_compiled_once name)
+  cmake_parse_arguments(PARSE_ARGV 1 arg "" "DEFINE" "SOURCES;LIBRARIES")
+  list(TRANSFORM arg_SOURCES PREPEND ${CMAKE_CURRENT_SOURCE_DIR}/tests/support/instances/)
+  add_library(${name} STATIC EXCLUDE_FROM_ALL ${arg_SOURCES})
+  target_link_libraries(${name} PUBLIC ${arg_LIBRARIES} PRIVATE lowrank_program_options)
+  target_precompile_headers(${name} REUSE_FROM lowrank_pch)
+  target_compile_definitions(${name} INTERFACE ${arg_DEFINE})
+endfunction()
+lowrank_compiled_once(lowrank_kernels SOURCES kernels_float.cpp kernels_double.cpp adapters_float.cpp
+                      LIBRARIES lowrank DEFINE LOWRANK_EXTERN_TEMPLATES)
+lowrank_compiled_once(lowrank_instances SOURCES adapters_double.cpp LIBRARIES lowrank_kernels)
+if(TARGET lowrank_io)
+  lowrank_compiled_once(lowrank_io_once SOURCES io.cpp LIBRARIES lowrank_kernels lowrank_io DEFINE LOWRANK_EXTERN_IO)
+endif()

@@ -14,7 +14,7 @@
 /// With LOWRANK_EXTERN_TEMPLATES a header that includes an eigensolver, a QR, the skinny product, the cores of the
 /// truncated SVDs or the adapters behind `any_adapter` only declares them; without the macro everything is header-only
 /// as usual and this file is not needed. The two scalars may live in two files, to compile side by side;
-/// LOWRANK_INSTANTIATE_QR and its like split further.
+/// LOWRANK_INSTANTIATE_KERNELS, LOWRANK_INSTANTIATE_ADAPTERS and their like split further.
 
 #include <lowrank/core/skinny_product.hpp>
 #include <lowrank/factor/krylov_svd.hpp>
@@ -63,18 +63,21 @@
     template std::unique_ptr<lowrank::any_adapter<S>::interface> lowrank::any_adapter<S>::hold<lowrank::kind<S>>( \
         lowrank::kind<S>);
 
-/// Everything that depends on one scalar; the eigensolver comes with double.
-#define LOWRANK_INSTANTIATE(S) LOWRANK_INSTANTIATE_##S
-#define LOWRANK_INSTANTIATE_float                 \
+/// The kernels of one scalar, float or double; the eigensolver comes with double.
+#define LOWRANK_INSTANTIATE_KERNELS(S) LOWRANK_INSTANTIATE_KERNELS_##S
+#define LOWRANK_INSTANTIATE_KERNELS_float         \
     LOWRANK_INSTANTIATE_SKINNY(float)             \
     LOWRANK_INSTANTIATE_SKINNY(lowrank::half)     \
     LOWRANK_INSTANTIATE_SKINNY(lowrank::bfloat16) \
     LOWRANK_INSTANTIATE_QR(float)                 \
-    LOWRANK_INSTANTIATE_SVD(float) LOWRANK_INSTANTIATE_TRUNCATED_SVD(float) LOWRANK_INSTANTIATE_ADAPTERS(float)
-#define LOWRANK_INSTANTIATE_double     \
-    LOWRANK_INSTANTIATE_SKINNY(double) \
-    LOWRANK_INSTANTIATE_QR(double)     \
-    LOWRANK_INSTANTIATE_EIGEN()        \
-    LOWRANK_INSTANTIATE_SVD(double) LOWRANK_INSTANTIATE_TRUNCATED_SVD(double) LOWRANK_INSTANTIATE_ADAPTERS(double)
+    LOWRANK_INSTANTIATE_SVD(float) LOWRANK_INSTANTIATE_TRUNCATED_SVD(float)
+#define LOWRANK_INSTANTIATE_KERNELS_double \
+    LOWRANK_INSTANTIATE_SKINNY(double)     \
+    LOWRANK_INSTANTIATE_QR(double)         \
+    LOWRANK_INSTANTIATE_EIGEN()            \
+    LOWRANK_INSTANTIATE_SVD(double) LOWRANK_INSTANTIATE_TRUNCATED_SVD(double)
+
+/// Everything that depends on one scalar, float or double.
+#define LOWRANK_INSTANTIATE(S) LOWRANK_INSTANTIATE_KERNELS(S) LOWRANK_INSTANTIATE_ADAPTERS(S)
 
 #endif  // LOWRANK_INSTANTIATE_HPP

@@ -84,7 +84,8 @@ struct mlx_config {
     double scale = 1;
     bool dora = false;
 };
-[[nodiscard]] inline result<std::optional<mlx_config>> read_mlx_config(const std::filesystem::path& path) {
+template <class = on_use>
+[[nodiscard]] result<std::optional<mlx_config>> read_mlx_config(const std::filesystem::path& path) {
     const auto file = mapped_file::open(path, {.map = false});
     if (!file) {
         return file.error();
@@ -121,7 +122,8 @@ struct mlx_config {
     return name.starts_with(peft_prefix) ? name.substr(peft_prefix.size()) : name;
 }
 
-[[nodiscard]] inline result<adapter_file> adapter_of(lora_file file, const adapter_read_options& opt) {
+template <class = on_use>
+[[nodiscard]] result<adapter_file> adapter_of(lora_file file, const adapter_read_options& opt) {
     adapter_file out{.unmapped = std::move(file.unmapped)};
     switch (file.format) {
         case lora_format::peft: out.format = adapter_format::peft; break;
@@ -168,8 +170,9 @@ struct mlx_config {
 /// Reads an adapter folder or file of any of the formats; which one is found out from its content.
 ///
 /// \return As the reader of the format; `unsupported` for a GGUF without a layout.
-[[nodiscard]] inline result<adapter_file> read_adapter(const std::filesystem::path& path,
-                                                       const adapter_read_options& opt = {}) {
+template <class = on_use>
+[[nodiscard]] result<adapter_file> read_adapter(const std::filesystem::path& path,
+                                                const adapter_read_options& opt = {}) {
     std::error_code ignored;
     if (std::filesystem::is_directory(path, ignored)) {
         const auto config = path / "adapter_config.json";
@@ -222,8 +225,9 @@ struct adapter_write_options {
 
 namespace detail {
 
-[[nodiscard]] inline status write_mlx_folder(const std::filesystem::path& folder, const peft_adapter& adapter,
-                                             const write_options& write) {
+template <class = on_use>
+[[nodiscard]] status write_mlx_folder(const std::filesystem::path& folder, const peft_adapter& adapter,
+                                      const write_options& write) {
     // One scale serves all modules; the most frequent one, so that most factors keep their bits.
     std::map<double, std::size_t> scales;
     std::vector<std::string> keys;
@@ -285,8 +289,9 @@ namespace detail {
 /// \return As the writer of the format; `unsupported`, naming a module, for what the format has no place for
 ///         (`to_plain_lora` helps), for tensors that replace ones of the base outside PEFT, and for embedding tables
 ///         outside PEFT and GGUF.
-[[nodiscard]] inline status write_adapter(const std::filesystem::path& path, const peft_adapter& adapter,
-                                          adapter_format format, const adapter_write_options& opt = {}) {
+template <class = on_use>
+[[nodiscard]] status write_adapter(const std::filesystem::path& path, const peft_adapter& adapter,
+                                   adapter_format format, const adapter_write_options& opt = {}) {
     if (format == adapter_format::peft) {
         return write_peft(path, adapter, opt.write);
     }
@@ -319,6 +324,15 @@ namespace detail {
     return write_lora_file(path, adapter.modules, adapter.relatives,
                            {.format = file, .kohya_prefix = opt.kohya_prefix, .write = opt.write});
 }
+
+/// The functions of this header that are worth compiling once, for io/instantiate.hpp.
+#define LOWRANK_IO_ADAPTER_FILES(way)                                                                                  \
+    way template result<adapter_file> read_adapter<on_use>(const std::filesystem::path&, const adapter_read_options&); \
+    way template status write_adapter<on_use>(const std::filesystem::path&, const peft_adapter&, adapter_format,       \
+                                              const adapter_write_options&);
+#ifdef LOWRANK_EXTERN_IO
+LOWRANK_IO_ADAPTER_FILES(extern)
+#endif
 
 }  // namespace lowrank::inline LOWRANK_ABI
 

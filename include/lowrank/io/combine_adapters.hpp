@@ -66,8 +66,9 @@ struct module_parts {
     std::vector<double> weights = {};
 };
 
-[[nodiscard]] inline status check_parts(const std::string& module, const module_parts& p, const weighted_options& opt,
-                                        std::size_t of_all) {
+template <class = on_use>
+[[nodiscard]] status check_parts(const std::string& module, const module_parts& p, const weighted_options& opt,
+                                 std::size_t of_all) {
     const bool needs_one_rank = of_all > 1 && opt.type != combination_type::cat && !is_svd_type(opt.type);
     for (const auto& a : p.adapters) {
         const auto& first = p.adapters.front();
@@ -88,9 +89,9 @@ struct module_parts {
 }
 
 /// Combines the parts of one module.
-[[nodiscard]] inline result<lora_adapter<float>> combine_module(const module_parts& p, weighted_options opt,
-                                                                index largest, bool use_rslora,
-                                                                combined_module& report) {
+template <class = on_use>
+[[nodiscard]] result<lora_adapter<float>> combine_module(const module_parts& p, weighted_options opt, index largest,
+                                                         bool use_rslora, combined_module& report) {
     const index full = std::min(p.adapters[0].rows(), p.adapters[0].cols());
     opt.svd_rank = std::min(full, opt.svd_rank > 0 ? opt.svd_rank : largest);
     auto made = weighted_adapter<float>(p.adapters, p.weights, opt);
@@ -129,8 +130,9 @@ struct module_parts {
 ///         that disagree on fan_in_fan_out; `unsupported` for DoRA and other types whose change depends on the weight,
 ///         and for tensors that several adapters replace (modules_to_save); `non_finite`.
 /// \cost   That of `weighted_adapter` per module; the memory of all adapters.
-[[nodiscard]] inline result<combined_adapters> combine_adapters(std::span<const adapter_to_combine> parts,
-                                                                const weighted_options& opt = {}) {
+template <class = on_use>
+[[nodiscard]] result<combined_adapters> combine_adapters(std::span<const adapter_to_combine> parts,
+                                                         const weighted_options& opt = {}) {
     detail::expects(!parts.empty(), "combine_adapters: needs at least one adapter");
     std::map<std::string, detail::module_parts> groups[2];  // layers, tables
     combined_adapters out;
@@ -193,6 +195,14 @@ struct module_parts {
     }
     return out;
 }
+
+/// The functions of this header that are worth compiling once, for io/instantiate.hpp.
+#define LOWRANK_IO_COMBINE_ADAPTERS(way)                                                                 \
+    way template result<combined_adapters> combine_adapters<on_use>(std::span<const adapter_to_combine>, \
+                                                                    const weighted_options&);
+#ifdef LOWRANK_EXTERN_IO
+LOWRANK_IO_COMBINE_ADAPTERS(extern)
+#endif
 
 }  // namespace lowrank::inline LOWRANK_ABI
 

@@ -14,10 +14,14 @@
 #include <algorithm>
 #include <array>
 #include <cstddef>
+#include <cstdint>
+#include <filesystem>
 #include <map>
 #include <memory>
+#include <optional>
 #include <string>
 #include <string_view>
+#include <system_error>
 #include <utility>
 #include <vector>
 
@@ -25,8 +29,11 @@
 #include <lowrank/core/progress.hpp>
 #include <lowrank/core/status.hpp>
 #include <lowrank/core/types.hpp>
+#include <lowrank/io/atomic_file.hpp>
 #include <lowrank/io/checkpoint.hpp>
+#include <lowrank/io/detail/json.hpp>
 #include <lowrank/io/detail/peft_names.hpp>
+#include <lowrank/io/detail/shard_journal.hpp>
 #include <lowrank/io/detail/text.hpp>
 #include <lowrank/io/peft.hpp>
 #include <lowrank/lora/extract.hpp>
@@ -38,7 +45,11 @@ struct extract_adapter_options {
     extraction_options lora = {};
     /// Save tensors that changed and are no matrices (norms, biases) whole, as PEFT's modules_to_save.
     bool keep_others = false;
+    /// A folder, made if there is none, for a journal and every factor found, so that a call with the same checkpoints
+    /// and options takes them from there. They stay until `forget_parts`, when the adapter is written. None if empty.
+    std::filesystem::path parts = {};
     progress_callback on_progress = {};  ///< Tensors; false stops with `cancelled`.
+    write_options write = {};            ///< Of the parts.
 };
 
 /// What was found in one weight, or kept of one module.
@@ -53,7 +64,11 @@ struct extracted_adapter {
     std::map<std::string, adapter_weight_report> weights = {};  ///< By tensor.
     std::vector<std::string> unchanged = {};                    ///< Tensors that did not move (enough).
     std::vector<std::string> left_out = {};  ///< Tensors that changed and are not in the adapter, and why.
+    index kept_parts = 0;                    ///< Weights that an earlier call had decomposed.
 };
+
+/// Removes what `extract_adapter` kept in a folder.
+inline void forget_parts(const std::filesystem::path& folder) { detail::shard_journal::clear(folder); }
 
 namespace detail {
 
@@ -65,6 +80,69 @@ namespace detail {
     return std::find(names.begin(), names.end(), last) != names.end();
 }
 
+/// Of all that the factors depend on beside the checkpoints.
+[[nodiscard]] inline std::uint64_t checksum_of(const extraction_options& opt) {
+    const double numbers[] = {static_cast<double>(opt.rank.rule),
+                              opt.rank.value,
+                              static_cast<double>(opt.rank.most),
+                              static_cast<double>(opt.rank.least),
+                              static_cast<double>(opt.split),
+                              opt.min_difference,
+                              opt.clamp_quantile,
+                              opt.fan_in_fan_out ? 1.0 : 0.0,
+                              opt.fast ? 1.0 : 0.0,
+                              static_cast<double>(opt.sketch.oversample),
+                              static_cast<double>(opt.sketch.power_iterations),
+                              LOWRANK_VERSION_MAJOR,
+                              LOWRANK_VERSION_MINOR};
+    return checksum(&opt.sketch.seed, sizeof opt.sketch.seed, checksum(numbers, sizeof numbers, 7));
+}
+
+/// An extraction as a file beside the journal, and back. No factors: the weight is as good as unchanged.
+template <class = on_use>
+[[nodiscard]] status keep_part(shard_journal& journal, const std::filesystem::path& part, const tensor_info& t,
+                               const lora_extraction<float>& found, const write_options& write) {
+    std::vector<tensor_to_write> factors;
+    const bool is_empty = !found.changed || found.adapter.rank() == 0;
+    if (!is_empty) {
+        factors = {tensor_of("lora_A", found.adapter.lora_A), tensor_of("lora_B", found.adapter.lora_B)};
+    }
+    if (status why = write_safetensors(part, std::move(factors), {{"tensor", t.name}}, write); !why) {
+        return why;
+    }
+    return journal.record(part.filename().string(), {found.adapter.lora_alpha, found.adapter.use_rslora ? 1.0 : 0.0,
+                                                     found.relative, found.largest_change});
+}
+template <class = on_use>
+[[nodiscard]] bool take_part(shard_journal& journal, const std::filesystem::path& part, const tensor_info& t,
+                             lora_extraction<float>& found) {
+    const json* facts = journal.finished(part.filename().string());
+    if (facts == nullptr || !facts->is_array() || facts->size() != 4 ||
+        !std::all_of(facts->begin(), facts->end(), [](const json& x) { return x.is_number(); })) {
+        return false;
+    }
+    const auto file = safetensors_file::open(part, {.map = false});
+    const auto of = file ? file->metadata().find("tensor") : std::map<std::string, std::string>::const_iterator{};
+    if (!file || of == file->metadata().end() || of->second != t.name) {
+        return false;
+    }
+    if (!file->tensors().empty()) {
+        const auto a = file->matrix<float>("lora_A");
+        const auto b = file->matrix<float>("lora_B");
+        if (!a || !b || a->rows() != b->cols()) {
+            return false;
+        }
+        found.adapter.lora_A = *a;
+        found.adapter.lora_B = *b;
+    }
+    found.adapter.lora_alpha = (*facts)[0].get<double>();
+    found.adapter.use_rslora = (*facts)[1].get<double>() != 0;
+    found.relative = (*facts)[2].get<double>();
+    found.largest_change = (*facts)[3].get<double>();
+    found.changed = found.adapter.rank() != 0;
+    return true;
+}
+
 }  // namespace detail
 
 /// Extracts LoRA modules from the differences of all matrices named "<module>.weight" that changed.
@@ -73,9 +151,22 @@ namespace detail {
 /// tensor;
 ///         `cancelled`.
 /// \cost   An SVD per changed weight (less with `lora.fast`).
-[[nodiscard]] inline result<extracted_adapter> extract_adapter(const checkpoint& base, const checkpoint& tuned,
-                                                               const extract_adapter_options& opt = {}) {
+template <class = on_use>
+[[nodiscard]] result<extracted_adapter> extract_adapter(const checkpoint& base, const checkpoint& tuned,
+                                                        const extract_adapter_options& opt = {}) {
     extracted_adapter out;
+    std::optional<detail::shard_journal> journal;
+    if (!opt.parts.empty()) {
+        const std::uint64_t inputs[] = {detail::checkpoint_checksum(base), detail::checkpoint_checksum(tuned),
+                                        detail::checksum_of(opt.lora)};
+        std::error_code error;
+        std::filesystem::create_directories(opt.parts, error);
+        auto opened = detail::shard_journal::open(opt.parts, detail::checksum(inputs, sizeof inputs, 8), opt.write);
+        if (!opened) {
+            return opened.error();
+        }
+        journal.emplace(std::move(*opened));
+    }
     const auto total = static_cast<index>(tuned.tensors().size());
     std::size_t partners = 0;
     for (index i = 0; i < total; ++i) {
@@ -109,18 +200,29 @@ namespace detail {
         }
         const std::string module = t.name.substr(0, t.name.size() - suffix.size());
         const bool is_table = detail::is_table_name(module);
-        const auto x = base.matrix<double>(t.name);
-        const auto y = tuned.matrix<double>(t.name);
-        if (!x || !y) {
-            return x ? y.error() : x.error();
-        }
-        matrix<float> difference = (*y - *x).cast<float>();
-        if (is_table || opt.lora.fan_in_fan_out) {
-            difference.transposeInPlace();
-        }
-        auto found = extract_lora(difference, opt.lora);
-        if (!found) {
-            return detail::in_context("tensor " + detail::in_quotes(t.name), found.why);
+        const auto part = opt.parts / detail::shard_journal::part_name("adapter", static_cast<std::size_t>(i));
+        lora_extraction<float> found;
+        if (journal && detail::take_part(*journal, part, t, found)) {
+            ++out.kept_parts;
+        } else {
+            const auto x = base.matrix<double>(t.name);
+            const auto y = tuned.matrix<double>(t.name);
+            if (!x || !y) {
+                return x ? y.error() : x.error();
+            }
+            matrix<float> difference = (*y - *x).cast<float>();
+            if (is_table || opt.lora.fan_in_fan_out) {
+                difference.transposeInPlace();
+            }
+            found = extract_lora(difference, opt.lora);
+            if (!found) {
+                return detail::in_context("tensor " + detail::in_quotes(t.name), found.why);
+            }
+            if (journal) {
+                if (status why = detail::keep_part(*journal, part, t, found, opt.write); !why) {
+                    return why;
+                }
+            }
         }
         if (!found.changed || found.adapter.rank() == 0) {
             out.unchanged.push_back(t.name);
@@ -159,7 +261,8 @@ struct resized_adapter {
 ///
 /// \return `unsupported`, naming a module, unless all are plain LoRA; `non_finite`.
 /// \cost   6 r^2 (out + in) flops per module.
-[[nodiscard]] inline result<resized_adapter> resize_adapter(const peft_adapter& adapter, const rank_choice& choice) {
+template <class = on_use>
+[[nodiscard]] result<resized_adapter> resize_adapter(const peft_adapter& adapter, const rank_choice& choice) {
     if (status why = check_plain_lora(adapter); !why) {
         return why;
     }
@@ -177,6 +280,15 @@ struct resized_adapter {
     out.adapter.config = peft_config_for(out.adapter, adapter.config);
     return out;
 }
+
+/// The functions of this header that are worth compiling once, for io/instantiate.hpp.
+#define LOWRANK_IO_EXTRACT_ADAPTER(way)                                                                  \
+    way template result<extracted_adapter> extract_adapter<on_use>(const checkpoint&, const checkpoint&, \
+                                                                   const extract_adapter_options&);      \
+    way template result<resized_adapter> resize_adapter<on_use>(const peft_adapter&, const rank_choice&);
+#ifdef LOWRANK_EXTERN_IO
+LOWRANK_IO_EXTRACT_ADAPTER(extern)
+#endif
 
 }  // namespace lowrank::inline LOWRANK_ABI
 

@@ -63,8 +63,9 @@ struct gguf_halves {
     const gguf_tensor* b = nullptr;
 };
 
-[[nodiscard]] inline result<lora_adapter<float>> join_halves(const gguf_file& file, const std::string& base,
-                                                             const gguf_halves& h, float alpha) {
+template <class = on_use>
+[[nodiscard]] result<lora_adapter<float>> join_halves(const gguf_file& file, const std::string& base,
+                                                      const gguf_halves& h, float alpha) {
     if (h.a == nullptr || h.b == nullptr) {
         return status{errc::invalid_format, "tensor " + in_quotes(h.a != nullptr ? h.a->name : h.b->name) +
                                                 " has no partner: the file lacks " +
@@ -104,7 +105,8 @@ struct gguf_halves {
 /// \return `invalid_format` if it is no adapter or a half is missing; `mismatch` for different ranks; `non_finite`,
 /// also
 ///         for alpha; `unsupported` for integer tensors, experts, and other adapter types.
-[[nodiscard]] inline result<gguf_lora> read_gguf_lora(const gguf_file& file, const gguf_lora_read_options& opt = {}) {
+template <class = on_use>
+[[nodiscard]] result<gguf_lora> read_gguf_lora(const gguf_file& file, const gguf_lora_read_options& opt = {}) {
     const auto text = [&](const char* key, bool required, std::string& out) -> status {
         const gguf_value* v = file.value(key);
         if (v == nullptr && !required) {
@@ -187,8 +189,9 @@ struct gguf_halves {
     return out;
 }
 
-[[nodiscard]] inline result<gguf_lora> read_gguf_lora(const std::filesystem::path& path,
-                                                      const gguf_lora_read_options& opt = {}) {
+template <class = on_use>
+[[nodiscard]] result<gguf_lora> read_gguf_lora(const std::filesystem::path& path,
+                                               const gguf_lora_read_options& opt = {}) {
     const auto file = gguf_file::open(path);
     if (!file) {
         return file.error();
@@ -199,7 +202,8 @@ struct gguf_halves {
 
 /// Whether every tensor of an adapter has a partner of its shape in the base model.
 /// \return `mismatch` naming the tensor or the architecture.
-[[nodiscard]] inline status check_gguf_base(const gguf_lora& adapter, const gguf_file& base) {
+template <class = on_use>
+[[nodiscard]] status check_gguf_base(const gguf_lora& adapter, const gguf_file& base) {
     const gguf_value* architecture = base.value("general.architecture");
     const std::string* name = architecture != nullptr ? architecture->as_string() : nullptr;
     if (name == nullptr || *name != adapter.architecture) {
@@ -234,8 +238,9 @@ struct gguf_lora_options {
 ///
 /// \return `unsupported` for modules that have no GGUF name, tensors that replace ones of the base, and an output layer
 ///         that is tied to the embedding; `mismatch` if rows do not fit the heads.
-[[nodiscard]] inline status write_gguf_lora(const std::filesystem::path& path, const peft_adapter& adapter,
-                                            const llama_layout& layout, const gguf_lora_options& opt = {}) {
+template <class = on_use>
+[[nodiscard]] status write_gguf_lora(const std::filesystem::path& path, const peft_adapter& adapter,
+                                     const llama_layout& layout, const gguf_lora_options& opt = {}) {
     if (status why = check_plain_lora(adapter); !why) {
         return why;
     }
@@ -268,7 +273,7 @@ struct gguf_lora_options {
             const double factor = wanted * static_cast<double>(lora.rank()) / static_cast<double>(alpha);
             row_matrix<float> b = lora.lora_B;
             if (factor != 1) {
-                b = (lora.lora_B.cast<double>() * factor).cast<float>();
+                b = (lora.lora_B.template cast<double>() * factor).template cast<float>();
             }
             if (heads != 0) {
                 b = rope_rows_to_gguf(b, heads);
@@ -303,7 +308,8 @@ struct gguf_lora_options {
 ///
 /// \return `unsupported` for another architecture or a tensor without a name in transformers; `mismatch` if rows do not
 ///         fit the heads.
-[[nodiscard]] inline result<peft_adapter> peft_from_gguf(const gguf_lora& adapter, const llama_layout& layout) {
+template <class = on_use>
+[[nodiscard]] result<peft_adapter> peft_from_gguf(const gguf_lora& adapter, const llama_layout& layout) {
     if (adapter.architecture != "llama") {
         return status{errc::unsupported, "the adapter is for architecture " + detail::in_quotes(adapter.architecture) +
                                              "; only llama is converted"};
@@ -335,6 +341,18 @@ struct gguf_lora_options {
                                               adapter.alora_invocation_tokens.end());
     return out;
 }
+
+/// The functions of this header that are worth compiling once, for io/instantiate.hpp.
+#define LOWRANK_IO_GGUF_LORA(way)                                                                           \
+    way template result<gguf_lora> read_gguf_lora<on_use>(const gguf_file&, const gguf_lora_read_options&); \
+    way template result<gguf_lora> read_gguf_lora<on_use>(const std::filesystem::path&,                     \
+                                                          const gguf_lora_read_options&);                   \
+    way template status write_gguf_lora<on_use>(const std::filesystem::path&, const peft_adapter&,          \
+                                                const llama_layout&, const gguf_lora_options&);             \
+    way template result<peft_adapter> peft_from_gguf<on_use>(const gguf_lora&, const llama_layout&);
+#ifdef LOWRANK_EXTERN_IO
+LOWRANK_IO_GGUF_LORA(extern)
+#endif
 
 }  // namespace lowrank::inline LOWRANK_ABI
 

@@ -16,8 +16,10 @@
 #include <cmath>
 #include <cstddef>
 #include <cstdint>
+#include <cstdio>
 #include <cstring>
 #include <filesystem>
+#include <map>
 #include <optional>
 #include <span>
 #include <string>
@@ -33,6 +35,8 @@
 #include <lowrank/io/atomic_file.hpp>
 #include <lowrank/io/checkpoint.hpp>
 #include <lowrank/io/detail/json.hpp>
+#include <lowrank/io/detail/shard_journal.hpp>
+#include <lowrank/io/detail/shard_loop.hpp>
 #include <lowrank/io/detail/text.hpp>
 #include <lowrank/io/gguf.hpp>
 #include <lowrank/io/gguf_writer.hpp>
@@ -72,8 +76,9 @@ inline constexpr const char* hf_config_key = "lowrank.hf_config";
 }
 
 /// The rows of `bytes` in the other order of rotary heads. \pre whole rows.
-[[nodiscard]] inline std::vector<std::byte> permuted_rows(std::span<const std::byte> bytes, index rows, index heads,
-                                                          bool to_gguf) {
+template <class = on_use>
+[[nodiscard]] std::vector<std::byte> permuted_rows(std::span<const std::byte> bytes, index rows, index heads,
+                                                   bool to_gguf) {
     std::vector<std::byte> out(bytes.size());
     const std::size_t width = rows == 0 ? 0 : bytes.size() / static_cast<std::size_t>(rows);
     const index head = rows / heads;
@@ -90,7 +95,8 @@ inline constexpr const char* hf_config_key = "lowrank.hf_config";
 }
 
 /// The keys of a Llama model's shape.
-[[nodiscard]] inline result<std::vector<gguf_entry>> llama_entries(const json& config) {
+template <class = on_use>
+[[nodiscard]] result<std::vector<gguf_entry>> llama_entries(const json& config) {
     std::vector<gguf_entry> out;
     status why;
     const auto number = [&](const char* key, double otherwise) {
@@ -138,8 +144,9 @@ inline constexpr const char* hf_config_key = "lowrank.hf_config";
 /// \return `unsupported` for another architecture, a tensor without a GGUF name, integer tensors; `mismatch` if rows do
 ///         not fit the heads; `cancelled`; what the readers and the writer say. The file appears whole or not at all.
 /// \cost   One pass; one q or k projection in memory.
-[[nodiscard]] inline status write_gguf_model(const std::filesystem::path& path, const std::filesystem::path& from,
-                                             const gguf_model_options& opt = {}) {
+template <class = on_use>
+[[nodiscard]] status write_gguf_model(const std::filesystem::path& path, const std::filesystem::path& from,
+                                      const gguf_model_options& opt = {}) {
     const auto config_path = from / "config.json";
     const auto text = mapped_file::open(config_path, {.map = false});
     if (!text) {
@@ -216,6 +223,9 @@ inline constexpr const char* hf_config_key = "lowrank.hf_config";
 }
 
 struct hf_model_options {
+    std::uint64_t file_bytes =
+        5'000'000'000;    ///< Several files and an index when one would have more bytes of tensors.
+    bool resume = false;  ///< Keep a journal in the folder, and go on where one says that an earlier call stopped.
     progress_callback on_progress = {};  ///< Bytes of tensors; false stops with `cancelled`.
     write_options write = {};
 };
@@ -224,16 +234,53 @@ struct hf_model_options {
 struct hf_model_report {
     std::size_t copied = 0;                 ///< Bit for bit.
     std::vector<std::string> decoded = {};  ///< Quantized ones, now F32.
+    index kept_files = 0;                   ///< Files an earlier call had finished.
 };
 
-/// Writes model.safetensors and config.json of a GGUF Llama model into `folder`.
+namespace detail {
+
+/// Of names, types, places and samples of a file's tensors.
+template <class = on_use>
+[[nodiscard]] std::uint64_t gguf_checksum(const gguf_file& model) {
+    std::uint64_t sum = 9;
+    for (const gguf_tensor& t : model.tensors()) {
+        const std::uint64_t facts[3] = {static_cast<std::uint64_t>(t.type), t.offset, t.bytes};
+        const auto sample = model.bytes(t).first(std::min<std::size_t>(model.bytes(t).size(), 4096));
+        sum = checksum(facts, sizeof facts, chained(t.name, sum));
+        sum = checksum(sample.data(), sample.size(), checksum(t.ne.data(), t.ne.size() * sizeof(std::uint64_t), sum));
+    }
+    return sum;
+}
+
+/// How tensors are shared out to files: in their order, a new file when one would have too many bytes.
+template <class = on_use>
+[[nodiscard]] std::vector<std::vector<tensor_plan>> shared_out(std::vector<tensor_plan> plans, std::uint64_t most) {
+    std::vector<std::vector<tensor_plan>> files(1);
+    std::uint64_t bytes = 0;
+    for (tensor_plan& p : plans) {
+        const auto counted = tensor_bytes(p.name, p.type, p.shape);
+        const std::uint64_t own = counted ? *counted : 0;
+        if (!files.back().empty() && (own > most || bytes > most - own)) {
+            files.emplace_back();
+            bytes = 0;
+        }
+        bytes += own;
+        files.back().push_back(std::move(p));
+    }
+    return files;
+}
+
+}  // namespace detail
+
+/// Writes model.safetensors, or several files and their index, and config.json of a GGUF Llama model into `folder`.
 ///
 /// \return `unsupported` for another architecture, a tensor without a name in transformers (as rope_freqs) or a type
 ///         without a decoder; `invalid_format` if a key of the model's shape is missing; `cancelled`; what the writer
-///         says.
+///         says. With `resume`, `mismatch` if the folder's journal is of another file or other options.
 /// \cost   One pass; one decoded tensor in memory.
-[[nodiscard]] inline result<hf_model_report> write_hf_model(const std::filesystem::path& folder, const gguf_file& model,
-                                                            const hf_model_options& opt = {}) {
+template <class = on_use>
+[[nodiscard]] result<hf_model_report> write_hf_model(const std::filesystem::path& folder, const gguf_file& model,
+                                                     const hf_model_options& opt = {}) {
     const auto text = [&](const char* key) -> const std::string* {
         const gguf_value* v = model.value(key);
         return v != nullptr ? v->as_string() : nullptr;
@@ -302,58 +349,102 @@ struct hf_model_report {
         plans.push_back({*name, detail::dtype_for(t.type), {t.ne.rbegin(), t.ne.rend()}});
         total += static_cast<index>(t.bytes);
     }
-    std::error_code error;
-    std::filesystem::create_directories(folder, error);
-    if (error) {
-        return detail::system_failure("cannot create the folder", folder, error.value());
+    const std::vector<std::vector<tensor_plan>> files = detail::shared_out(std::move(plans), opt.file_bytes);
+    std::vector<std::string> names = {"model.safetensors"};
+    std::map<std::string, std::string> places;
+    std::uint64_t bytes_written = 0;
+    for (std::size_t i = 0; files.size() > 1 && i < files.size(); ++i) {
+        char name[64];
+        std::snprintf(name, sizeof name, "model-%05zu-of-%05zu.safetensors", i + 1, files.size());
+        names.resize(i);
+        names.emplace_back(name);
+        for (const tensor_plan& p : files[i]) {
+            places[p.name] = name;
+            const auto counted = detail::tensor_bytes(p.name, p.type, p.shape);
+            bytes_written += counted ? *counted : 0;
+        }
     }
-    auto file =
-        safetensors_writer::create(folder / "model.safetensors", std::move(plans), {{"format", "pt"}}, opt.write);
-    if (!file) {
-        return file.error();
-    }
+    const auto is_copy = [](const gguf_tensor& t) { return facts_of(t.type).block == 1; };
+    const auto count_tensor = [&](const gguf_tensor& t, const std::string& name) {
+        out.copied += is_copy(t) ? 1 : 0;
+        if (!is_copy(t)) {
+            out.decoded.push_back(name);
+        }
+    };
     index done = 0;
-    for (const tensor_info& planned : file->order()) {
-        const std::string name = *gguf_name(planned.name);
-        const gguf_tensor& t = *model.find(name);
-        if (!report(opt.on_progress, {.done = done, .total = total, .what = name})) {
-            return status{errc::cancelled, "the conversion was stopped"};
+    const auto keep = [&](std::size_t i, const detail::json&) {
+        for (const tensor_plan& p : files[i]) {
+            const gguf_tensor& t = *model.find(*gguf_name(p.name));
+            count_tensor(t, p.name);
+            done += static_cast<index>(t.bytes);
         }
-        std::vector<std::byte> owned;
-        std::span<const std::byte> bytes = model.bytes(t);
-        const bool as_is = facts_of(t.type).block == 1;
-        if (!as_is) {
-            std::uint64_t values = 1;
-            for (const std::uint64_t n : t.ne) {
-                values *= n;
+        return true;
+    };
+    const auto write = [&](std::size_t i, const std::filesystem::path& to,
+                           detail::shard_journal*) -> result<detail::json> {
+        auto file = safetensors_writer::create(to, files[i], {{"format", "pt"}}, opt.write);
+        if (!file) {
+            return file.error();
+        }
+        for (const tensor_info& planned : file->order()) {
+            const std::string name = *gguf_name(planned.name);
+            const gguf_tensor& t = *model.find(name);
+            if (!report(opt.on_progress, {.done = done, .total = total, .what = name})) {
+                return status{errc::cancelled, "the conversion was stopped"};
             }
-            std::vector<float> decoded(static_cast<std::size_t>(values));
-            dequantize_ggml(t.type, bytes, decoded);
-            const auto raw = std::as_bytes(std::span(decoded));
-            owned.assign(raw.begin(), raw.end());
-            bytes = owned;
-            out.decoded.push_back(planned.name);
-        } else {
-            ++out.copied;
+            std::vector<std::byte> owned;
+            std::span<const std::byte> bytes = model.bytes(t);
+            if (!is_copy(t)) {
+                owned.resize(static_cast<std::size_t>(planned.end - planned.begin));
+                std::vector<float> decoded(owned.size() / sizeof(float));
+                dequantize_ggml(t.type, bytes, decoded);
+                std::memcpy(owned.data(), decoded.data(), owned.size());
+                bytes = owned;
+            }
+            count_tensor(t, planned.name);
+            if (const index h = rope_heads_of(name, layout); h != 0) {
+                owned = detail::permuted_rows(bytes, static_cast<index>(t.ne.back()), h, false);
+                bytes = owned;
+            }
+            if (status wrote = file->write(bytes); !wrote) {
+                return wrote;
+            }
+            done += static_cast<index>(t.bytes);
         }
-        if (const index h = rope_heads_of(name, layout); h != 0) {
-            owned = detail::permuted_rows(bytes, static_cast<index>(t.ne.back()), h, false);
-            bytes = owned;
-        }
-        if (status wrote = file->write(bytes); !wrote) {
+        if (status wrote = file->commit(); !wrote) {
             return wrote;
         }
-        done += static_cast<index>(t.bytes);
+        return detail::json::object();
+    };
+    std::optional<std::uint64_t> inputs;
+    if (opt.resume) {
+        const std::uint64_t all[4] = {detail::gguf_checksum(model), opt.file_bytes, LOWRANK_VERSION_MAJOR,
+                                      LOWRANK_VERSION_MINOR};
+        inputs = detail::checksum(all, sizeof all, 10);
     }
-    if (status wrote = file->commit(); !wrote) {
-        return wrote;
+    const auto kept_files = detail::write_files(
+        folder, names, files.size() > 1 ? detail::text_of_index(places, bytes_written) : std::string(), inputs,
+        opt.write, {.keep = keep, .write = write});
+    if (!kept_files) {
+        return kept_files.error();
     }
+    out.kept_files = *kept_files;
     const std::string* kept = text(detail::hf_config_key);
     status wrote = write_file(
         folder / "config.json",
         kept != nullptr ? *kept : config.dump(2, ' ', true, detail::json::error_handler_t::replace), opt.write);
     return wrote ? result<hf_model_report>(std::move(out)) : result<hf_model_report>(wrote);
 }
+
+/// The functions of this header that are worth compiling once, for io/instantiate.hpp.
+#define LOWRANK_IO_GGUF_MODEL(way)                                                                              \
+    way template status write_gguf_model<on_use>(const std::filesystem::path&, const std::filesystem::path&,    \
+                                                 const gguf_model_options&);                                    \
+    way template result<hf_model_report> write_hf_model<on_use>(const std::filesystem::path&, const gguf_file&, \
+                                                                const hf_model_options&);
+#ifdef LOWRANK_EXTERN_IO
+LOWRANK_IO_GGUF_MODEL(extern)
+#endif
 
 }  // namespace lowrank::inline LOWRANK_ABI
 

@@ -69,7 +69,8 @@ struct lora_parts {
 };
 
 /// The number of a scalar tensor, if there is one.
-[[nodiscard]] inline result<std::optional<double>> scalar_of(const checkpoint& file, const checkpoint::place* p) {
+template <class = on_use>
+[[nodiscard]] result<std::optional<double>> scalar_of(const checkpoint& file, const checkpoint::place* p) {
     if (p == nullptr) {
         return std::optional<double>();
     }
@@ -81,8 +82,8 @@ struct lora_parts {
 }
 
 /// Lengths of rows, one per output; lengths of columns are not understood.
-[[nodiscard]] inline result<vector<float>> row_magnitude(const checkpoint& file, const checkpoint::place& p,
-                                                         index out) {
+template <class = on_use>
+[[nodiscard]] result<vector<float>> row_magnitude(const checkpoint& file, const checkpoint::place& p, index out) {
     const tensor_info& t = *p.info;
     const bool column_first = t.shape.size() > 1 && t.shape[0] == 1 && t.shape[1] != 1;
     if (t.shape.empty() || column_first) {
@@ -95,7 +96,8 @@ struct lora_parts {
 }
 
 /// Two factors as one module, shapes deciding: [r, in, k...] and [out, r, 1...], or transposed matrices (MLX).
-[[nodiscard]] inline result<peft_lora> join_lora_parts(const checkpoint& file, const lora_parts& p, bool transposed) {
+template <class = on_use>
+[[nodiscard]] result<peft_lora> join_lora_parts(const checkpoint& file, const lora_parts& p, bool transposed) {
     const tensor_info& a = *p.a->info;
     const tensor_info& b = *p.b->info;
     for (const tensor_info* t : {&a, &b}) {
@@ -135,8 +137,8 @@ struct lora_parts {
 ///
 /// \return `not_found`; `invalid_format` for a broken file, names of two formats in one file, a factor without its
 ///         partner, a file without LoRA; `mismatch` for factors of different rank; `non_finite`.
-[[nodiscard]] inline result<lora_file> read_lora_file(const std::filesystem::path& path,
-                                                      const lora_file_options& opt = {}) {
+template <class = on_use>
+[[nodiscard]] result<lora_file> read_lora_file(const std::filesystem::path& path, const lora_file_options& opt = {}) {
     using part = detail::lora_name::part;
     const auto file = checkpoint::open(path);
     if (!file) {
@@ -320,18 +322,20 @@ namespace detail {
 /// Relatives of LoRA have a place in kohya's names (LyCORIS: DoRA, convolutions, LoHa, LoKr) and, for DoRA, in MLX's.
 ///
 /// \return `unsupported` for a module the names cannot express; as `write_safetensors`.
+template <class = on_use>
 status write_lora_file(const std::filesystem::path& path, const std::map<std::string, lora_adapter<float>>& modules,
                        const std::map<std::string, peft_module>& relatives, const lora_write_options& opt);
 
-[[nodiscard]] inline status write_lora_file(const std::filesystem::path& path,
-                                            const std::map<std::string, lora_adapter<float>>& modules,
-                                            const lora_write_options& opt = {}) {
+template <class = on_use>
+[[nodiscard]] status write_lora_file(const std::filesystem::path& path,
+                                     const std::map<std::string, lora_adapter<float>>& modules,
+                                     const lora_write_options& opt = {}) {
     return write_lora_file(path, modules, {}, opt);
 }
 
-inline status write_lora_file(const std::filesystem::path& path,
-                              const std::map<std::string, lora_adapter<float>>& modules,
-                              const std::map<std::string, peft_module>& relatives, const lora_write_options& opt) {
+template <class>
+status write_lora_file(const std::filesystem::path& path, const std::map<std::string, lora_adapter<float>>& modules,
+                       const std::map<std::string, peft_module>& relatives, const lora_write_options& opt) {
     std::vector<tensor_to_write> tensors;
     std::map<std::string, std::string> metadata;
     for (const auto& [module, relative] : relatives) {
@@ -350,7 +354,8 @@ inline status write_lora_file(const std::filesystem::path& path,
         const double full = lora_scaling(lora.lora_alpha, lora.rank(), lora.use_rslora);
         const double scaling = opt.format == lora_format::mlx ? full / opt.mlx_scale.value_or(1) : full;
         const matrix<float> scaled =
-            scaling == 1 ? lora.lora_B : matrix<float>((lora.lora_B.cast<double>() * scaling).cast<float>());
+            scaling == 1 ? lora.lora_B
+                         : matrix<float>((lora.lora_B.template cast<double>() * scaling).template cast<float>());
         switch (opt.format) {
             case lora_format::peft:
                 tensors.push_back(tensor_of("base_model.model." + module + ".lora_A.weight", lora.lora_A));
@@ -395,6 +400,18 @@ inline status write_lora_file(const std::filesystem::path& path,
     }
     return write_safetensors(path, std::move(tensors), metadata, opt.write);
 }
+
+/// The functions of this header that are worth compiling once, for io/instantiate.hpp.
+#define LOWRANK_IO_LORA_FORMATS(way)                                                                                 \
+    way template result<lora_file> read_lora_file<on_use>(const std::filesystem::path&, const lora_file_options&);   \
+    way template status write_lora_file<on_use>(                                                                     \
+        const std::filesystem::path&, const std::map<std::string, lora_adapter<float>>&, const lora_write_options&); \
+    way template status write_lora_file<on_use>(const std::filesystem::path&,                                        \
+                                                const std::map<std::string, lora_adapter<float>>&,                   \
+                                                const std::map<std::string, peft_module>&, const lora_write_options&);
+#ifdef LOWRANK_EXTERN_IO
+LOWRANK_IO_LORA_FORMATS(extern)
+#endif
 
 }  // namespace lowrank::inline LOWRANK_ABI
 

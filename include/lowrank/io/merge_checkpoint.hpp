@@ -38,6 +38,7 @@
 #include <lowrank/io/detail/merge_tiles.hpp>
 #include <lowrank/io/detail/peft_names.hpp>
 #include <lowrank/io/detail/shard_journal.hpp>
+#include <lowrank/io/detail/shard_loop.hpp>
 #include <lowrank/io/detail/text.hpp>
 #include <lowrank/io/detail/token_rows.hpp>
 #include <lowrank/io/peft.hpp>
@@ -67,7 +68,8 @@ struct merge_checkpoint_report {
 namespace detail {
 
 /// Checksum of all that the merged bytes and their audits depend on.
-[[nodiscard]] inline std::uint64_t checksum_of(const checkpoint& base, const merge_plan& plan, bool check) {
+template <class = on_use>
+[[nodiscard]] std::uint64_t checksum_of(const checkpoint& base, const merge_plan& plan, bool check) {
     const std::uint64_t version[4] = {LOWRANK_VERSION_MAJOR, LOWRANK_VERSION_MINOR, LOWRANK_VERSION_PATCH,
                                       check ? 1U : 0U};
     std::uint64_t sum = checksum(version, sizeof version, checkpoint_checksum(base));
@@ -151,9 +153,10 @@ namespace detail {
 }
 
 /// One shard of the base written with what the plan changes of it.
-[[nodiscard]] inline status write_merged_shard(const checkpoint::shard& shard, const merge_plan& plan,
-                                               const std::filesystem::path& to, index& done, index total,
-                                               const merge_checkpoint_options& opt, merge_checkpoint_report& report) {
+template <class = on_use>
+[[nodiscard]] status write_merged_shard(const checkpoint::shard& shard, const merge_plan& plan,
+                                        const std::filesystem::path& to, index& done, index total,
+                                        const merge_checkpoint_options& opt, merge_checkpoint_report& report) {
     std::vector<tensor_plan> plans;
     for (const tensor_info& t : shard.file.tensors()) {
         plans.push_back({t.name, t.type, t.shape});
@@ -197,21 +200,6 @@ namespace detail {
     return file->commit();
 }
 
-/// The text of an index for files written under the names of `base`'s shards.
-[[nodiscard]] inline std::string index_text(const checkpoint& base) {
-    std::uint64_t total = 0;
-    std::string map;
-    for (const checkpoint::place& p : base.tensors()) {
-        total += p.info->end - p.info->begin;
-        map += map.empty() ? "\n    " : ",\n    ";
-        append_json_string(map, p.info->name);
-        map += ": ";
-        append_json_string(map, base.shards()[p.shard].path.filename().string());
-    }
-    return "{\n  \"metadata\": {\n    \"total_size\": " + std::to_string(total) + "\n  },\n  \"weight_map\": {" + map +
-           "\n  }\n}\n";
-}
-
 }  // namespace detail
 
 /// Writes `base` with the adapters merged into the folder `out`: files, names, types and order as in the base. Adapters
@@ -225,79 +213,67 @@ namespace detail {
 /// \cost   One pass over the files, two over weights with DoRA; memory for the factors and one tile. Same bytes for
 /// every
 ///         executor, tile size and interruption.
-[[nodiscard]] inline result<merge_checkpoint_report> merge_checkpoint(const checkpoint& base,
-                                                                      std::span<const adapter_to_merge> adapters,
-                                                                      const std::filesystem::path& out,
-                                                                      const merge_checkpoint_options& opt = {}) {
+template <class = on_use>
+[[nodiscard]] result<merge_checkpoint_report> merge_checkpoint(const checkpoint& base,
+                                                               std::span<const adapter_to_merge> adapters,
+                                                               const std::filesystem::path& out,
+                                                               const merge_checkpoint_options& opt = {}) {
     const auto plan = detail::plan_merge(base, adapters);
     if (!plan) {
         return plan.error();
     }
-    std::error_code error;
-    std::filesystem::create_directories(out, error);
-    if (error) {
-        return detail::system_failure("cannot create the folder", out, error.value());
-    }
-    index total = 0;
-    for (const checkpoint::place& p : base.tensors()) {
-        total += static_cast<index>(base.bytes(p).size());
-    }
-    std::optional<detail::shard_journal> journal;
-    if (opt.resume) {
-        auto opened = detail::shard_journal::open(out, detail::checksum_of(base, *plan, opt.check), opt.write);
-        if (!opened) {
-            return opened.error();
-        }
-        journal.emplace(std::move(*opened));
-    }
     merge_checkpoint_report report;
+    const index total = detail::bytes_of(base);
     index done = 0;
-    for (const checkpoint::shard& shard : base.shards()) {
-        const auto to = out / shard.path.filename();
-        if (std::filesystem::equivalent(shard.path, to, error)) {
-            return status{errc::unsupported, "the merged checkpoint would replace the base in " +
-                                                 detail::path_in_quotes(out) + "; name another folder"};
+    const auto keep = [&](std::size_t i, const detail::json& facts) {
+        if (!detail::add_facts(facts, report)) {
+            return false;
         }
-        const std::string name = to.filename().string();
-        const detail::json* known = journal ? journal->finished(name) : nullptr;
-        if (known != nullptr && detail::add_facts(*known, report)) {
-            for (const tensor_info& t : shard.file.tensors()) {
-                done += static_cast<index>(t.end - t.begin);
-            }
-            ++report.kept_files;
-            continue;
+        for (const tensor_info& t : base.shards()[i].file.tensors()) {
+            done += static_cast<index>(t.end - t.begin);
         }
+        return true;
+    };
+    const auto write = [&](std::size_t i, const std::filesystem::path& to,
+                           detail::shard_journal*) -> result<detail::json> {
         merge_checkpoint_report of_shard;
-        if (status why = detail::write_merged_shard(shard, *plan, to, done, total, opt, of_shard); !why) {
+        if (status why = detail::write_merged_shard(base.shards()[i], *plan, to, done, total, opt, of_shard); !why) {
             return why;
         }
-        if (journal) {
-            if (status why = journal->record(name, detail::facts_of(of_shard)); !why) {
-                return why;
-            }
-        }
+        auto facts = detail::facts_of(of_shard);
         report.weights.merge(of_shard.weights);
         report.replaced.insert(report.replaced.end(), of_shard.replaced.begin(), of_shard.replaced.end());
+        return facts;
+    };
+    std::optional<std::uint64_t> inputs;
+    if (opt.resume) {
+        inputs = detail::checksum_of(base, *plan, opt.check);
     }
-    if (base.shards().size() > 1) {
-        if (status why = write_file(out / "model.safetensors.index.json", detail::index_text(base), opt.write); !why) {
-            return why;
-        }
+    const auto kept = detail::write_shards(base, out, inputs, opt.write, {.keep = keep, .write = write});
+    if (!kept) {
+        return kept.error();
     }
-    if (journal) {
-        journal->remove();
-    }
+    report.kept_files = *kept;
     return report;
 }
 
 /// The same for one adapter at `opt.strength`.
-[[nodiscard]] inline result<merge_checkpoint_report> merge_checkpoint(const checkpoint& base,
-                                                                      const peft_adapter& adapter,
-                                                                      const std::filesystem::path& out,
-                                                                      const merge_checkpoint_options& opt = {}) {
+template <class = on_use>
+[[nodiscard]] result<merge_checkpoint_report> merge_checkpoint(const checkpoint& base, const peft_adapter& adapter,
+                                                               const std::filesystem::path& out,
+                                                               const merge_checkpoint_options& opt = {}) {
     const adapter_to_merge one{.adapter = &adapter, .strength = opt.strength};
     return merge_checkpoint(base, std::span(&one, 1), out, opt);
 }
+
+/// The functions of this header that are worth compiling once, for io/instantiate.hpp.
+#define LOWRANK_IO_MERGE_CHECKPOINT(way)                                                    \
+    way template result<merge_checkpoint_report> merge_checkpoint<on_use>(                  \
+        const checkpoint&, std::span<const adapter_to_merge>, const std::filesystem::path&, \
+        const merge_checkpoint_options&);
+#ifdef LOWRANK_EXTERN_IO
+LOWRANK_IO_MERGE_CHECKPOINT(extern)
+#endif
 
 }  // namespace lowrank::inline LOWRANK_ABI
 

@@ -50,8 +50,8 @@ namespace lowrank::inline LOWRANK_ABI {
 ///         disagree, transposed factors, a pattern that matches no module; `non_finite`; `unsupported` for pickles
 ///         and whatever else would change the result. The sentence names the tensor or key.
 /// \cost   one copy of the factors in float.
-[[nodiscard]] inline result<peft_adapter> read_peft(const std::filesystem::path& folder,
-                                                    const peft_read_options& opt = {}) {
+template <class = on_use>
+[[nodiscard]] result<peft_adapter> read_peft(const std::filesystem::path& folder, const peft_read_options& opt = {}) {
     std::error_code ignored;
     const auto config_path = folder / "adapter_config.json";
     if (!std::filesystem::exists(config_path, ignored)) {
@@ -107,18 +107,21 @@ namespace lowrank::inline LOWRANK_ABI {
 /// A configuration that fits `modules`: the most frequent rank and alpha, patterns for the others, their last names as
 /// targets. The other fields are those of `base`.
 /// \pre all modules agree on use_rslora.
+template <class = on_use>
 [[nodiscard]] peft_lora_config peft_config_for(const std::map<std::string, lora_adapter<float>>& modules,
                                                peft_lora_config base = {});
 
 /// The same for every module of an adapter, relatives included: peft_type, use_dora, lora_bias, feedforward_modules and
 /// target modules follow from them; rank and alpha of each module go into the patterns.
 /// \pre all modules are of one peft_type and agree on use_rslora.
+template <class = on_use>
 [[nodiscard]] peft_lora_config peft_config_for(const peft_adapter& adapter, peft_lora_config base = {});
 
 /// Writes an adapter folder, which is created if need be.
 ///
 /// \return `mismatch` if the configuration does not describe the modules (`peft_config_for` makes one that does);
 ///         `non_finite`; `io_failure`. On failure an older adapter in the folder stays as it was.
+template <class = on_use>
 [[nodiscard]] status write_peft(const std::filesystem::path& folder, const peft_adapter& adapter,
                                 const write_options& opt = {});
 
@@ -147,14 +150,15 @@ namespace detail {
     return count;
 }
 
-inline peft_lora_config peft_config_for(const std::map<std::string, lora_adapter<float>>& modules,
-                                        peft_lora_config base) {
+template <class>
+peft_lora_config peft_config_for(const std::map<std::string, lora_adapter<float>>& modules, peft_lora_config base) {
     peft_adapter adapter;
     adapter.modules = modules;
     return peft_config_for(adapter, std::move(base));
 }
 
-inline peft_lora_config peft_config_for(const peft_adapter& adapter, peft_lora_config base) {
+template <class>
+peft_lora_config peft_config_for(const peft_adapter& adapter, peft_lora_config base) {
     std::vector<detail::module_facts> all;
     const lora_adapter<float>* first = nullptr;
     const auto add = [&](const std::string& module, const lora_adapter<float>& lora) {
@@ -203,7 +207,8 @@ inline peft_lora_config peft_config_for(const peft_adapter& adapter, peft_lora_c
 namespace detail {
 
 /// All tensors of an adapter's file, or why the configuration does not describe them.
-[[nodiscard]] inline result<std::vector<tensor_to_write>> peft_tensors(const peft_adapter& adapter) {
+template <class = on_use>
+[[nodiscard]] result<std::vector<tensor_to_write>> peft_tensors(const peft_adapter& adapter) {
     auto names = names_of(adapter.modules, adapter.embeddings);
     for (const auto& [module, relative] : adapter.relatives) {
         names.push_back(module);
@@ -270,7 +275,8 @@ namespace detail {
 
 }  // namespace detail
 
-inline status write_peft(const std::filesystem::path& folder, const peft_adapter& adapter, const write_options& opt) {
+template <class>
+status write_peft(const std::filesystem::path& folder, const peft_adapter& adapter, const write_options& opt) {
     auto tensors = detail::peft_tensors(adapter);
     if (!tensors) {
         return tensors.error();
@@ -300,6 +306,15 @@ inline status write_peft(const std::filesystem::path& folder, const peft_adapter
     }
     return why;
 }
+
+/// The functions of this header that are worth compiling once, for io/instantiate.hpp.
+#define LOWRANK_IO_PEFT(way)                                                                                     \
+    way template result<peft_adapter> read_peft<on_use>(const std::filesystem::path&, const peft_read_options&); \
+    way template result<std::vector<tensor_to_write>> detail::peft_tensors<on_use>(const peft_adapter&);         \
+    way template status write_peft<on_use>(const std::filesystem::path&, const peft_adapter&, const write_options&);
+#ifdef LOWRANK_EXTERN_IO
+LOWRANK_IO_PEFT(extern)
+#endif
 
 }  // namespace lowrank::inline LOWRANK_ABI
 

@@ -49,7 +49,8 @@ struct peft_adapter {
 
 /// `unsupported`, naming a module, unless every module is plain LoRA: for programs that use `modules` and `embeddings`
 /// alone.
-[[nodiscard]] inline status check_plain_lora(const peft_adapter& adapter) {
+template <class = on_use>
+[[nodiscard]] status check_plain_lora(const peft_adapter& adapter) {
     if (adapter.relatives.empty()) {
         return {};
     }

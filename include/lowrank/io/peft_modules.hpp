@@ -25,6 +25,7 @@
 #include <lowrank/core/status.hpp>
 #include <lowrank/core/types.hpp>
 #include <lowrank/factor/low_rank.hpp>
+#include <lowrank/io/lycoris_oft.hpp>
 #include <lowrank/lora/adalora.hpp>
 #include <lowrank/lora/boft.hpp>
 #include <lowrank/lora/hira.hpp>
@@ -76,7 +77,8 @@ struct peft_randlora {
 /// shared block, MiSS and RandLoRA (and VeRA: the width of the shared projection) until `fit_module` says it.
 using peft_module = std::variant<peft_lora, adalora_adapter<float>, loha_adapter<float>, lokr_adapter<float>,
                                  vera_adapter<float>, peft_ia3, oft_adapter<float>, peft_boft, hra_adapter<float>,
-                                 miss_adapter<float>, miss_bat_adapter<float>, peft_randlora, hira_adapter<float>>;
+                                 miss_adapter<float>, miss_bat_adapter<float>, peft_randlora, hira_adapter<float>,
+                                 lycoris_oft>;
 
 /// What a module does to its layer: W' = diag(output_scale) (W + delta) diag(input_scale), where DoRA's output_scale
 /// is magnitude / the row lengths of W + delta, or W' = rows(W). Empty members change nothing.
@@ -87,8 +89,9 @@ struct peft_change {
     vector<float> input_scale = {};  ///< One per input channel.
     vector<float> bias = {};         ///< Is added to the layer's bias.
     bool is_table = false;           ///< The weight is the transpose: tokens x dim.
-    /// A `row_transform` that is all the module does: rotations of the inputs, HiRA, the "bat" form of MiSS.
+    /// A `row_transform` that is all the module does: rotations, HiRA, the "bat" form of MiSS.
     std::optional<detail::erased_rows> rows = {};
+    bool rows_are_columns = false;  ///< `rows` is of the transposed weight: LyCORIS turns the outputs.
 
     [[nodiscard]] bool has_delta() const noexcept { return delta.left.size() != 0 || delta.right.size() != 0; }
 };
@@ -96,7 +99,8 @@ struct peft_change {
 /// "DoRA", "LoHa", ...: for messages.
 [[nodiscard]] inline const char* kind_of(const peft_module& module) {
     constexpr const char* names[] = {"LoRA", "AdaLoRA", "LoHa", "LoKr",       "VeRA",     "(IA)^3", "OFT",
-                                     "BOFT", "HRA",     "MiSS", "MiSS (bat)", "RandLoRA", "HiRA"};
+                                     "BOFT", "HRA",     "MiSS", "MiSS (bat)", "RandLoRA", "HiRA",
+                                     "OFT of the outputs (LyCORIS)"};
     if (const auto* lora = std::get_if<peft_lora>(&module)) {
         return lora->magnitude.size() != 0 ? "DoRA"
                : !lora->kernel.empty()     ? "LoRA of a convolution"
@@ -109,7 +113,8 @@ struct peft_change {
 /// Tells a module the shape of its weight (of a convolution: out x (in * taps)).
 /// \return `mismatch`, with the module as it was, if it is for another shape. Types that know their shape from their
 ///         tensors are compared with the weight where they are used.
-[[nodiscard]] inline status fit_module(peft_module& module, index out, index in) {
+template <class = on_use>
+[[nodiscard]] status fit_module(peft_module& module, index out, index in) {
     const auto fits = [&](bool yes) {
         return yes ? status{}
                    : status{errc::mismatch, std::string("this ") + kind_of(module) + " module is not for a " +
@@ -142,6 +147,8 @@ struct peft_change {
         return fits(yes);
     } else if (const auto* hira = std::get_if<hira_adapter<float>>(&module)) {
         return fits(hira->hira_B.rows() == out && hira->hira_A.cols() == in);
+    } else if (const auto* turned = std::get_if<lycoris_oft>(&module)) {
+        return fits(turned->out() == out);
     }
     return {};
 }
@@ -169,7 +176,8 @@ template <rotating_adapter A>
 /// What a module does to a weight of the shape that `fit_module` has told it. Of a type that still lacks its shape
 /// nothing is said: no delta, no rows.
 /// \cost copies the factors; LoHa, LoKr and RandLoRA form theirs, rotations b^3 a block.
-[[nodiscard]] inline peft_change change_of(const peft_module& module) {
+template <class = on_use>
+[[nodiscard]] peft_change change_of(const peft_module& module) {
     return std::visit(
         [](const auto& m) {
             using M = std::decay_t<decltype(m)>;
@@ -191,6 +199,9 @@ template <rotating_adapter A>
                 out.rows = detail::rotation_rows(m);
             } else if constexpr (std::same_as<M, hira_adapter<float>>) {
                 out.rows = detail::erase_rows(hira_rows(m));
+            } else if constexpr (std::same_as<M, lycoris_oft>) {
+                out.rows = detail::turned_outputs(m);
+                out.rows_are_columns = true;
             } else if constexpr (std::same_as<M, miss_bat_adapter<float>>) {
                 if (m.in != 0) {
                     out.rows = detail::erase_rows(miss_bat_rows(m));
@@ -210,6 +221,14 @@ template <rotating_adapter A>
         },
         module);
 }
+
+/// The functions of this header that are worth compiling once, for io/instantiate.hpp.
+#define LOWRANK_IO_PEFT_MODULES(way)                                    \
+    way template status fit_module<on_use>(peft_module&, index, index); \
+    way template peft_change change_of<on_use>(const peft_module&);
+#ifdef LOWRANK_EXTERN_IO
+LOWRANK_IO_PEFT_MODULES(extern)
+#endif
 
 }  // namespace lowrank::inline LOWRANK_ABI
 

@@ -45,11 +45,13 @@ struct plain_lora_adapter {
 namespace detail {
 
 /// W' - W of a module that scales its weight, out x in.
-[[nodiscard]] inline result<matrix<float>> dense_change(const checkpoint* base, const std::string& path,
-                                                        const peft_change& change, bool transposed) {
+template <class = on_use>
+[[nodiscard]] result<matrix<float>> dense_change(const checkpoint* base, const std::string& path,
+                                                 const peft_change& change, bool transposed) {
     if (base == nullptr) {
-        return status{errc::unsupported, "module " + in_quotes(path) +
-                                             " changes its weight as a whole: the base model is needed to make plain LoRA of it"};
+        return status{errc::unsupported,
+                      "module " + in_quotes(path) +
+                          " changes its weight as a whole: the base model is needed to make plain LoRA of it"};
     }
     const std::string name = stored_module(*base, path) + ".weight";
     auto stored = base->matrix<float>(name);
@@ -58,7 +60,10 @@ namespace detail {
     }
     const matrix<double> w = transposed ? matrix<double>(stored->transpose().cast<double>()) : stored->cast<double>();
     matrix<double> out = w;
-    if (change.rows) {
+    if (change.rows && change.rows_are_columns) {
+        workspace ws;
+        change.rows->forward(0, out, ws);
+    } else if (change.rows) {
         workspace ws;
         matrix<double> rows = w.transpose();
         change.rows->forward(0, rows, ws);
@@ -97,9 +102,9 @@ namespace detail {
 /// of
 ///         another model; as `to_lora`.
 /// \cost   An SVD per scaled weight.
-[[nodiscard]] inline result<plain_lora_adapter> to_plain_lora(const peft_adapter& adapter,
-                                                              const checkpoint* base = nullptr,
-                                                              const plain_lora_options& opt = {}) {
+template <class = on_use>
+[[nodiscard]] result<plain_lora_adapter> to_plain_lora(const peft_adapter& adapter, const checkpoint* base = nullptr,
+                                                       const plain_lora_options& opt = {}) {
     plain_lora_adapter out{.adapter = adapter};
     out.adapter.relatives.clear();
     out.adapter.relative_types.clear();
@@ -151,6 +156,14 @@ namespace detail {
     }
     return out;
 }
+
+/// The functions of this header that are worth compiling once, for io/instantiate.hpp.
+#define LOWRANK_IO_PLAIN_LORA(way)                                                                        \
+    way template result<plain_lora_adapter> to_plain_lora<on_use>(const peft_adapter&, const checkpoint*, \
+                                                                  const plain_lora_options&);
+#ifdef LOWRANK_EXTERN_IO
+LOWRANK_IO_PLAIN_LORA(extern)
+#endif
 
 }  // namespace lowrank::inline LOWRANK_ABI
 

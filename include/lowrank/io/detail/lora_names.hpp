@@ -82,7 +82,8 @@ struct lora_name {
     }
     constexpr std::string_view leaves[] = {"hada_w1_a", "hada_w1_b", "hada_w2_a", "hada_w2_b", "hada_t1",
                                            "hada_t2",   "lokr_w1",   "lokr_w1_a", "lokr_w1_b", "lokr_w2",
-                                           "lokr_w2_a", "lokr_w2_b", "lokr_t2"};
+                                           "lokr_w2_a", "lokr_w2_b", "lokr_t2",   "oft_blocks",
+                                           "rescale"};
     for (const std::string_view leaf : leaves) {
         if (name.size() > leaf.size() + 1 && name.ends_with(leaf) && name[name.size() - leaf.size() - 1] == '.') {
             return {part::relative, lora_format::kohya, std::string(name.substr(0, name.size() - leaf.size() - 1)),
@@ -109,13 +110,8 @@ struct foreign_part {
         std::string_view tail;
         const char* why;
     };
-    constexpr const char* oft =
-        "LyCORIS's OFT and BOFT turn the outputs of a layer, PEFT's the inputs, so that no adapter here can hold it; "
-        "merge it into its model with LyCORIS and extract the difference";
     constexpr known all[] = {
-        {".oft_blocks", oft},
-        {".oft_diag", oft},
-        {".rescale", oft},
+        {".oft_diag", "OFT in the form of LyCORIS before 2.0 is not supported"},
         {".scalar", "the module is multiplied by a scalar beside its factors, which is not supported"},
         {".diff", "a full difference of the weight, not one of low rank; add it to the weight"},
         {".glora_a1", "GLoRA is not supported"},

@@ -38,26 +38,30 @@ struct lora_write_options {
 
 namespace detail {
 
-[[nodiscard]] inline std::string flat_name(std::string module, const lora_write_options& opt) {
+template <class = on_use>
+[[nodiscard]] std::string flat_name(std::string module, const lora_write_options& opt) {
     std::replace(module.begin(), module.end(), '.', '_');
     return module.starts_with("lora_") ? module : opt.kohya_prefix + module;
 }
 
-[[nodiscard]] inline tensor_to_write scalar_tensor(std::string name, double value) {
+template <class = on_use>
+[[nodiscard]] tensor_to_write scalar_tensor(std::string name, double value) {
     auto t =
         tensor_of(std::move(name), row_matrix<float>(row_matrix<float>::Constant(1, 1, static_cast<float>(value))));
     t.shape.clear();
     return t;
 }
 
-[[nodiscard]] inline status no_place_for(const std::string& module, const peft_module& relative, lora_format format) {
+template <class = on_use>
+[[nodiscard]] status no_place_for(const std::string& module, const peft_module& relative, lora_format format) {
     return {errc::unsupported, "module " + in_quotes(module) + " is adapted by " + kind_of(relative) +
                                    ", which the names of " + to_string(format) + " have no place for"};
 }
 
 /// LyCORIS's names: its tensors are PEFT's under other names for LoRA, and with an alpha of their own.
-[[nodiscard]] inline status append_lycoris(std::vector<tensor_to_write>& out, const std::string& module,
-                                           const peft_module& relative, const lora_write_options& opt) {
+template <class = on_use>
+[[nodiscard]] status append_lycoris(std::vector<tensor_to_write>& out, const std::string& module,
+                                    const peft_module& relative, const lora_write_options& opt) {
     const std::string flat = flat_name(module, opt);
     relative_tensors parts;
     double alpha = 0;
@@ -86,6 +90,9 @@ namespace detail {
             alpha = static_cast<double>(lokr->r);
         }
         parts(scaled);
+    } else if (const auto* oft = std::get_if<lycoris_oft>(&relative)) {
+        alpha = oft->constraint;
+        parts(*oft);
     } else {
         return no_place_for(module, relative, opt.format);
     }
@@ -98,8 +105,9 @@ namespace detail {
 }
 
 /// MLX's DoRA: the magnitude is `m`.
-[[nodiscard]] inline status append_mlx(std::vector<tensor_to_write>& out, const std::string& module,
-                                       const peft_module& relative, const lora_write_options& opt) {
+template <class = on_use>
+[[nodiscard]] status append_mlx(std::vector<tensor_to_write>& out, const std::string& module,
+                                const peft_module& relative, const lora_write_options& opt) {
     const auto* m = std::get_if<peft_lora>(&relative);
     if (m == nullptr || m->bias.size() != 0 || !m->kernel.empty() || m->is_table) {
         return no_place_for(module, relative, opt.format);

@@ -124,12 +124,14 @@ struct merge_plan {
 };
 
 /// 1 + strength (scale - 1)
-[[nodiscard]] inline vector<float> weakened(const vector<float>& scale, double strength) {
+template <class = on_use>
+[[nodiscard]] vector<float> weakened(const vector<float>& scale, double strength) {
     return (1 + strength * (scale.cast<double>().array() - 1)).cast<float>();
 }
 
 /// A module's name in the checkpoint: its path, or that without its first part, which some checkpoints leave out.
-[[nodiscard]] inline std::string stored_module(const checkpoint& base, const std::string& module) {
+template <class = on_use>
+[[nodiscard]] std::string stored_module(const checkpoint& base, const std::string& module) {
     const std::size_t dot = module.find('.');
     if (base.find(module + ".weight") == nullptr && dot != std::string::npos &&
         base.find(module.substr(dot + 1) + ".weight") != nullptr) {
@@ -139,8 +141,9 @@ struct merge_plan {
 }
 
 /// Puts what one module does into the plan.
-[[nodiscard]] inline status plan_module(const checkpoint& base, const std::string& path, const peft_change& change,
-                                        bool transposed, double strength, merge_plan& out) {
+template <class = on_use>
+[[nodiscard]] status plan_module(const checkpoint& base, const std::string& path, const peft_change& change,
+                                 bool transposed, double strength, merge_plan& out) {
     const std::string module = stored_module(base, path);
     const std::string weight = module + ".weight";
     const std::string bias = module + ".bias";
@@ -168,7 +171,7 @@ struct merge_plan {
     }
     if (change.rows) {
         stored.rows = rows_at_strength(*change.rows, strength);
-        stored.rows_are_columns = transposed;
+        stored.rows_are_columns = transposed != change.rows_are_columns;
     }
     stored.magnitude = change.magnitude;
     stored.magnitude_of_columns = transposed;
@@ -203,8 +206,9 @@ struct merge_plan {
 
 /// Adds the rows that an adapter has trained of an embedding table (PEFT's trainable_token_indices). The tensor is
 /// called a delta and holds the new rows themselves: huggingface/peft, trainable_tokens/layer.py, `merge`.
-[[nodiscard]] inline status plan_token_rows(const checkpoint& base, const tensor_to_write& e,
-                                            const peft_lora_config& config, double strength, merge_plan& out) {
+template <class = on_use>
+[[nodiscard]] status plan_token_rows(const checkpoint& base, const tensor_to_write& e, const peft_lora_config& config,
+                                     double strength, merge_plan& out) {
     std::string module = e.name.starts_with(peft_prefix) ? e.name.substr(peft_prefix.size()) : e.name;
     module.resize(module.size() - token_rows_tail.size());
     const std::vector<std::int64_t>* tokens = token_indices_of(config, module);
@@ -246,7 +250,8 @@ struct merge_plan {
     return {};
 }
 
-[[nodiscard]] inline result<merge_plan> plan_merge(const checkpoint& base, std::span<const adapter_to_merge> adapters) {
+template <class = on_use>
+[[nodiscard]] result<merge_plan> plan_merge(const checkpoint& base, std::span<const adapter_to_merge> adapters) {
     merge_plan out;
     for (const auto& [adapter, strength] : adapters) {
         expects(adapter != nullptr, "merge_checkpoint: an adapter is null");
@@ -299,6 +304,9 @@ struct merge_plan {
                 std::visit(tensors, relative);
                 std::uint64_t& sum = out.changes.at(stored_module(base, module) + ".weight").rows_checksum;
                 sum = checksum(&strength, sizeof strength, relative.index());
+                if (const auto* turned = std::get_if<lycoris_oft>(&relative)) {
+                    sum = checksum(&turned->constraint, sizeof turned->constraint, sum);
+                }
                 for (const auto& part : tensors.parts) {
                     sum =
                         checksum(part.values.data(), static_cast<std::size_t>(part.values.size()) * sizeof(float), sum);

@@ -29,7 +29,8 @@ namespace lowrank::inline LOWRANK_ABI {
 namespace detail {
 
 /// The transform of rows first, first + 1, ... of a weight, for a tile that holds these alone.
-[[nodiscard]] inline erased_rows rows_behind(const erased_rows& f, index first) {
+template <class = on_use>
+[[nodiscard]] erased_rows rows_behind(const erased_rows& f, index first) {
     return {.fits_with = [](index, index) { return true; },
             .run = [&f, first](index i, column_view<double> rows, workspace& ws) { f.forward(first + i, rows, ws); },
             .undo = [&f, first](index i, column_view<double> rows, workspace& ws) { f.backward(first + i, rows, ws); }};
@@ -37,9 +38,9 @@ namespace detail {
 
 /// \pre `change.rows` is set. \cost A tile in double beside the weight's; the whole weight where it is stored in x out.
 template <storage T>
-[[nodiscard]] result<merged_weight> write_merged_rows(safetensors_writer& out, const safetensors_file& file,
-                                                      const tensor_info& t, const stored_change& change,
-                                                      const tile_options& opt) {
+[[nodiscard]] result<merged_weight> write_merged_rows_as(safetensors_writer& out, const safetensors_file& file,
+                                                         const tensor_info& t, const stored_change& change,
+                                                         const tile_options& opt) {
     const auto bytes = file.bytes(t);
     const index all_rows = change.left.rows();
     const index cols = change.right.cols();
@@ -88,14 +89,15 @@ template <storage T>
     return merged_weight{audit.total(), dtype_of<T>, 0, receipt_bits / entries};
 }
 
-[[nodiscard]] inline result<merged_weight> write_merged_rows(safetensors_writer& out, const safetensors_file& file,
-                                                             const tensor_info& t, const stored_change& change,
-                                                             const tile_options& opt) {
+template <class = on_use>
+[[nodiscard]] result<merged_weight> write_merged_rows(safetensors_writer& out, const safetensors_file& file,
+                                                      const tensor_info& t, const stored_change& change,
+                                                      const tile_options& opt) {
     switch (t.type) {
-        case dtype::f64: return write_merged_rows<double>(out, file, t, change, opt);
-        case dtype::f32: return write_merged_rows<float>(out, file, t, change, opt);
-        case dtype::f16: return write_merged_rows<half>(out, file, t, change, opt);
-        default: return write_merged_rows<bfloat16>(out, file, t, change, opt);
+        case dtype::f64: return write_merged_rows_as<double>(out, file, t, change, opt);
+        case dtype::f32: return write_merged_rows_as<float>(out, file, t, change, opt);
+        case dtype::f16: return write_merged_rows_as<half>(out, file, t, change, opt);
+        default: return write_merged_rows_as<bfloat16>(out, file, t, change, opt);
     }
 }
 

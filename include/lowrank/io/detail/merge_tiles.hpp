@@ -143,8 +143,9 @@ private:
 };
 
 template <storage T>
-[[nodiscard]] result<merged_weight> write_merged(safetensors_writer& out, const safetensors_file& file,
-                                                 const tensor_info& t, stored_change change, const tile_options& opt) {
+[[nodiscard]] result<merged_weight> write_merged_as(safetensors_writer& out, const safetensors_file& file,
+                                                    const tensor_info& t, stored_change change,
+                                                    const tile_options& opt) {
     const auto bytes = file.bytes(t);
     resolve_magnitude<T>(bytes, change);
     const tile_merger<T> work(bytes, change, opt.check);
@@ -196,20 +197,22 @@ template <storage T>
                          receipt_bits / static_cast<double>(std::max<std::uint64_t>(total.entries, 1))};
 }
 
-[[nodiscard]] inline result<merged_weight> write_merged(safetensors_writer& out, const safetensors_file& file,
-                                                        const tensor_info& t, const stored_change& change,
-                                                        const tile_options& opt) {
+template <class = on_use>
+[[nodiscard]] result<merged_weight> write_merged(safetensors_writer& out, const safetensors_file& file,
+                                                 const tensor_info& t, const stored_change& change,
+                                                 const tile_options& opt) {
     switch (t.type) {
-        case dtype::f64: return write_merged<double>(out, file, t, change, opt);
-        case dtype::f32: return write_merged<float>(out, file, t, change, opt);
-        case dtype::f16: return write_merged<half>(out, file, t, change, opt);
-        default: return write_merged<bfloat16>(out, file, t, change, opt);
+        case dtype::f64: return write_merged_as<double>(out, file, t, change, opt);
+        case dtype::f32: return write_merged_as<float>(out, file, t, change, opt);
+        case dtype::f16: return write_merged_as<half>(out, file, t, change, opt);
+        default: return write_merged_as<bfloat16>(out, file, t, change, opt);
     }
 }
 
 /// Writes bytes of a file as they are, a few megabytes in memory at a time.
-[[nodiscard]] inline status write_unchanged(safetensors_writer& out, const safetensors_file& file,
-                                            std::span<const std::byte> bytes) {
+template <class = on_use>
+[[nodiscard]] status write_unchanged(safetensors_writer& out, const safetensors_file& file,
+                                     std::span<const std::byte> bytes) {
     constexpr std::size_t piece = std::size_t{8} << 20;
     for (auto left = bytes; !left.empty(); left = left.subspan(std::min(piece, left.size()))) {
         const auto now = left.first(std::min(piece, left.size()));
@@ -221,8 +224,8 @@ template <storage T>
     }
     return {};
 }
-[[nodiscard]] inline status write_unchanged(safetensors_writer& out, const safetensors_file& file,
-                                            const tensor_info& t) {
+template <class = on_use>
+[[nodiscard]] status write_unchanged(safetensors_writer& out, const safetensors_file& file, const tensor_info& t) {
     return write_unchanged(out, file, file.bytes(t));
 }
 

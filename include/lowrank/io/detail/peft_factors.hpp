@@ -118,8 +118,9 @@ struct peft_factors {
 };
 
 /// The elements of a tensor as a rows x cols matrix of finite floats. \pre they are as many.
-[[nodiscard]] inline result<matrix<float>> finite_matrix(const checkpoint& file, const checkpoint::place& p,
-                                                         std::uint64_t rows, std::uint64_t cols) {
+template <class = on_use>
+[[nodiscard]] result<matrix<float>> finite_matrix(const checkpoint& file, const checkpoint::place& p,
+                                                  std::uint64_t rows, std::uint64_t cols) {
     tensor_info flat = *p.info;
     flat.shape = {rows, cols};
     auto m = matrix_from<float>(flat, file.bytes(p));
@@ -133,8 +134,9 @@ struct peft_factors {
 }
 
 /// The elements of a tensor that is one row of numbers however its shape is written, `size` of them if that is given.
-[[nodiscard]] inline result<vector<float>> finite_vector(const checkpoint& file, const checkpoint::place& p,
-                                                         std::uint64_t size = 0) {
+template <class = on_use>
+[[nodiscard]] result<vector<float>> finite_vector(const checkpoint& file, const checkpoint::place& p,
+                                                  std::uint64_t size = 0) {
     const tensor_info& t = *p.info;
     std::uint64_t count = 1;
     int extended = 0;
@@ -154,9 +156,9 @@ struct peft_factors {
 }
 
 /// Makes an adapter of two tensors and what may belong to them, or says what is wrong with them.
-[[nodiscard]] inline result<peft_lora> join_factors(const checkpoint& file, const peft_factors& f,
-                                                    const std::string& module, const peft_lora_config& c,
-                                                    const peft_rules& rules) {
+template <class = on_use>
+[[nodiscard]] result<peft_lora> join_factors(const checkpoint& file, const peft_factors& f, const std::string& module,
+                                             const peft_lora_config& c, const peft_rules& rules) {
     const auto about = [&](errc code, const tensor_info& t, std::string text) {
         return status{code, "tensor " + in_quotes(t.name) + " " + std::move(text)};
     };

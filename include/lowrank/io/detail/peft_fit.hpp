@@ -31,8 +31,9 @@
 namespace lowrank::inline LOWRANK_ABI {
 namespace detail {
 
-[[nodiscard]] inline status check_against_config(const std::string& module, const lora_adapter<float>& lora,
-                                                 const peft_lora_config& c, const peft_rules& rules) {
+template <class = on_use>
+[[nodiscard]] status check_against_config(const std::string& module, const lora_adapter<float>& lora,
+                                          const peft_lora_config& c, const peft_rules& rules) {
     const auto differs = [&](const char* what, const std::string& has, const std::string& says) {
         return status{errc::mismatch, "module " + in_quotes(module) + " has " + what + " " + has +
                                           ", the configuration says " + says +
@@ -64,7 +65,8 @@ struct module_facts {
 };
 
 /// Rank, alpha, patterns and targets that fit.
-inline void fit_config(peft_lora_config& base, const std::vector<module_facts>& all) {
+template <class = on_use>
+void fit_config(peft_lora_config& base, const std::vector<module_facts>& all) {
     base.rank_pattern.clear();
     base.alpha_pattern.clear();
     base.target_modules.clear();
@@ -108,7 +110,8 @@ inline void fit_config(peft_lora_config& base, const std::vector<module_facts>& 
 }
 
 /// Block sizes, forms and flags of OFT, BOFT, HRA and MiSS that fit; nothing is said of other types.
-inline void fit_kind(peft_kind_options& o, const std::map<std::string, peft_module>& modules) {
+template <class = on_use>
+void fit_kind(peft_kind_options& o, const std::map<std::string, peft_module>& modules) {
     for (const auto& [name, relative] : modules) {
         if (const auto* oft = std::get_if<oft_adapter<float>>(&relative)) {
             const auto b = static_cast<std::int64_t>(oft->block_size());
@@ -144,7 +147,8 @@ inline void fit_kind(peft_kind_options& o, const std::map<std::string, peft_modu
 }
 
 /// True if PEFT makes of the configuration what the module is.
-[[nodiscard]] inline bool fits_kind(const peft_kind_options& o, const std::string& name, const peft_module& relative) {
+template <class = on_use>
+[[nodiscard]] bool fits_kind(const peft_kind_options& o, const std::string& name, const peft_module& relative) {
     if (const auto* oft = std::get_if<oft_adapter<float>>(&relative)) {
         const bool shared = o.block_share && oft->oft_R.rows() == 1;
         const index b = oft->block_size();
@@ -182,7 +186,8 @@ inline void fit_kind(peft_kind_options& o, const std::map<std::string, peft_modu
 }
 
 /// Rank and alpha of a relative as its configuration gives them.
-[[nodiscard]] inline module_facts facts_of(std::string_view module, const peft_module& relative) {
+template <class = on_use>
+[[nodiscard]] module_facts facts_of(std::string_view module, const peft_module& relative) {
     if (const auto* m = std::get_if<peft_lora>(&relative)) {
         return {module, m->lora.rank(), m->lora.lora_alpha};
     }
@@ -216,19 +221,25 @@ inline void fit_kind(peft_kind_options& o, const std::map<std::string, peft_modu
     return {module, 0, 0};
 }
 
-[[nodiscard]] inline const lora_adapter<float>* lora_of(const peft_module& relative) {
+template <class = on_use>
+[[nodiscard]] const lora_adapter<float>* lora_of(const peft_module& relative) {
     const auto* m = std::get_if<peft_lora>(&relative);
     return m != nullptr ? &m->lora : nullptr;
 }
 
 /// What the configuration cannot say of a relative.
-[[nodiscard]] inline status check_relative(const std::string& module, const peft_module& relative,
-                                           const peft_lora_config& c, const peft_rules& rules) {
+template <class = on_use>
+[[nodiscard]] status check_relative(const std::string& module, const peft_module& relative, const peft_lora_config& c,
+                                    const peft_rules& rules) {
     const auto differs = [&](const char* what) {
         return status{errc::mismatch,
                       "module " + in_quotes(module) + ": its " + what +
                           " is not that of the configuration; use peft_config_for to make one that fits"};
     };
+    if (find_peft_type(type_of(relative)) == nullptr) {
+        return {errc::unsupported,
+                "module " + in_quotes(module) + " is " + kind_of(relative) + ", for which PEFT has no place"};
+    }
     if (!is_of_type(relative, c.peft_type)) {
         return differs("peft_type");
     }

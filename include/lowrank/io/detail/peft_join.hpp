@@ -30,13 +30,15 @@
 namespace lowrank::inline LOWRANK_ABI {
 namespace detail {
 
-inline void expect_of_config(relative_parts& p, bool yes, const std::string& what) {
+template <class = on_use>
+void expect_of_config(relative_parts& p, bool yes, const std::string& what) {
     if (!yes) {
         p.fail(errc::mismatch, "has " + what + ", the configuration says otherwise");
     }
 }
 
-inline oft_adapter<float> join_oft(relative_parts& p, const peft_kind_options& o) {
+template <class = on_use>
+oft_adapter<float> join_oft(relative_parts& p, const peft_kind_options& o) {
     if (p.has("oft_embedding_R")) {
         p.fail(errc::unsupported, "adapts an embedding table by OFT, which is not supported");
         return {};
@@ -67,7 +69,8 @@ inline oft_adapter<float> join_oft(relative_parts& p, const peft_kind_options& o
     return out;
 }
 
-inline peft_boft join_boft(relative_parts& p, const peft_kind_options& o) {
+template <class = on_use>
+peft_boft join_boft(relative_parts& p, const peft_kind_options& o) {
     peft_boft out{.boft = {.boft_R = p.take_blocks("boft_R", 4), .boft_s = p.take_vector("boft_s")}};
     if (!p.why) {
         return out;
@@ -94,7 +97,8 @@ inline peft_boft join_boft(relative_parts& p, const peft_kind_options& o) {
 }
 
 /// True if Gram-Schmidt finds a direction in every column.
-[[nodiscard]] inline bool has_independent_columns(const matrix<float>& u) {
+template <class = on_use>
+[[nodiscard]] bool has_independent_columns(const matrix<float>& u) {
     matrix<double> v = u.cast<double>();
     for (index k = 0; k < v.cols(); ++k) {
         const double before = v.col(k).norm();
@@ -110,7 +114,8 @@ inline peft_boft join_boft(relative_parts& p, const peft_kind_options& o) {
     return true;
 }
 
-inline hra_adapter<float> join_hra(relative_parts& p, const peft_lora_config& c) {
+template <class = on_use>
+hra_adapter<float> join_hra(relative_parts& p, const peft_lora_config& c) {
     hra_adapter<float> out{.hra_u = p.take_blocks("hra_u", 2), .apply_GS = c.kind.apply_GS};
     expect_of_config(p, out.hra_u.cols() == c.r && out.hra_u.rows() >= 1,
                      std::to_string(out.hra_u.cols()) + " reflections");
@@ -120,7 +125,8 @@ inline hra_adapter<float> join_hra(relative_parts& p, const peft_lora_config& c)
     return out;
 }
 
-inline peft_module join_miss(relative_parts& p, const peft_lora_config& c) {
+template <class = on_use>
+peft_module join_miss(relative_parts& p, const peft_lora_config& c) {
     const std::string leaf = c.peft_type == "BONE" ? "bone_block" : "miss_block";
     const tensor_info* t = p.find(leaf);
     const bool is_bat = t != nullptr && t->shape.size() == 3;
@@ -145,18 +151,21 @@ inline peft_module join_miss(relative_parts& p, const peft_lora_config& c) {
     return out;
 }
 
-[[nodiscard]] inline bool are_equal(const matrix<float>& a, const matrix<float>& b) {
+template <class = on_use>
+[[nodiscard]] bool are_equal(const matrix<float>& a, const matrix<float>& b) {
     return a.rows() == b.rows() && a.cols() == b.cols() && a == b;
 }
 
 /// The bases of RandLoRA among the tensors of a module, or of none.
-inline std::shared_ptr<const randlora_projections<float>> join_bases(relative_parts& p) {
+template <class = on_use>
+std::shared_ptr<const randlora_projections<float>> join_bases(relative_parts& p) {
     randlora_projections<float> bases{.randlora_A = p.take("randlora_A"), .randlora_B = p.take("randlora_B")};
     p.agree(bases.randlora_A.rows() >= 1 && bases.randlora_B.cols() % std::max<index>(bases.randlora_A.rows(), 1) == 0);
     return std::make_shared<const randlora_projections<float>>(std::move(bases));
 }
 
-inline peft_randlora join_randlora(relative_parts& p, const peft_lora_config& c, const shared_projections& shared) {
+template <class = on_use>
+peft_randlora join_randlora(relative_parts& p, const peft_lora_config& c, const shared_projections& shared) {
     peft_randlora out{.randlora = {.shared = shared.randlora,
                                    .lambda = p.take("randlora_lambda"),
                                    .gamma = p.take("randlora_gamma"),
@@ -188,7 +197,8 @@ inline peft_randlora join_randlora(relative_parts& p, const peft_lora_config& c,
     return out;
 }
 
-inline hira_adapter<float> join_hira(relative_parts& p, const peft_rules& rules) {
+template <class = on_use>
+hira_adapter<float> join_hira(relative_parts& p, const peft_rules& rules) {
     if (p.has("hira_embedding_A") || p.has("hira_embedding_B")) {
         p.fail(errc::unsupported, "adapts an embedding table by HiRA, which is not supported");
         return {};
@@ -200,8 +210,9 @@ inline hira_adapter<float> join_hira(relative_parts& p, const peft_rules& rules)
 }
 
 /// One module of a type other than LORA.
-[[nodiscard]] inline result<peft_module> join_relative(relative_parts& p, const peft_lora_config& c,
-                                                       const peft_rules& rules, const shared_projections& shared) {
+template <class = on_use>
+[[nodiscard]] result<peft_module> join_relative(relative_parts& p, const peft_lora_config& c, const peft_rules& rules,
+                                                const shared_projections& shared) {
     const std::string_view type = c.peft_type;
     peft_module out = type == "ADALORA" ? peft_module(join_adalora(p, c))
                       : type == "LOHA" ? peft_module(join_loha(p, rules.alpha_for(p.module()), rules.r_for(p.module())))
@@ -218,7 +229,8 @@ inline hira_adapter<float> join_hira(relative_parts& p, const peft_rules& rules)
 }
 
 /// What all modules share, from the tensors that belong to none.
-[[nodiscard]] inline result<shared_projections> join_shared(relative_parts& p, std::string_view type) {
+template <class = on_use>
+[[nodiscard]] result<shared_projections> join_shared(relative_parts& p, std::string_view type) {
     shared_projections out;
     if (type == "RANDLORA") {
         out.randlora = join_bases(p);

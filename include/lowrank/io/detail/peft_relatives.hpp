@@ -139,7 +139,8 @@ private:
     std::map<std::string_view, const checkpoint::place*> leaves_ = {};
 };
 
-inline adalora_adapter<float> join_adalora(relative_parts& p, const peft_lora_config& c) {
+template <class = on_use>
+adalora_adapter<float> join_adalora(relative_parts& p, const peft_lora_config& c) {
     adalora_adapter<float> out{.lora_A = p.take("lora_A"),
                                .lora_B = p.take("lora_B"),
                                .lora_E = p.take_vector("lora_E"),
@@ -156,7 +157,8 @@ inline adalora_adapter<float> join_adalora(relative_parts& p, const peft_lora_co
 }
 
 /// "Effective" kernels: sum_ij t[i, j, k] a[i, p] b[j, q] as the product of a^T and one wide factor.
-inline void unfold_tucker(relative_parts& p, std::string_view t, matrix<float>& left, matrix<float>& right) {
+template <class = on_use>
+void unfold_tucker(relative_parts& p, std::string_view t, matrix<float>& left, matrix<float>& right) {
     if (!p.has(t) || !p.why) {
         return;
     }
@@ -170,7 +172,8 @@ inline void unfold_tucker(relative_parts& p, std::string_view t, matrix<float>& 
 }
 
 /// `r` is that of the configuration, if there is one.
-inline loha_adapter<float> join_loha(relative_parts& p, double alpha, std::optional<index> r) {
+template <class = on_use>
+loha_adapter<float> join_loha(relative_parts& p, double alpha, std::optional<index> r) {
     loha_adapter<float> out{.w1_a = p.take("hada_w1_a"),
                             .w1_b = p.take("hada_w1_b"),
                             .w2_a = p.take("hada_w2_a"),
@@ -184,8 +187,9 @@ inline loha_adapter<float> join_loha(relative_parts& p, double alpha, std::optio
     return out;
 }
 
-inline lokr_factor<float> join_lokr_factor(relative_parts& p, const char* whole, const char* a, const char* b,
-                                           std::optional<index> r) {
+template <class = on_use>
+lokr_factor<float> join_lokr_factor(relative_parts& p, const char* whole, const char* a, const char* b,
+                                    std::optional<index> r) {
     if (p.has(whole)) {
         return {.left = p.take(whole)};
     }
@@ -197,7 +201,8 @@ inline lokr_factor<float> join_lokr_factor(relative_parts& p, const char* whole,
     return out;
 }
 
-inline lokr_adapter<float> join_lokr(relative_parts& p, const peft_rules& rules) {
+template <class = on_use>
+lokr_adapter<float> join_lokr(relative_parts& p, const peft_rules& rules) {
     const index r = rules.r_for(p.module());
     return {.w1 = join_lokr_factor(p, "lokr_w1", "lokr_w1_a", "lokr_w1_b", r),
             .w2 = join_lokr_factor(p, "lokr_w2", "lokr_w2_a", "lokr_w2_b", r),
@@ -205,9 +210,37 @@ inline lokr_adapter<float> join_lokr(relative_parts& p, const peft_rules& rules)
             .r = r};
 }
 
-/// The LoHa or LoKr of a LyCORIS file: the rank is that of the tensors, alpha without a number is the rank, and the
+/// The diag-oft (three dimensions) or boft (four) of a LyCORIS file, whose alpha is the constraint.
+template <class = on_use>
+lycoris_oft join_lycoris_oft(relative_parts& p, double constraint) {
+    const tensor_info* t = p.find("oft_blocks");
+    const std::size_t dimensions = t != nullptr && t->shape.size() == 4 ? 4 : 3;
+    lycoris_oft out{.oft_blocks = p.take_blocks("oft_blocks", dimensions),
+                    .is_butterfly = dimensions == 4,
+                    .constraint = constraint};
+    if (p.has("rescale")) {
+        out.rescale = p.take_vector("rescale");
+        out.rescale_dimensions = p.find("rescale")->shape.size();
+    }
+    if (p.why) {
+        out.block_count = static_cast<index>(t->shape[dimensions - 3]);
+        p.agree(t->shape[dimensions - 2] == t->shape[dimensions - 1] && out.is_valid() && out.rescale_dimensions >= 1 &&
+                out.rescale_dimensions <= 5);
+    }
+    if (p.why && constraint < 0) {
+        p.fail(errc::unsupported, "has a negative constraint (alpha)");
+    }
+    return out;
+}
+
+/// The LoHa, LoKr or OFT of a LyCORIS file: the rank is that of the tensors, alpha without a number is the rank, and the
 /// scaling of a LoKr of two whole factors is 1 whatever its alpha says.
-[[nodiscard]] inline result<peft_module> join_lycoris(relative_parts& p, std::optional<double> alpha) {
+template <class = on_use>
+[[nodiscard]] result<peft_module> join_lycoris(relative_parts& p, std::optional<double> alpha) {
+    if (p.has("oft_blocks") || p.has("rescale")) {
+        auto oft = join_lycoris_oft(p, alpha.value_or(0));
+        return p.why ? result<peft_module>(std::move(oft)) : result<peft_module>(p.why);
+    }
     if (p.has("hada_w1_b")) {
         auto loha = join_loha(p, 0, std::nullopt);
         loha.alpha = alpha.value_or(static_cast<double>(loha.w1_b.rows()));
@@ -223,7 +256,8 @@ inline lokr_adapter<float> join_lokr(relative_parts& p, const peft_rules& rules)
 }
 
 /// `in` is not in the file of a module: the base's weight says it. Until then it is that of the projection.
-inline vera_adapter<float> join_vera(relative_parts& p, const shared_projections& shared) {
+template <class = on_use>
+vera_adapter<float> join_vera(relative_parts& p, const shared_projections& shared) {
     vera_adapter<float> out{
         .shared = shared.vera, .lambda_b = p.take_vector("vera_lambda_b"), .lambda_d = p.take_vector("vera_lambda_d")};
     if (shared.vera == nullptr) {
@@ -239,7 +273,8 @@ inline vera_adapter<float> join_vera(relative_parts& p, const shared_projections
     return out;
 }
 
-inline peft_ia3 join_ia3(relative_parts& p, const peft_lora_config& c) {
+template <class = on_use>
+peft_ia3 join_ia3(relative_parts& p, const peft_lora_config& c) {
     peft_ia3 out{.scale = p.take_vector("ia3_l")};
     const tensor_info* t = p.find("ia3_l");
     if (!p.why || t == nullptr) {
@@ -256,14 +291,16 @@ inline peft_ia3 join_ia3(relative_parts& p, const peft_lora_config& c) {
     return out;
 }
 
-/// What peft_type a module needs.
-[[nodiscard]] inline std::string_view type_of(const peft_module& module) {
-    constexpr std::string_view types[] = {"LORA", "ADALORA", "LOHA", "LOKR", "VERA",     "IA3", "OFT",
-                                          "BOFT", "HRA",     "MISS", "MISS", "RANDLORA", "HIRA"};
+/// What peft_type a module needs; "LYCORIS", which is none, if PEFT has no such thing.
+template <class = on_use>
+[[nodiscard]] std::string_view type_of(const peft_module& module) {
+    constexpr std::string_view types[] = {"LORA", "ADALORA", "LOHA", "LOKR",     "VERA", "IA3",    "OFT", "BOFT",
+                                          "HRA",  "MISS",    "MISS", "RANDLORA", "HIRA", "LYCORIS"};
     return types[module.index()];
 }
 /// BONE is MISS under its older name.
-[[nodiscard]] inline bool is_of_type(const peft_module& module, std::string_view type) {
+template <class = on_use>
+[[nodiscard]] bool is_of_type(const peft_module& module, std::string_view type) {
     return type_of(module) == (type == "BONE" ? "MISS" : type);
 }
 
@@ -367,6 +404,19 @@ public:
         }
     }
     void add_shared(const randlora_projections<float>& p) { add_bases("", p); }
+    void operator()(const lycoris_oft& m) {
+        const std::uint64_t b = extent(m.block_size());
+        std::vector<std::uint64_t> shape{extent(m.block_count), b, b};
+        if (m.is_butterfly) {
+            shape.insert(shape.begin(), extent(m.factor_count()));
+        }
+        parts.push_back({".oft_blocks", shape, m.oft_blocks});
+        if (m.rescale.size() != 0) {
+            shape.assign(m.rescale_dimensions, 1);
+            shape[0] = extent(m.rescale.size());
+            parts.push_back({".rescale", shape, m.rescale});
+        }
+    }
     void operator()(const hira_adapter<float>& m) {
         add(".hira_A", m.hira_A);
         add(".hira_B", m.hira_B);

@@ -10,6 +10,11 @@
 ///     else write it and journal->record("model-1.safetensors", facts);
 ///     journal->remove();                                                          // all is done
 ///
+/// Parts are files of work that took long, on a file that is not finished:
+///
+///     const auto part = detail::shard_journal::part_name("model-1.safetensors", 0);
+///     if (!journal->finished(part)) write it and journal->record(part, facts);
+///
 /// A JSON line per file: its name, length, a checksum of its header, and facts about it. A line is written after the
 /// file is durable. A line cut short by a crash is skipped; its file is written again.
 
@@ -25,6 +30,7 @@
 #include <string_view>
 #include <system_error>
 #include <utility>
+#include <vector>
 
 #include <fcntl.h>
 #if defined(__unix__) || defined(__APPLE__)
@@ -90,6 +96,12 @@ requires requires(const D& x) { x.derived().rows(); }
 class shard_journal {
 public:
     static constexpr std::string_view name = "lowrank-unfinished.jsonl";
+
+    /// The name of a file for finished work on a part of `file`, or on something that is no file yet. Such files go
+    /// with the journal.
+    [[nodiscard]] static std::string part_name(const std::string& file, std::size_t number) {
+        return part_prefix(file) + std::to_string(number) + ".safetensors";
+    }
 
     shard_journal(shard_journal&& other) noexcept { swap(other); }
     shard_journal& operator=(shard_journal&& other) noexcept {
@@ -181,17 +193,40 @@ public:
             "\n");
     }
 
-    /// Removes the journal: the folder is complete.
+    /// Removes the parts of a file, which is complete.
+    void remove_parts(const std::string& file) const { remove_starting_with(folder_, part_prefix(file)); }
+
+    /// Removes the journal and all parts: the folder is complete.
     void remove() {
-        std::error_code ignored;
-        std::filesystem::remove(folder_ / name, ignored);
+        clear(folder_);
         close();
+    }
+    static void clear(const std::filesystem::path& folder) {
+        std::error_code ignored;
+        remove_starting_with(folder, part_prefix({}));
+        std::filesystem::remove(folder / name, ignored);
     }
 
 private:
     static constexpr int version = 1;
 
     shard_journal() = default;
+
+    [[nodiscard]] static std::string part_prefix(const std::string& file) {
+        return "lowrank-part-" + file + (file.empty() ? "" : "-");
+    }
+    static void remove_starting_with(const std::filesystem::path& folder, const std::string& prefix) {
+        std::error_code error;
+        std::vector<std::filesystem::path> found;
+        for (std::filesystem::directory_iterator it(folder, error), end; !error && it != end; it.increment(error)) {
+            if (it->path().filename().string().starts_with(prefix)) {
+                found.push_back(it->path());
+            }
+        }
+        for (const auto& path : found) {
+            std::filesystem::remove(path, error);
+        }
+    }
 
     void swap(shard_journal& other) noexcept {
         std::swap(folder_, other.folder_);

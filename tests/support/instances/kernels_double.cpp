@@ -4,4 +4,4 @@
 #endif
 #include <lowrank/instantiate.hpp>
 
-LOWRANK_INSTANTIATE(double)
+LOWRANK_INSTANTIATE_KERNELS(double)

@@ -4,4 +4,4 @@
 #endif
 #include <lowrank/instantiate.hpp>
 
-LOWRANK_INSTANTIATE(float)
+LOWRANK_INSTANTIATE_ADAPTERS(float)

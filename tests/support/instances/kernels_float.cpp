@@ -1,0 +1,7 @@
+// SPDX-License-Identifier: MIT
+#ifndef LOWRANK_EXTERN_TEMPLATES
+#define LOWRANK_EXTERN_TEMPLATES  // only what is named below is compiled here
+#endif
+#include <lowrank/instantiate.hpp>
+
+LOWRANK_INSTANTIATE_KERNELS(float)
