@@ -99,42 +99,19 @@ std::vector<lowrank::tensor_info> list_tensors(const fs::path& source) {
     return all;
 }
 
-void write_edited_checkpoint(const fs::path& source, const fs::path& target,
-                             const std::function<bool(const lowrank::tensor_info&)>& wanted, const tensor_edit& edit,
-                             progress_bar& bar) {
+lowrank::edit_checkpoint_report write_edited_checkpoint(const fs::path& source, const fs::path& target,
+                                                        const std::function<bool(const lowrank::tensor_info&)>& wanted,
+                                                        const lowrank::tensor_edit& edit, progress_bar& bar,
+                                                        std::optional<std::uint64_t> resumed_edits) {
     const auto checkpoint = open_checkpoint(source);
-    lowrank::index total = 0;
-    for (const auto& place : checkpoint.tensors()) {
-        total += static_cast<lowrank::index>(checkpoint.bytes(place).size());
-    }
     interruptible_calls calls;
-    lowrank::index done = 0;
-    for (const auto& shard : checkpoint.shards()) {
-        std::vector<lowrank::tensor_plan> plans;
-        for (const auto& t : shard.file.tensors()) {
-            plans.push_back({t.name, t.type, t.shape});
-        }
-        auto out = take(lowrank::safetensors_writer::create(target / shard.path.filename(), std::move(plans),
-                                                            shard.file.metadata(), {.calls = &calls}));
-        for (const auto& t : out.order()) {
-            bar.update({.done = done, .total = total, .what = t.name});
-            stop_if_interrupted();
-            const auto bytes = shard.file.bytes(*shard.file.find(t.name));
-            if (wanted(t)) {
-                std::vector<std::byte> changed(bytes.begin(), bytes.end());
-                edit(t, changed);
-                lowrank::throw_if_failed(out.write(changed));
-            } else {
-                lowrank::throw_if_failed(out.write(bytes));
-            }
-            done += static_cast<lowrank::index>(bytes.size());
-        }
-        lowrank::throw_if_failed(out.commit());
-    }
+    auto report = take_named(source.string(), lowrank::edit_checkpoint(checkpoint, target, wanted, edit,
+                                                                       {.resume = resumed_edits.has_value(),
+                                                                        .edits = resumed_edits.value_or(0),
+                                                                        .on_progress = bar.callback(),
+                                                                        .write = {.calls = &calls}}));
     copy_companions(source, target);
-    if (fs::is_directory(source) && !fs::exists(source / "model.safetensors")) {
-        copy_small_file(source / "model.safetensors.index.json", target / "model.safetensors.index.json");
-    }
+    return report;
 }
 
 }  // namespace tool

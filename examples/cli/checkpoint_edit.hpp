@@ -6,15 +6,19 @@
 /// New checkpoints from old ones: every tensor copied bit for bit, some changed, one of them in memory at a time.
 
 #include <cstddef>
+#include <cstdint>
 #include <cstring>
 #include <filesystem>
 #include <functional>
+#include <optional>
+#include <span>
 #include <string>
 #include <vector>
 
 #include <lowrank/core/types.hpp>
 #include <lowrank/io/atomic_file.hpp>
 #include <lowrank/io/checkpoint.hpp>
+#include <lowrank/io/edit_checkpoint.hpp>
 #include <lowrank/io/safetensors.hpp>
 
 #include "console.hpp"
@@ -30,14 +34,14 @@ public:
 /// Copies what belongs to a model beside its weights: configuration, tokenizer, licence. Nothing if `source` is a file.
 void copy_companions(const std::filesystem::path& source, const std::filesystem::path& target);
 
-/// The tensor's own bytes, to be changed in place.
-using tensor_edit = std::function<void(const lowrank::tensor_info&, std::vector<std::byte>&)>;
-
 /// Writes the checkpoint in `source` into the folder `target`: the same files with the same tensors, those that
-/// `wanted` names changed by `edit`, with config and tokenizer files beside them.
-void write_edited_checkpoint(const std::filesystem::path& source, const std::filesystem::path& target,
-                             const std::function<bool(const lowrank::tensor_info&)>& wanted, const tensor_edit& edit,
-                             progress_bar& bar);
+/// `wanted` names changed by `edit`, with config and tokenizer files beside them. With `resumed_edits`, a checksum of
+/// what the edits depend on, goes on where an earlier run stopped.
+lowrank::edit_checkpoint_report write_edited_checkpoint(const std::filesystem::path& source,
+                                                        const std::filesystem::path& target,
+                                                        const std::function<bool(const lowrank::tensor_info&)>& wanted,
+                                                        const lowrank::tensor_edit& edit, progress_bar& bar,
+                                                        std::optional<std::uint64_t> resumed_edits = std::nullopt);
 
 /// Opens a checkpoint folder, a safetensors file or an index; a failure names what the path is instead, where it can.
 [[nodiscard]] lowrank::checkpoint open_checkpoint(const std::filesystem::path& source);
@@ -48,7 +52,7 @@ void write_edited_checkpoint(const std::filesystem::path& source, const std::fil
 /// Calls `body(weight_view<T>)` with the bytes of a matrix as what they are. Fails with a sentence unless the tensor is
 /// a matrix of F64, F32, F16 or BF16.
 template <class F>
-void with_matrix(const lowrank::tensor_info& tensor, std::vector<std::byte>& bytes, F&& body) {
+void with_matrix(const lowrank::tensor_info& tensor, std::span<std::byte> bytes, F&& body) {
     if (tensor.shape.size() != 2) {
         fail(tensor.name + " is not a matrix", lowrank::errc::unsupported);
     }

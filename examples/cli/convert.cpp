@@ -149,17 +149,19 @@ void convert_model_to_gguf(const convert_options& options) {
 }
 
 void convert_model_to_hf(const convert_options& options) {
-    staged_folder out(options.output.folder, options.output.force, {options.source});
+    staged_folder out(options.output.folder, options.output.force, {options.source}, options.output.resume);
     progress_bar bar("converting");
     interruptible_calls calls;
-    const auto report = take(lowrank::write_hf_model(out.path(), take(lowrank::gguf_file::open(options.source)),
-                                                     {.on_progress = bar.callback(), .write = {.calls = &calls}}));
+    const auto report =
+        take(lowrank::write_hf_model(out.path(), take(lowrank::gguf_file::open(options.source)),
+                                     {.resume = true, .on_progress = bar.callback(), .write = {.calls = &calls}}));
     out.commit();
     if (options.common.json) {
         print_json({{"command", "convert"},
                     {"from", "gguf"},
                     {"to", "hf"},
                     {"output", options.output.folder.string()},
+                    {"resumed_files", report.kept_files},
                     {"copied", report.copied},
                     {"decoded", report.decoded}});
         return;
@@ -199,8 +201,11 @@ void convert_adapter(const convert_options& options) {
         say("warning: " + options.source.string() + ": " + warning);
     }
     // What the target has no names for becomes plain LoRA, and the report says at what loss.
-    const bool has_place = *to == lowrank::adapter_format::peft || *to == lowrank::adapter_format::kohya ||
-                           (*to == lowrank::adapter_format::mlx && source.adapter.config.use_dora);
+    const bool is_of_peft = std::none_of(source.adapter.relatives.begin(), source.adapter.relatives.end(),
+                                         [](const auto& m) { return lowrank::detail::type_of(m.second) == "LYCORIS"; });
+    const bool has_place = (*to == lowrank::adapter_format::peft && is_of_peft) ||
+                           *to == lowrank::adapter_format::kohya ||
+                           (*to == lowrank::adapter_format::mlx && is_of_peft && source.adapter.config.use_dora);
     std::map<std::string, double> losses;
     if (!source.adapter.relatives.empty() && !has_place) {
         const auto choice =
@@ -269,7 +274,11 @@ void convert_adapter(const convert_options& options) {
 }
 
 void run_convert(const convert_options& options) {
-    switch (kind_of_source(options.source)) {
+    const source_kind kind = kind_of_source(options.source);
+    if (options.output.resume && kind != source_kind::gguf_model) {
+        throw usage_error("--resume: only a GGUF model becomes several files; all else is one file, begun anew");
+    }
+    switch (kind) {
         case source_kind::adapter: return convert_adapter(options);
         case source_kind::hf_model:
             if (!options.to.empty() && options.to != "gguf") {
@@ -304,6 +313,7 @@ void add_convert(CLI::App& app) {
                      "The base model: GGUF and DoRA need its weights, kohya's names find their modules in it")
         ->type_name("MODEL");
     add_output(*command, options->output, true, "The new folder (peft, mlx, hf) or file (all others)");
+    add_resume(*command, options->output);
     command->add_option("--alpha", options->alpha, "lora_alpha of a file that has none (loralib)");
     command
         ->add_option("--error", options->error,

@@ -146,20 +146,25 @@ void run_extract(const extract_command_options& options) {
     if (options.fast && choice.rule != lowrank::rank_rule::fixed) {
         throw usage_error("--fast: only a fixed rank can be found by random projections");
     }
-    staged_folder out(options.output.folder, options.output.force, {options.base, options.tuned});
+    staged_folder out(options.output.folder, options.output.force, {options.base, options.tuned},
+                      options.output.resume);
     const auto base = open_checkpoint(options.base);
     const auto tuned = open_checkpoint(options.tuned);
     progress_bar bar("extracting");
+    interruptible_calls calls;
     auto found = take(lowrank::extract_adapter(base, tuned,
                                                {.lora = {.rank = choice,
                                                          .min_difference = options.min_difference,
                                                          .fan_in_fan_out = options.fan_in_fan_out,
                                                          .fast = options.fast},
                                                 .keep_others = options.keep_others,
-                                                .on_progress = bar.callback()}));
+                                                .parts = out.path(),
+                                                .on_progress = bar.callback(),
+                                                .write = {.calls = &calls}}));
     found.adapter.config.base_model_name_or_path = options.base.string();
     found.adapter.config.task_type = "CAUSAL_LM";
     lowrank::throw_if_failed(lowrank::write_peft(out.path(), found.adapter));
+    lowrank::forget_parts(out.path());
     out.commit();
     if (options.common.json) {
         print_json({{"command", "extract"},
@@ -167,12 +172,16 @@ void run_extract(const extract_command_options& options) {
                     {"weights", weights_as_json(found.weights)},
                     {"kept_whole", found.adapter.extra.size()},
                     {"unchanged", found.unchanged.size()},
+                    {"resumed_weights", found.kept_parts},
                     {"left_out", found.left_out}});
         return;
     }
     print_weights("tensor", found.weights);
     for (const auto& line : found.left_out) {
         print("left out: " + line + "\n");
+    }
+    if (found.kept_parts > 0) {
+        print(format("%lld weights were decomposed by an earlier run\n", static_cast<long long>(found.kept_parts)));
     }
     print(format("\n%zu weights in the adapter, %zu tensors kept whole, %zu unchanged, %zu left out\nwritten to %s\n",
                  found.weights.size(), found.adapter.extra.size(), found.unchanged.size(), found.left_out.size(),
@@ -227,6 +236,7 @@ void add_extract(CLI::App& app) {
     command->add_option("base", options->base, "The checkpoint before")->type_name("MODEL")->required();
     command->add_option("tuned", options->tuned, "The checkpoint after")->type_name("MODEL")->required();
     add_output(*command, options->output, true, "The new adapter folder");
+    add_resume(*command, options->output);
     add_rank(*command, options->rank);
     command->add_option("--min-difference", options->min_difference, "Leave out weights no entry of which moved as far")
         ->check(CLI::NonNegativeNumber);

@@ -244,11 +244,12 @@ void write_checkpoint(const std::filesystem::path& source, const std::vector<low
     progress_bar bar("writing");
     write_edited_checkpoint(
         source, target, [&](const lowrank::tensor_info& t) { return edits.contains(t.name); },
-        [&](const lowrank::tensor_info& t, std::vector<std::byte>& bytes) {
+        [&](const lowrank::tensor_info& t, std::span<std::byte> bytes) {
             with_matrix(t, bytes, [&]<lowrank::storage T>(lowrank::weight_view<T> w) {
                 auto editor = take_named(t.name, lowrank::weight_editor<T>::open({t.name, w}));
                 (void)take_named(t.name, lowrank::apply_edit<T>(w, editor, edits.at(t.name)));
             });
+            return std::vector<double>();
         },
         bar);
 }

@@ -3,9 +3,13 @@
 /// `lowrank merge`: adapters become part of the weights, with an audit of what rounding lost.
 
 #include <algorithm>
+#include <filesystem>
 #include <memory>
+#include <system_error>
+#include <utility>
 #include <vector>
 
+#include <lowrank/io/adapter_files.hpp>
 #include <lowrank/io/merge_checkpoint.hpp>
 
 #include "checkpoint_edit.hpp"
@@ -84,14 +88,34 @@ void print_report(const merge_options& options, const lowrank::merge_checkpoint_
     print("written to " + options.output.folder.string() + "\n");
 }
 
+/// A PEFT folder, or a file in the names of another tool, whose modules are found among those of the base.
+lowrank::peft_adapter adapter_for(const std::filesystem::path& path, const lowrank::checkpoint& base) {
+    std::error_code error;
+    if (!std::filesystem::is_regular_file(path, error)) {
+        return load_adapter(path);
+    }
+    lowrank::adapter_read_options reading;
+    for (const auto& place : base.tensors()) {
+        if (place.info->name.ends_with(".weight")) {
+            reading.modules.push_back(place.info->name.substr(0, place.info->name.size() - 7));
+        }
+    }
+    auto source = take_named(path.string(), lowrank::read_adapter(path, reading));
+    for (const auto& line : source.unmapped) {
+        say("warning: " + path.string() + ": left out " + line);
+    }
+    return std::move(source.adapter);
+}
+
 void run_merge(const merge_options& options) {
+    const auto base = open_checkpoint(options.model);
     std::vector<std::filesystem::path> inputs = {options.model};
     std::vector<lowrank::peft_adapter> adapters;
     std::vector<lowrank::adapter_to_merge> sum;
     for (const auto& text : options.adapters) {
         const auto choice = parse_adapter(text);
         inputs.push_back(choice.folder);
-        adapters.push_back(load_adapter(choice.folder));
+        adapters.push_back(adapter_for(choice.folder, base));
         sum.push_back({.strength = choice.strength});
     }
     for (std::size_t i = 0; i < sum.size(); ++i) {
@@ -99,7 +123,6 @@ void run_merge(const merge_options& options) {
     }
     staged_folder out(options.output.folder, options.output.force, inputs, options.output.resume);
     thread_pool pool(options.common.threads);
-    const auto base = open_checkpoint(options.model);
     progress_bar bar("merging");
     interruptible_calls calls;
     const auto report = take_named(options.model.string(), lowrank::merge_checkpoint(base, sum, out.path(),
@@ -129,7 +152,8 @@ void add_merge(CLI::App& app) {
     command->footer(
         "Weights keep their dtype; several adapters are summed first and rounded once. LoRA, DoRA and the other types "
         "of\n"
-        "PEFT that 'lowrank inspect' reads. Memory for the adapters and one tile of one weight.\n"
+        "PEFT that 'lowrank inspect' reads, and files of kohya, LyCORIS and the others that 'lowrank convert' reads. "
+        "Memory for the adapters and one tile of one weight.\n"
         "Example:\n"
         "  lowrank merge models/stories260K --adapter adapters/shakespeare:0.5 --output merged --check");
     command->callback([options] { run_merge(*options); });

@@ -81,7 +81,7 @@ llama::adapter_map<float> layer_adapters(const lowrank::peft_adapter& adapter, c
             [&, &module = name](const auto& m) {
                 using M = std::decay_t<decltype(m)>;
                 if constexpr (std::same_as<M, lowrank::peft_lora>) {
-                    if (m.bias.size() > 0 || !m.kernel.empty() || m.is_table) {
+                    if (m.bias.size() > 0 || !m.kernel.empty() || m.is_table || m.magnitude_of_inputs) {
                         refuse(module, "is " + std::string(lowrank::kind_of(m)) + ", which this tool does not apply");
                     }
                     if (m.magnitude.size() == 0) {
@@ -109,6 +109,8 @@ llama::adapter_map<float> layer_adapters(const lowrank::peft_adapter& adapter, c
                     all.emplace(module, m.randlora);
                 } else if constexpr (std::same_as<M, lowrank::miss_bat_adapter<float>>) {
                     refuse(module, "is MiSS of the form \"bat\", which this tool applies only when it merges");
+                } else if constexpr (std::same_as<M, lowrank::lycoris_oft>) {
+                    refuse(module, "is OFT of the outputs, which this tool applies only when it merges");
                 } else {
                     all.emplace(module, m);
                 }

@@ -4,8 +4,13 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstdint>
 #include <memory>
+#include <span>
+#include <string>
+#include <vector>
 
+#include <lowrank/core/checksum.hpp>
 #include <lowrank/factor/noise_threshold.hpp>
 #include <lowrank/factor/rank_rules.hpp>
 #include <lowrank/factor/spectrum.hpp>
@@ -96,7 +101,17 @@ void check_choice(const truncate_options& options, const matrix_choice& chosen) 
     chosen.require_all_used();
 }
 
-void print_report(const truncate_options& options, const std::vector<truncated_matrix>& done) {
+/// Of what the truncated matrices depend on beside the model.
+std::uint64_t checksum_of(const truncate_options& options) {
+    std::string text = options.how + "\n" + format("%a", options.number) + "\n" + options.rule;
+    for (const auto& pattern : options.matrices) {
+        text += "\n" + pattern;
+    }
+    return lowrank::detail::checksum(text.data(), text.size(), 1);
+}
+
+void print_report(const truncate_options& options, const std::vector<truncated_matrix>& done,
+                  const lowrank::edit_checkpoint_report& report) {
     if (options.common.json) {
         json matrices = json::array();
         for (const auto& m : done) {
@@ -112,6 +127,8 @@ void print_report(const truncate_options& options, const std::vector<truncated_m
         print_json({{"command", "truncate"},
                     {"model", options.model.string()},
                     {"output", options.output.folder.string()},
+                    {"resumed_files", report.kept_files},
+                    {"resumed_matrices", report.kept_edits},
                     {"matrices", matrices}});
         return;
     }
@@ -122,7 +139,12 @@ void print_report(const truncate_options& options, const std::vector<truncated_m
                   std::to_string(m.rank), format("%.6g", m.error), format("%.6f", m.relative_error),
                   format("%.0f %%", 100.0 * share)});
     }
-    print(rows.text() + "written to " + options.output.folder.string() + "\n");
+    print(rows.text());
+    if (report.kept_files + report.kept_edits > 0) {
+        print(format("%lld files and %lld matrices of others were finished by an earlier run\n",
+                     static_cast<long long>(report.kept_files), static_cast<long long>(report.kept_edits)));
+    }
+    print("written to " + options.output.folder.string() + "\n");
 }
 
 void run_truncate(const truncate_options& options) {
@@ -131,24 +153,34 @@ void run_truncate(const truncate_options& options) {
     }
     const matrix_choice chosen(options.matrices);
     check_choice(options, chosen);
-    staged_folder out(options.output.folder, options.output.force, {options.model});
-    std::vector<truncated_matrix> done;
+    staged_folder out(options.output.folder, options.output.force, {options.model}, options.output.resume);
     progress_bar bar("truncating");
-    write_edited_checkpoint(
+    const auto report = write_edited_checkpoint(
         options.model, out.path(), [&](const lowrank::tensor_info& t) { return chosen.contains(t.name); },
-        [&](const lowrank::tensor_info& t, std::vector<std::byte>& bytes) {
+        [&](const lowrank::tensor_info& t, std::span<std::byte> bytes) {
+            std::vector<double> facts;
             with_matrix(t, bytes, [&]<lowrank::storage T>(lowrank::weight_view<T> w) {
                 const auto spectrum = take_named(t.name, lowrank::make_spectrum(w));
                 const index rank = chosen_rank(options, spectrum);
                 (void)take_named(t.name, lowrank::truncate_weight<T>(w, spectrum, rank));
-                done.push_back({t.name, w.rows(), w.cols(), rank, spectrum.norm(), spectrum.error(rank),
-                                spectrum.relative_error(rank)});
+                facts = {static_cast<double>(w.rows()), static_cast<double>(w.cols()),
+                         static_cast<double>(rank),     spectrum.norm(),
+                         spectrum.error(rank),          spectrum.relative_error(rank)};
             });
+            return facts;
         },
-        bar);
+        bar, checksum_of(options));
     out.commit();
-    std::sort(done.begin(), done.end(), [](const auto& a, const auto& b) { return a.name < b.name; });
-    print_report(options, done);
+    std::vector<truncated_matrix> done;
+    for (const auto& [name, facts] : report.edited) {
+        if (facts.size() != 6) {
+            fail("the journal of " + options.output.folder.string() + " is not of this command",
+                 lowrank::errc::invalid_format);
+        }
+        done.push_back({name, static_cast<index>(facts[0]), static_cast<index>(facts[1]), static_cast<index>(facts[2]),
+                        facts[3], facts[4], facts[5]});
+    }
+    print_report(options, done, report);
 }
 
 }  // namespace
@@ -203,6 +235,7 @@ void add_truncate(CLI::App& app) {
         ->check(CLI::IsMember({"marchenko-pastur", "gavish-donoho", "effective-rank", "break-even"}));
     group->require_option(0, 1);
     add_output(*command, options->output, true, "The new checkpoint folder");
+    add_resume(*command, options->output);
     add_common(*command, options->common);
     command->footer(
         "Example:\n"

@@ -111,6 +111,24 @@ TEST_CASE("a merge that stopped goes on with --resume") {
         std::filesystem::remove_all(folder / "out");
     }
 
+    {
+        const auto run = [&](const char* out, const char* option, const process_options& how = {}) {
+            return run_tool({"truncate", base, "--matrix", "weight", "--rank", "1", "--output", (folder / out).string(),
+                             "--json", option},
+                            how);
+        };
+        const auto whole = run("whole", "--force");
+        REQUIRE_MESSAGE(whole.exit_code == 0, whole.err);
+        CHECK(run("cut", "--resume", {.file_size_limit = 16 << 10}).exit_code == 1);
+        const auto again = run("cut", "--resume");
+        REQUIRE_MESSAGE(again.exit_code == 0, again.err);
+        CHECK(listing(folder / "cut") == listing(folder / "whole"));
+        CHECK(read_text(folder / "cut" / "model-2.safetensors") == read_text(folder / "whole" / "model-2.safetensors"));
+        const auto report = nlohmann::json::parse(again.out, nullptr, false);
+        CHECK(report.at("matrices") == nlohmann::json::parse(whole.out, nullptr, false).at("matrices"));
+        CHECK(report.at("resumed_files") == 1);
+    }
+
     write_text(folder / "secret", "of this machine");
     std::filesystem::create_symlink(folder / "secret", folder / "base" / "LICENSE");
     auto arguments = merge;

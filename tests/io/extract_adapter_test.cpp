@@ -1,7 +1,10 @@
 // SPDX-License-Identifier: MIT
 #include <lowrank/io/extract_adapter.hpp>
 
+#include <cstdint>
+#include <filesystem>
 #include <string>
+#include <vector>
 
 #include <lowrank/io/merge_checkpoint.hpp>
 
@@ -91,4 +94,59 @@ TEST_CASE("tables, norms and tensors without a partner are told apart") {
     peft_adapter dora;
     dora.relatives["x"] = peft_lora{.lora = make_lora<float>(2, 2), .magnitude = vector<float>::Ones(2)};
     CHECK(resize_adapter(dora, fixed_rank(1)).error().code == errc::unsupported);
+}
+
+TEST_CASE("a killed extraction decomposes nothing twice and finds the same factors") {
+    temporary_folder folder;
+    std::vector<tensor_to_write> before;
+    std::vector<tensor_to_write> after;
+    for (int i = 0; i < 4; ++i) {
+        row_matrix<float> w = row_matrix<float>::NullaryExpr(
+            7, 5, [&](Eigen::Index r, Eigen::Index c) { return static_cast<float>((3 * r + c * c + i) % 8); });
+        before.push_back(tensor_of("m" + std::to_string(i) + ".weight", w));
+        w(i, 2) += i == 3 ? 1e-3F : 1.0F;  // the last one moves less than min_difference
+        w(5, i) -= i == 3 ? 1e-3F : 0.5F;
+        after.push_back(tensor_of("m" + std::to_string(i) + ".weight", w));
+    }
+    REQUIRE(write_safetensors(folder / "a.safetensors", before));
+    REQUIRE(write_safetensors(folder / "b.safetensors", after));
+    const auto a = checkpoint::open(folder / "a.safetensors");
+    const auto b = checkpoint::open(folder / "b.safetensors");
+    REQUIRE(a);
+    REQUIRE(b);
+    extract_adapter_options how{.lora = {.rank = fixed_rank(2), .min_difference = 0.01}};
+    const auto whole = extract_adapter(*a, *b, how);
+    REQUIRE(whole);
+    how.parts = folder / "parts";
+    Eigen::Index kept = 0;
+    std::uint64_t room = 60;
+    for (bool killed = true; killed; room += room / 4) {
+        killed = lowrank_tests::killed_after(room, [&](lowrank_tests::killing_disk& disk) {
+            auto with_disk = how;
+            with_disk.write.calls = &disk;
+            return extract_adapter(*a, *b, with_disk).has_value();
+        });
+        const auto again = extract_adapter(*a, *b, how);
+        REQUIRE_MESSAGE(again, (again ? std::string() : again.error().message));
+        CHECK(again->kept_parts >= kept);
+        CHECK((!killed || again->kept_parts < 4));
+        kept = again->kept_parts;
+        CHECK(again->unchanged == whole->unchanged);
+        REQUIRE(again->adapter.modules.size() == 3);
+        for (const auto& entry : whole->adapter.modules) {
+            const auto& found = again->adapter.modules.at(entry.first);
+            CHECK(found.lora_A == entry.second.lora_A);
+            CHECK(found.lora_B == entry.second.lora_B);
+            CHECK(found.scaling() == entry.second.scaling());
+            CHECK(again->weights.at(entry.first + ".weight").relative_error ==
+                  whole->weights.at(entry.first + ".weight").relative_error);
+        }
+        if (killed) {
+            forget_parts(how.parts);
+            CHECK(std::filesystem::is_empty(how.parts));
+        }
+    }
+    CHECK(kept == 4);
+    how.lora.rank = fixed_rank(1);
+    CHECK(extract_adapter(*a, *b, how).error().code == errc::mismatch);
 }

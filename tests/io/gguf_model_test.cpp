@@ -2,6 +2,8 @@
 #include <lowrank/io/gguf_model.hpp>
 
 #include <algorithm>
+#include <cstdint>
+#include <filesystem>
 #include <string>
 #include <vector>
 
@@ -77,6 +79,59 @@ TEST_CASE("a GGUF of another tool becomes a folder, quantized tensors are decode
     const row_matrix<float> w = *b->matrix<float>(name);
     CHECK((*a->matrix<float>(name) - w).norm() < 0.02F * w.norm());
     CHECK((*a->matrix<float>(name) - w).norm() > 0);
+}
+
+TEST_CASE("a large model becomes several files, and a killed conversion goes on with the next of them") {
+    LOWRANK_NEEDS_SHARED(shared);
+    temporary_folder folder;
+    const auto model = gguf_file::open(shared / "models" / "gguf" / "stories260K-Q8_0.gguf");
+    REQUIRE(model);
+    const hf_model_options how{.file_bytes = 300000};
+    const auto whole = write_hf_model(folder / "whole", *model, how);
+    REQUIRE_MESSAGE(whole, (whole ? std::string() : whole.error().message));
+    REQUIRE(write_hf_model(folder / "one", *model));
+    const auto many = checkpoint::open(folder / "whole");
+    const auto one = checkpoint::open(folder / "one");
+    REQUIRE(many);
+    REQUIRE(one);
+    REQUIRE(many->shards().size() == 3);
+    CHECK(many->shards()[2].path.filename() == "model-00003-of-00003.safetensors");
+    for (const auto& shard : many->shards()) {
+        CHECK(shard.file.tensors().back().end <= how.file_bytes);
+    }
+    REQUIRE(many->tensors().size() == one->tensors().size());
+    for (const checkpoint::place& p : one->tensors()) {
+        CHECK_MESSAGE(std::ranges::equal(one->bytes(p), *many->bytes(p.info->name)), p.info->name);
+    }
+    Eigen::Index most = 0;
+    std::uint64_t room = 1000;
+    for (bool killed = true; killed; room += 190000) {
+        auto resumed = how;
+        resumed.resume = true;
+        killed = lowrank_tests::killed_after(room, [&](lowrank_tests::killing_disk& disk) {
+            resumed.write.calls = &disk;
+            return write_hf_model(folder / "out", *model, resumed).has_value();
+        });
+        resumed.write.calls = nullptr;
+        if (killed) {
+            auto other = resumed;
+            other.file_bytes += 1;
+            CHECK(write_hf_model(folder / "out", *model, other).error().code == errc::mismatch);
+        }
+        const auto again = write_hf_model(folder / "out", *model, resumed);
+        REQUIRE_MESSAGE(again, (again ? std::string() : again.error().message));
+        CHECK(again->copied == whole->copied);
+        CHECK(again->decoded.size() == whole->decoded.size());
+        most = std::max(most, killed ? again->kept_files : 0);
+        std::size_t files = 0;
+        for (const auto& entry : std::filesystem::directory_iterator(folder / "out")) {
+            CHECK(text_of(entry.path()) == text_of(folder / "whole" / entry.path().filename().string()));
+            ++files;
+        }
+        CHECK(files == 5);
+        std::filesystem::remove_all(folder / "out");
+    }
+    CHECK(most >= 2);
 }
 
 TEST_CASE("what is no Llama model is refused by name") {

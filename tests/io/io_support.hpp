@@ -16,6 +16,9 @@
 #include <string_view>
 #include <vector>
 
+#include <sys/wait.h>
+#include <unistd.h>
+
 #include <doctest/doctest.h>
 
 #include <lowrank/io/atomic_file.hpp>
@@ -113,6 +116,41 @@ public:
     void temporary_created(const std::filesystem::path& path) override { live.push_back(path.string()); }
     void temporary_gone(const std::filesystem::path& path) override { std::erase(live, path.string()); }
 };
+
+/// A disk of a process that is killed after so many bytes: nothing is tidied up.
+class killing_disk : public lowrank::file_calls {
+public:
+    explicit killing_disk(std::uint64_t room) : room_(room) {}
+    std::ptrdiff_t write(int file, const std::byte* data, std::size_t size) override {
+        const std::ptrdiff_t done = file_calls::write(file, data, std::min<std::size_t>(size, room_));
+        room_ -= static_cast<std::uint64_t>(done);
+        if (room_ == 0) {
+            ::_exit(9);
+        }
+        return done;
+    }
+
+private:
+    std::uint64_t room_;
+};
+
+/// Runs `work(disk)` in a process that is killed after `room` bytes; it ends with 1 if `work` gives false.
+/// \return true if it was killed.
+template <class F>
+bool killed_after(std::uint64_t room, F&& work) {
+    const auto child = ::fork();
+    REQUIRE(child >= 0);
+    if (child == 0) {
+        killing_disk disk(room);
+        const bool done = work(disk);
+        ::_exit(done ? 0 : 1);
+    }
+    int state = 0;
+    REQUIRE(::waitpid(child, &state, 0) == child);
+    REQUIRE(WIFEXITED(state));
+    REQUIRE_MESSAGE((WEXITSTATUS(state) == 9 || WEXITSTATUS(state) == 0), WEXITSTATUS(state));
+    return WEXITSTATUS(state) == 9;
+}
 
 }  // namespace lowrank_tests
 

@@ -147,25 +147,31 @@ TEST_CASE("convolutions, DoRA, LoHa and LoKr are read from their names, the rest
                                              shaped("in.lora_down.weight", {2, 4}),
                                              shaped("in.lora_up.weight", {3, 2}),
                                              shaped("in.dora_scale", {1, 4}),
+                                             shaped("channels.lora_down.weight", {2, 4, 3, 3}),
+                                             shaped("channels.lora_up.weight", {3, 2, 1, 1}),
+                                             shaped("channels.dora_scale", {1, 4, 1, 1}),
                                              shaped("o.oft_blocks", {2, 2, 2}),
                                              shaped("x.alpha", {})}));
     const auto read = read_lora_file(folder / "f");
     REQUIRE_MESSAGE(read, (read ? std::string() : read.error().message));
     CHECK(read->modules.size() == 1);
     CHECK(read->modules.at("one").cols() == 4);
-    REQUIRE(read->relatives.size() == 4);
+    REQUIRE(read->relatives.size() == 6);
     CHECK(std::get<peft_lora>(read->relatives.at("conv")).kernel == std::vector<std::uint64_t>{3, 3});
     CHECK(std::get<loha_adapter<float>>(read->relatives.at("h")).scaling() == 2);
     CHECK(std::get<lokr_adapter<float>>(read->relatives.at("k")).scaling() == 1);  // both factors are whole
     CHECK(std::get<peft_lora>(read->relatives.at("d")).magnitude.size() == 3);
-    CHECK(read->unmapped.size() == 5);  // the three of "in", whose lengths are those of columns, and two strangers
+    const auto& by_inputs = std::get<peft_lora>(read->relatives.at("in"));
+    CHECK(by_inputs.magnitude_of_inputs);
+    CHECK(by_inputs.magnitude.size() == 4);
+    CHECK(std::get<lycoris_oft>(read->relatives.at("o")).out() == 4);
+    CHECK(read->unmapped.size() == 4);  // the three of "channels" and a stranger
     const auto says = [&](const char* tensor, const char* reason) {
         return std::any_of(read->unmapped.begin(), read->unmapped.end(), [&](const std::string& line) {
             return line.starts_with(tensor) && line.find(reason) != std::string::npos;
         });
     };
-    CHECK(says("in.lora_down.weight: ", "wd_on_output=False"));
-    CHECK(says("o.oft_blocks: ", "turn the outputs"));
+    CHECK(says("channels.lora_down.weight: ", "wd_on_output=False"));
 }
 
 TEST_CASE("what changes a LyCORIS module beside its factors is never dropped in silence") {
@@ -181,8 +187,7 @@ TEST_CASE("what changes a LyCORIS module beside its factors is never dropped in 
     const auto up = shaped("m.lora_up.weight", {1, 2});
     const auto fine = shaped("n.lora_down.weight", {2, 4});
     const auto fine_up = shaped("n.lora_up.weight", {1, 2});
-    for (const auto& extra : {shaped("m.scalar", {}), shaped("m.rescale", {1, 1}), shaped("m.diff", {1, 4}),
-                              shaped("m.dora_scale", {1, 4})}) {
+    for (const auto& extra : {shaped("m.scalar", {}), shaped("m.rescale", {1, 1}), shaped("m.diff", {1, 4})}) {
         REQUIRE(write_safetensors(folder / "f", {down, up, fine, fine_up, extra}));
         const auto some = read_lora_file(folder / "f");
         REQUIRE_MESSAGE(some, (some ? std::string() : some.error().message));

@@ -25,7 +25,8 @@ TEST_CASE("names of other tools say part, format and module") {
              {"a.q_proj.m", lora_part::magnitude, lora_format::mlx, "a.q_proj"},
              {"a.lora_A", lora_part::a, lora_format::loralib, "a"},
              {"hada_t1", lora_part::none, lora_format::peft, ""},
-             {"x.oft_blocks", lora_part::none, lora_format::peft, ""},
+             {"lora_unet_x.oft_blocks", lora_part::relative, lora_format::kohya, "lora_unet_x"},
+             {"x.oft_diag", lora_part::none, lora_format::peft, ""},
          }) {
         const auto parsed = detail::parse_lora_name(n.text);
         CHECK_MESSAGE(parsed.what == n.what, n.text);

@@ -9,9 +9,6 @@
 #include <string>
 #include <vector>
 
-#include <sys/wait.h>
-#include <unistd.h>
-
 #include <lowrank/core/philox.hpp>
 
 #include "io_support.hpp"
@@ -19,6 +16,8 @@
 
 using namespace lowrank;
 using lowrank_tests::failing_disk;
+using lowrank_tests::killed_after;
+using lowrank_tests::killing_disk;
 using lowrank_tests::temporary_folder;
 using lowrank_tests::text_of;
 
@@ -153,27 +152,6 @@ TEST_CASE("threads, tiles and checks give the same bytes and the same audit") {
           doctest::Approx((2.0F * c.lora_B * c.lora_A).norm()).epsilon(1e-6));
 }
 
-namespace {
-
-/// A process that is killed after so many bytes: nothing is tidied up.
-class killing_disk : public file_calls {
-public:
-    explicit killing_disk(std::uint64_t room) : room_(room) {}
-    std::ptrdiff_t write(int file, const std::byte* data, std::size_t size) override {
-        const std::ptrdiff_t done = file_calls::write(file, data, std::min<std::size_t>(size, room_));
-        room_ -= static_cast<std::uint64_t>(done);
-        if (room_ == 0) {
-            ::_exit(9);
-        }
-        return done;
-    }
-
-private:
-    std::uint64_t room_;
-};
-
-}  // namespace
-
 TEST_CASE("a killed merge goes on where it stopped and ends with the same bytes") {
     temporary_folder folder;
     const checkpoint base = write_base(folder);
@@ -187,17 +165,9 @@ TEST_CASE("a killed merge goes on where it stopped and ends with the same bytes"
     Eigen::Index kept_most = 0;
     for (std::uint64_t room = 20; room < total + 1500; room += 150) {
         const auto out = folder / ("out" + std::to_string(room));
-        const ::pid_t child = ::fork();
-        REQUIRE(child >= 0);
-        if (child == 0) {
-            killing_disk disk(room);
-            const auto done = merge_checkpoint(base, adapter, out, {.resume = true, .write = {.calls = &disk}});
-            ::_exit(done ? 0 : 1);
-        }
-        int state = 0;
-        REQUIRE(::waitpid(child, &state, 0) == child);
-        REQUIRE(WIFEXITED(state));
-        REQUIRE_MESSAGE((WEXITSTATUS(state) == 9 || WEXITSTATUS(state) == 0), WEXITSTATUS(state));
+        killed_after(room, [&](killing_disk& disk) {
+            return merge_checkpoint(base, adapter, out, {.resume = true, .write = {.calls = &disk}}).has_value();
+        });
         const auto again = merge_checkpoint(base, adapter, out, {.resume = true});
         REQUIRE_MESSAGE(again, (again ? std::string() : again.error().message));
         kept_most = std::max(kept_most, again->kept_files);

@@ -161,6 +161,11 @@ template <class = on_use>
         }
         type = type_of(relative);
     }
+    if (!out.adapter.modules.empty() && !type.empty() && type != "LORA") {
+        return status{errc::unsupported, "the file holds plain LoRA beside modules of another type (" +
+                                             std::string(type) +
+                                             "); a PEFT adapter has one, so it cannot be the hub of a conversion"};
+    }
     out.adapter.config = peft_config_for(out.adapter);
     return out;
 }

@@ -223,8 +223,7 @@ template <class = on_use>
 }
 
 struct hf_model_options {
-    std::uint64_t file_bytes =
-        5'000'000'000;    ///< Several files and an index when one would have more bytes of tensors.
+    std::uint64_t file_bytes = 5'000'000'000;  ///< Of tensors; more become several files and an index.
     bool resume = false;  ///< Keep a journal in the folder, and go on where one says that an earlier call stopped.
     progress_callback on_progress = {};  ///< Bytes of tensors; false stops with `cancelled`.
     write_options write = {};
@@ -366,8 +365,9 @@ template <class = on_use>
     }
     const auto is_copy = [](const gguf_tensor& t) { return facts_of(t.type).block == 1; };
     const auto count_tensor = [&](const gguf_tensor& t, const std::string& name) {
-        out.copied += is_copy(t) ? 1 : 0;
-        if (!is_copy(t)) {
+        if (is_copy(t)) {
+            ++out.copied;
+        } else {
             out.decoded.push_back(name);
         }
     };
@@ -411,10 +411,8 @@ template <class = on_use>
             }
             done += static_cast<index>(t.bytes);
         }
-        if (status wrote = file->commit(); !wrote) {
-            return wrote;
-        }
-        return detail::json::object();
+        const status wrote = file->commit();
+        return wrote ? result<detail::json>(detail::json::object()) : result<detail::json>(wrote);
     };
     std::optional<std::uint64_t> inputs;
     if (opt.resume) {

@@ -81,18 +81,23 @@ template <class = on_use>
     return std::optional((*value)(0));
 }
 
-/// Lengths of rows, one per output; lengths of columns are not understood.
+/// DoRA's lengths: of rows, one per output, or of the columns of a matrix, as the shape says.
 template <class = on_use>
-[[nodiscard]] result<vector<float>> row_magnitude(const checkpoint& file, const checkpoint::place& p, index out) {
+[[nodiscard]] status read_magnitude(const checkpoint& file, const checkpoint::place& p, peft_lora& to) {
     const tensor_info& t = *p.info;
-    const bool column_first = t.shape.size() > 1 && t.shape[0] == 1 && t.shape[1] != 1;
-    if (t.shape.empty() || column_first) {
-        return status{errc::unsupported,
-                      "its dora_scale of shape " + shape_in_words(t.shape) +
-                          " holds lengths of columns (LyCORIS's wd_on_output=False), for which PEFT's DoRA has no "
-                          "place; merge it into its model with LyCORIS and extract the difference"};
+    to.magnitude_of_inputs = t.shape.size() > 1 && t.shape[0] == 1 && t.shape[1] != 1;
+    if (t.shape.empty() || (to.magnitude_of_inputs && !to.kernel.empty())) {
+        return status{errc::unsupported, "its dora_scale of shape " + shape_in_words(t.shape) +
+                                             " holds lengths of the channels of a convolution (LyCORIS's "
+                                             "wd_on_output=False), which is not supported"};
     }
-    return finite_vector(file, p, static_cast<std::uint64_t>(out));
+    auto lengths =
+        finite_vector(file, p, static_cast<std::uint64_t>(to.magnitude_of_inputs ? to.lora.cols() : to.lora.rows()));
+    if (!lengths) {
+        return lengths.error();
+    }
+    to.magnitude = std::move(*lengths);
+    return {};
 }
 
 /// Two factors as one module, shapes deciding: [r, in, k...] and [out, r, 1...], or transposed matrices (MLX).
@@ -132,7 +137,7 @@ template <class = on_use>
 
 }  // namespace detail
 
-/// Reads a LoRA file of any of the formats. What is not understood (norms, full differences, OFT, columns' lengths) is
+/// Reads a LoRA file of any of the formats. What is not understood (norms, full differences) is
 /// listed in `unmapped` with the reason.
 ///
 /// \return `not_found`; `invalid_format` for a broken file, names of two formats in one file, a factor without its
@@ -234,11 +239,8 @@ template <class = on_use>
         }
         auto joined = detail::join_lora_parts(*file, parts, *format == lora_format::mlx);
         if (joined && parts.magnitude != nullptr) {
-            auto magnitude = detail::row_magnitude(*file, *parts.magnitude, joined->lora.rows());
-            if (magnitude) {
-                joined->magnitude = std::move(*magnitude);
-            } else {
-                joined = magnitude.error();
+            if (const status why = detail::read_magnitude(*file, *parts.magnitude, *joined); !why) {
+                joined = why;
             }
         }
         if (!joined) {

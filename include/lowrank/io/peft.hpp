@@ -182,7 +182,7 @@ peft_lora_config peft_config_for(const peft_adapter& adapter, peft_lora_config b
     }
     for (const auto& [module, relative] : adapter.relatives) {
         detail::expects(detail::is_of_type(relative, base.peft_type) &&
-                            (all.empty() || first == nullptr || base.peft_type == "LORA"),
+                            (all.empty() || first == nullptr || std::holds_alternative<peft_lora>(relative)),
                         "peft_config_for: the modules must be of one peft_type");
         if (const auto* m = std::get_if<peft_lora>(&relative)) {
             add(module, m->lora);

@@ -48,6 +48,7 @@ struct peft_lora {
     /// Of a convolution: A is r x (in * taps), B is out x r, block-diagonal if there are groups.
     lora_adapter<float> lora = {};
     vector<float> magnitude = {};            ///< DoRA: lengths of the rows of W + delta; empty: no DoRA.
+    bool magnitude_of_inputs = false;        ///< Lengths of the columns instead (LyCORIS's wd_on_output=False).
     vector<float> bias = {};                 ///< Of lora_B: the layer's bias changes by scaling * bias; empty: none.
     std::vector<std::uint64_t> kernel = {};  ///< Of a convolution: {kw}, {kh, kw} or {kd, kh, kw}; empty: linear.
     index groups = 1;                        ///< Of a convolution.
@@ -75,16 +76,17 @@ struct peft_randlora {
 
 /// What changes one module, in its own parameters. What a file does not say of the layer's shape is 0 in OFT with one
 /// shared block, MiSS and RandLoRA (and VeRA: the width of the shared projection) until `fit_module` says it.
-using peft_module = std::variant<peft_lora, adalora_adapter<float>, loha_adapter<float>, lokr_adapter<float>,
-                                 vera_adapter<float>, peft_ia3, oft_adapter<float>, peft_boft, hra_adapter<float>,
-                                 miss_adapter<float>, miss_bat_adapter<float>, peft_randlora, hira_adapter<float>,
-                                 lycoris_oft>;
+using peft_module =
+    std::variant<peft_lora, adalora_adapter<float>, loha_adapter<float>, lokr_adapter<float>, vera_adapter<float>,
+                 peft_ia3, oft_adapter<float>, peft_boft, hra_adapter<float>, miss_adapter<float>,
+                 miss_bat_adapter<float>, peft_randlora, hira_adapter<float>, lycoris_oft>;
 
 /// What a module does to its layer: W' = diag(output_scale) (W + delta) diag(input_scale), where DoRA's output_scale
 /// is magnitude / the row lengths of W + delta, or W' = rows(W). Empty members change nothing.
 struct peft_change {
     low_rank<float> delta = {};  ///< out x in; the weight of a convolution as out x (in * taps).
     vector<float> magnitude = {};
+    bool magnitude_of_inputs = false;  ///< The same with the lengths of columns, as input_scale.
     vector<float> output_scale = {};
     vector<float> input_scale = {};  ///< One per input channel.
     vector<float> bias = {};         ///< Is added to the layer's bias.
@@ -98,14 +100,15 @@ struct peft_change {
 
 /// "DoRA", "LoHa", ...: for messages.
 [[nodiscard]] inline const char* kind_of(const peft_module& module) {
-    constexpr const char* names[] = {"LoRA", "AdaLoRA", "LoHa", "LoKr",       "VeRA",     "(IA)^3", "OFT",
-                                     "BOFT", "HRA",     "MiSS", "MiSS (bat)", "RandLoRA", "HiRA",
-                                     "OFT of the outputs (LyCORIS)"};
+    constexpr const char* names[] = {
+        "LoRA", "AdaLoRA", "LoHa", "LoKr",       "VeRA",     "(IA)^3", "OFT",
+        "BOFT", "HRA",     "MiSS", "MiSS (bat)", "RandLoRA", "HiRA",   "OFT of the outputs (LyCORIS)"};
     if (const auto* lora = std::get_if<peft_lora>(&module)) {
-        return lora->magnitude.size() != 0 ? "DoRA"
-               : !lora->kernel.empty()     ? "LoRA of a convolution"
-               : lora->bias.size() != 0    ? "LoRA with a bias"
-                                           : "LoRA";
+        return lora->magnitude_of_inputs     ? "DoRA of the inputs (LyCORIS)"
+               : lora->magnitude.size() != 0 ? "DoRA"
+               : !lora->kernel.empty()       ? "LoRA of a convolution"
+               : lora->bias.size() != 0      ? "LoRA with a bias"
+                                             : "LoRA";
     }
     return names[module.index()];
 }
@@ -183,7 +186,10 @@ template <class = on_use>
             using M = std::decay_t<decltype(m)>;
             peft_change out;
             if constexpr (std::same_as<M, peft_lora>) {
-                out = {.delta = m.lora.delta(), .magnitude = m.magnitude, .is_table = m.is_table};
+                out = {.delta = m.lora.delta(),
+                       .magnitude = m.magnitude,
+                       .magnitude_of_inputs = m.magnitude_of_inputs,
+                       .is_table = m.is_table};
                 if (m.bias.size() != 0) {
                     out.bias = m.lora.scaling() * m.bias;
                 }

@@ -77,13 +77,18 @@ template <class = on_use>
         out += change.delta.left.cast<double>() * change.delta.right.cast<double>();
     }
     const auto fits = [&](const vector<float>& scale, index size) { return scale.size() == 0 || scale.size() == size; };
-    if (!fits(change.magnitude, w.rows()) || !fits(change.output_scale, w.rows()) ||
-        !fits(change.input_scale, w.cols())) {
+    if (!fits(change.magnitude, change.magnitude_of_inputs ? w.cols() : w.rows()) ||
+        !fits(change.output_scale, w.rows()) || !fits(change.input_scale, w.cols())) {
         return status{errc::mismatch, "the scales of module " + in_quotes(path) + " do not fit the weight"};
     }
     for (index i = 0; i < change.magnitude.size(); ++i) {
-        const double n = out.row(i).norm();
-        out.row(i) *= n > 0 ? static_cast<double>(change.magnitude(i)) / n : 0.0;
+        const double n = change.magnitude_of_inputs ? out.col(i).norm() : out.row(i).norm();
+        const double scale = n > 0 ? static_cast<double>(change.magnitude(i)) / n : 0.0;
+        if (change.magnitude_of_inputs) {
+            out.col(i) *= scale;
+        } else {
+            out.row(i) *= scale;
+        }
     }
     if (change.output_scale.size() != 0) {
         out = change.output_scale.cast<double>().asDiagonal() * out;

@@ -80,10 +80,9 @@ struct lora_name {
             }
         }
     }
-    constexpr std::string_view leaves[] = {"hada_w1_a", "hada_w1_b", "hada_w2_a", "hada_w2_b", "hada_t1",
-                                           "hada_t2",   "lokr_w1",   "lokr_w1_a", "lokr_w1_b", "lokr_w2",
-                                           "lokr_w2_a", "lokr_w2_b", "lokr_t2",   "oft_blocks",
-                                           "rescale"};
+    constexpr std::string_view leaves[] = {"hada_w1_a", "hada_w1_b", "hada_w2_a", "hada_w2_b",  "hada_t1",
+                                           "hada_t2",   "lokr_w1",   "lokr_w1_a", "lokr_w1_b",  "lokr_w2",
+                                           "lokr_w2_a", "lokr_w2_b", "lokr_t2",   "oft_blocks", "rescale"};
     for (const std::string_view leaf : leaves) {
         if (name.size() > leaf.size() + 1 && name.ends_with(leaf) && name[name.size() - leaf.size() - 1] == '.') {
             return {part::relative, lora_format::kohya, std::string(name.substr(0, name.size() - leaf.size() - 1)),
@@ -111,7 +110,8 @@ struct foreign_part {
         const char* why;
     };
     constexpr known all[] = {
-        {".oft_diag", "OFT in the form of LyCORIS before 2.0 is not supported"},
+        {".oft_diag",
+         "OFT under the name of LyCORIS's first releases, which turn the outputs of a layer, is not supported"},
         {".scalar", "the module is multiplied by a scalar beside its factors, which is not supported"},
         {".diff", "a full difference of the weight, not one of low rank; add it to the weight"},
         {".glora_a1", "GLoRA is not supported"},

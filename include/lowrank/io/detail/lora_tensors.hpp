@@ -77,7 +77,7 @@ template <class = on_use>
         if (m->magnitude.size() != 0) {  // [out, 1...], of the dimensions of the weight
             auto& shape = parts.parts.back().shape;
             shape.assign(2 + m->kernel.size(), 1);
-            shape[0] = static_cast<std::uint64_t>(m->magnitude.size());
+            shape[m->magnitude_of_inputs ? 1 : 0] = static_cast<std::uint64_t>(m->magnitude.size());
         }
     } else if (const auto* loha = std::get_if<loha_adapter<float>>(&relative)) {
         alpha = loha->alpha;
@@ -109,7 +109,7 @@ template <class = on_use>
 [[nodiscard]] status append_mlx(std::vector<tensor_to_write>& out, const std::string& module,
                                 const peft_module& relative, const lora_write_options& opt) {
     const auto* m = std::get_if<peft_lora>(&relative);
-    if (m == nullptr || m->bias.size() != 0 || !m->kernel.empty() || m->is_table) {
+    if (m == nullptr || m->bias.size() != 0 || !m->kernel.empty() || m->is_table || m->magnitude_of_inputs) {
         return no_place_for(module, relative, opt.format);
     }
     const double scaling =

@@ -174,7 +174,7 @@ template <class = on_use>
         stored.rows_are_columns = transposed != change.rows_are_columns;
     }
     stored.magnitude = change.magnitude;
-    stored.magnitude_of_columns = transposed;
+    stored.magnitude_of_columns = transposed != change.magnitude_of_inputs;
     const vector<float> by_out = weakened(change.output_scale, strength);
     vector<float> by_in = weakened(change.input_scale, strength);
     const index taps = by_in.size() != 0 && !transposed ? cols / by_in.size() : 1;
@@ -185,7 +185,7 @@ template <class = on_use>
     stored.column_scale = transposed ? by_out : by_in;
     if ((stored.row_scale.size() != 0 && stored.row_scale.size() != rows) ||
         (stored.column_scale.size() != 0 && stored.column_scale.size() != cols) ||
-        (stored.magnitude.size() != 0 && stored.magnitude.size() != (transposed ? cols : rows))) {
+        (stored.magnitude.size() != 0 && stored.magnitude.size() != (stored.magnitude_of_columns ? cols : rows))) {
         return {errc::mismatch,
                 "the scales of module " + in_quotes(module) + " do not fit the weight in the checkpoint"};
     }

@@ -233,8 +233,8 @@ lycoris_oft join_lycoris_oft(relative_parts& p, double constraint) {
     return out;
 }
 
-/// The LoHa, LoKr or OFT of a LyCORIS file: the rank is that of the tensors, alpha without a number is the rank, and the
-/// scaling of a LoKr of two whole factors is 1 whatever its alpha says.
+/// The LoHa, LoKr or OFT of a LyCORIS file: the rank is that of the tensors, alpha without a number is the rank, and
+/// the scaling of a LoKr of two whole factors is 1 whatever its alpha says.
 template <class = on_use>
 [[nodiscard]] result<peft_module> join_lycoris(relative_parts& p, std::optional<double> alpha) {
     if (p.has("oft_blocks") || p.has("rescale")) {
@@ -294,9 +294,10 @@ peft_ia3 join_ia3(relative_parts& p, const peft_lora_config& c) {
 /// What peft_type a module needs; "LYCORIS", which is none, if PEFT has no such thing.
 template <class = on_use>
 [[nodiscard]] std::string_view type_of(const peft_module& module) {
-    constexpr std::string_view types[] = {"LORA", "ADALORA", "LOHA", "LOKR",     "VERA", "IA3",    "OFT", "BOFT",
-                                          "HRA",  "MISS",    "MISS", "RANDLORA", "HIRA", "LYCORIS"};
-    return types[module.index()];
+    constexpr std::string_view types[] = {"LORA", "ADALORA", "LOHA", "LOKR", "VERA",     "IA3",  "OFT",
+                                          "BOFT", "HRA",     "MISS", "MISS", "RANDLORA", "HIRA", "LYCORIS"};
+    const auto* lora = std::get_if<peft_lora>(&module);
+    return lora != nullptr && lora->magnitude_of_inputs ? types[std::size(types) - 1] : types[module.index()];
 }
 /// BONE is MISS under its older name.
 template <class = on_use>
