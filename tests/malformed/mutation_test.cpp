@@ -2,12 +2,16 @@
 // Small valid files, cut at every length and with every byte changed: each reader answers with a value or a sentence,
 // and asks for no more memory than the file justifies.
 #include <cstddef>
+#include <cstdint>
+#include <filesystem>
+#include <fstream>
 #include <functional>
 #include <span>
 #include <string>
 #include <string_view>
 #include <vector>
 
+#include <lowrank/io/adapter_files.hpp>
 #include <lowrank/io/checkpoint.hpp>
 #include <lowrank/io/gguf_lora.hpp>
 #include <lowrank/io/peft.hpp>
@@ -81,6 +85,13 @@ bool read_tensors(std::span<const std::byte> bytes) {
     return true;
 }
 
+/// Not atomic and not durable, so soon.
+void write_plainly(const std::filesystem::path& path, const std::string& text) {
+    std::ofstream file(path, std::ios::binary);
+    file << text;
+    REQUIRE(file.flush());
+}
+
 }  // namespace
 
 TEST_CASE("safetensors files that are cut or changed anywhere") {
@@ -145,6 +156,55 @@ TEST_CASE("an adapter whose tensors are cut or changed anywhere") {
         }
     }
     CHECK(accepted > 0);  // a changed weight is still a weight
+}
+
+TEST_CASE("files in the names of LyCORIS that are cut or changed anywhere") {
+    temporary_folder folder;
+    const auto shaped = [](const char* name, std::vector<std::uint64_t> shape) {
+        std::uint64_t size = 1;
+        for (const std::uint64_t n : shape) {
+            size *= n;
+        }
+        auto t = tensor_of(name, vector<float>(vector<float>::LinSpaced(static_cast<Eigen::Index>(size), 1, 2)));
+        t.shape = std::move(shape);
+        return t;
+    };
+    const std::vector<tensor_to_write> files[] = {
+        {shaped("a.oft_blocks", {2, 2, 2}), shaped("a.alpha", {}), shaped("a.rescale", {4, 1}),
+         shaped("b.oft_blocks", {2, 2, 2, 2})},
+        {shaped("d.lora_down.weight", {1, 3}), shaped("d.lora_up.weight", {2, 1}), shaped("d.dora_scale", {1, 3}),
+         shaped("e.lora_down.weight", {1, 3}), shaped("e.lora_up.weight", {2, 1})},
+        {shaped("h.hada_w1_a", {3, 1}), shaped("h.hada_w1_b", {1, 2}), shaped("h.hada_w2_a", {3, 1}),
+         shaped("h.hada_w2_b", {1, 2}), shaped("k.lokr_w1", {2, 2}), shaped("k.lokr_w2_a", {2, 1}),
+         shaped("k.lokr_w2_b", {1, 2})}};
+    for (const auto& tensors : files) {
+        REQUIRE(write_safetensors(folder / "whole", tensors));
+        const std::string whole = text_of(folder / "whole");
+        int accepted = 0;
+        for (std::size_t at = 0; at < whole.size(); ++at) {
+            std::string changed = whole;
+            changed[at] = static_cast<char>(changed[at] ^ (at % 3 == 0 ? 0x20 : 0x03));  // other letters, other digits
+            write_plainly(folder / "f", changed);
+            if (const auto read = read_lora_file(folder / "f"); !read) {
+                (void)told(read.error());
+            } else {
+                for (const auto& [name, module] : read->relatives) {
+                    (void)change_of(module);
+                }
+            }
+            const auto adapter = read_adapter(folder / "f");
+            if (!adapter) {
+                (void)told(adapter.error());
+                continue;
+            }
+            ++accepted;
+            (void)write_adapter(folder / "again", adapter->adapter, adapter_format::kohya);
+            (void)write_adapter(folder / "peft", adapter->adapter, adapter_format::peft);
+        }
+        if (&tensors == &files[0]) {  // the others are of two types, which have no hub
+            CHECK(accepted > 10);     // a changed number is still a number
+        }
+    }
 }
 
 TEST_CASE("GGUF files that are cut or changed anywhere") {
