@@ -53,14 +53,15 @@ struct pivoted_qr_options {
 namespace detail {
 
 /// Gram-Schmidt with pivoting, twice; the work of `pivoted_qr`, in double.
-[[nodiscard]] inline pivoted_qr_result<double> pivoted_qr_of(matrix<double> a, index most, double tolerance) {
+template <std::same_as<double> S = double>
+[[nodiscard]] pivoted_qr_result<S> pivoted_qr_of(only_matrix<S> a, index most, double tolerance) {
     const index n = a.cols();
-    pivoted_qr_result<double> out;
+    pivoted_qr_result<S> out;
     const double unit = a.size() == 0 ? 1.0 : power_of_two_scale(a.cwiseAbs().maxCoeff());
     a *= unit;
     out.q.resize(a.rows(), most);
-    out.r = matrix<double>::Zero(most, n);
-    vector<double> left = a.colwise().squaredNorm();  // what of each column is not represented yet
+    out.r = matrix<S>::Zero(most, n);
+    vector<S> left = a.colwise().squaredNorm();  // what of each column is not represented yet
     const double whole = left.sum();
     const double floor = std::max(tolerance * tolerance, std::pow(4.0 * std::numeric_limits<double>::epsilon(), 2) *
                                                              static_cast<double>(std::max(a.rows(), n)));

@@ -60,7 +60,8 @@ public:
     }
 
     /// M F for M (m x n).
-    [[nodiscard]] matrix<double> times_root(matrix<double> m) const {
+    template <std::same_as<double> S = double>
+    [[nodiscard]] matrix<S> times_root(detail::only_matrix<S> m) const {
         expects_fit("metric::times_root", m.cols());
         switch (kind_) {
             case metric_kind::identity: return m;
@@ -72,7 +73,8 @@ public:
     }
 
     /// (F^T)^+ Y for Y (p x k): the Moore-Penrose inverse of the root that acts from the left.
-    [[nodiscard]] matrix<double> undo_left(matrix<double> y) const {
+    template <std::same_as<double> S = double>
+    [[nodiscard]] matrix<S> undo_left(detail::only_matrix<S> y) const {
         switch (kind_) {
             case metric_kind::identity: return y;
             case metric_kind::diagonal:

@@ -80,10 +80,11 @@ namespace detail {
 }
 
 /// The values of Horner's scheme: h[k] = c_k I + Q h[k + 1]; h[0] is the polynomial.
-[[nodiscard]] inline std::vector<matrix<double>> horner(const matrix<double>& q, const std::vector<double>& c) {
-    std::vector<matrix<double>> h(c.size());
+template <std::same_as<double> S = double>
+[[nodiscard]] std::vector<matrix<S>> horner(const only_matrix<S>& q, const std::vector<double>& c) {
+    std::vector<matrix<S>> h(c.size());
     for (std::size_t k = c.size(); k-- > 0;) {
-        h[k] = c[k] * matrix<double>::Identity(q.rows(), q.cols());
+        h[k] = c[k] * matrix<S>::Identity(q.rows(), q.cols());
         if (k + 1 < c.size()) {
             h[k] += q * h[k + 1];
         }
@@ -94,16 +95,18 @@ namespace detail {
 }  // namespace detail
 
 /// The truncated series of (I + Q)(I - Q)^-1: orthogonal up to the terms left out.
-[[nodiscard]] inline matrix<double> cayley_neumann(const matrix<double>& q, index terms) {
-    return detail::horner(q, detail::neumann_coefficients(terms)).front();
+template <std::same_as<double> S = double>
+[[nodiscard]] matrix<S> cayley_neumann(const detail::only_matrix<S>& q, index terms) {
+    return detail::horner<S>(q, detail::neumann_coefficients(terms)).front();
 }
 
 /// dQ from the gradient of `cayley_neumann(q, terms)`.
-[[nodiscard]] inline matrix<double> cayley_neumann_backward(const matrix<double>& q, index terms,
-                                                            const matrix<double>& dr) {
-    const auto h = detail::horner(q, detail::neumann_coefficients(terms));
-    matrix<double> dq = matrix<double>::Zero(q.rows(), q.cols());
-    matrix<double> dh = dr;
+template <std::same_as<double> S = double>
+[[nodiscard]] matrix<S> cayley_neumann_backward(const detail::only_matrix<S>& q, index terms,
+                                                const detail::only_matrix<S>& dr) {
+    const auto h = detail::horner<S>(q, detail::neumann_coefficients(terms));
+    matrix<S> dq = matrix<S>::Zero(q.rows(), q.cols());
+    matrix<S> dh = dr;
     for (std::size_t k = 0; k + 1 < h.size(); ++k) {
         dq += dh * h[k + 1].transpose();
         dh = q.transpose() * dh;
