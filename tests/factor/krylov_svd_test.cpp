@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 #include <lowrank/factor/krylov_svd.hpp>
 
+#include <cmath>
 #include <limits>
 
 #include <lowrank/factor/svd.hpp>
@@ -20,6 +21,25 @@ void check_triplets(const matrix<S>& w, const F& f, idx k) {
     const double bound = 20 * eps<S> * std::sqrt(static_cast<double>(std::max(w.rows(), w.cols())));
     CHECK(relative_difference(apply_transposed(w, f.u), (f.v * f.s.asDiagonal()).eval()) < bound);
 }
+
+/// Counts the columns that are multiplied.
+struct counting_map {
+    using scalar = float;
+
+    [[nodiscard]] idx rows() const { return w->rows(); }
+    [[nodiscard]] idx cols() const { return w->cols(); }
+    void add_product(float alpha, const_column_view<float> x, column_view<float> y, workspace& ws) const {
+        *columns += x.cols();
+        map_of(*w).add_product(alpha, x, y, ws);
+    }
+    void add_transposed_product(float alpha, const_column_view<float> x, column_view<float> y, workspace& ws) const {
+        *columns += x.cols();
+        map_of(*w).add_transposed_product(alpha, x, y, ws);
+    }
+
+    const matrix<float>* w;
+    idx* columns;
+};
 
 }  // namespace
 
@@ -115,4 +135,24 @@ TEST_CASE_TEMPLATE("maps, seeds, scales, empty, NaN", S, float, double) {
     bad(3, 3) = std::numeric_limits<S>::quiet_NaN();
     CHECK(krylov_svd(bad, 3).why.code == errc::non_finite);
     CHECK_THROWS_WITH_AS((void)krylov_svd(w, 71), "krylov_svd: rank must be in [0, 70], got 71", contract_violation);
+}
+
+TEST_CASE("by default the space ends where the values have settled, and only there") {
+    constexpr idx k = 4;
+    vector<double> fast(600), repeated(600);
+    for (idx i = 0; i < 600; ++i) {
+        fast(i) = std::pow(10.0, -static_cast<double>(i) / 12.0);
+        repeated(i) = i < 20 ? 1.0 : 0.1 * fast(i - 20);  // more copies than a block is wide
+    }
+    const auto columns = [&](const vector<double>& s, int depth) {
+        const auto w = with_values<float>(700, 600, s, 8);
+        idx count = 0;
+        const auto f = krylov_svd(counting_map{&w, &count}, k, {.depth = depth});
+        REQUIRE(f);
+        check_triplets(w, f, k);
+        CHECK((f.s.cast<double>() - s.head(k)).cwiseAbs().maxCoeff() < 8 * eps<float> * s(0));
+        return count;
+    };
+    CHECK(columns(fast, 0) < columns(fast, 4));
+    CHECK(columns(repeated, 0) == columns(repeated, 4));
 }

@@ -15,6 +15,8 @@
 /// Musco, Musco, NIPS 2015 (block Krylov iteration). Melnichenko et al. 2024 (ABRIK).
 
 #include <algorithm>
+#include <cmath>
+#include <concepts>
 #include <cstdint>
 #include <utility>
 
@@ -31,7 +33,8 @@ namespace lowrank::inline LOWRANK_ABI {
 
 struct krylov_svd_options {
     index block = 0;          ///< Columns per product; 0 chooses 16 for small ranks, 32 above 32, 64 above 128.
-    int depth = 0;            ///< Blocks in the space; 0 chooses a space of 3 ranks, at least 4 blocks.
+    int depth = 0;            ///< Blocks in the space; 0 chooses a space of 3 ranks, at least 4 blocks, and in float
+                              ///< ends earlier once the values have settled to rounding.
     std::uint64_t seed = 0;   ///< Same seed, same start, on every machine.
     index error_samples = 8;  ///< Extra columns of the first product that estimate the error of a non-dense map.
 };
@@ -61,7 +64,15 @@ template <mappable M>
 
     detail::krylov_space<S> space(a.rows(), a.cols(), capacity, options.seed);
     status why = space.start(a, block, dense ? 0 : options.error_samples, ws);
+    detail::settling_values<S> values(k, block);
     while (why && space.dimension() < capacity && !space.exhausted()) {
+        // Looking is worth while where it is cheap against a block. In double, squares do not tell when to end.
+        const double looking = 40.0 * std::pow(static_cast<double>(space.dimension()), 3);
+        if (std::same_as<S, float> && options.depth == 0 && k > 0 &&
+            looking < static_cast<double>(a.rows()) * static_cast<double>(a.cols()) * static_cast<double>(block) &&
+            values.settled(space.w())) {
+            break;
+        }
         why = space.grow(a, ws);
     }
     if (!why) {

@@ -64,6 +64,26 @@ concept map_with_weight = linear_map<M> && requires(const M& m) {
     requires dense_weight<decltype(m.weight())>;
 };
 
+/// The sum of (scale x_i)^2 over `count` scalars, in double: as many independent sums as it takes to read at the speed of
+/// memory.
+template <class T>
+[[nodiscard]] double sum_of_squares(const T* x, index count, double scale = 1.0) {
+    constexpr index sums = 32;
+    double sum[sums] = {};
+    index i = 0;
+    for (; i + sums <= count; i += sums) {
+        for (index j = 0; j < sums; ++j) {
+            const double value = static_cast<double>(x[i + j]) * scale;
+            sum[j] += value * value;
+        }
+    }
+    for (; i < count; ++i) {
+        const double value = static_cast<double>(x[i]) * scale;
+        sum[0] += value * value;
+    }
+    return Eigen::Map<const vector<double>>(sum, sums).sum();
+}
+
 /// ||W||_F of a finite dense weight in double; neither overflows nor underflows.
 template <class W>
 [[nodiscard]] double dense_norm(const W& w) {
@@ -73,28 +93,37 @@ template <class W>
     }
     double sum = 0.0;
     for (index i = 0; i < w.outerSize(); ++i) {
-        if constexpr (plain_t<W>::IsRowMajor) {
-            sum += (w.row(i).template cast<double>() * scale).squaredNorm();
-        } else {
-            sum += (w.col(i).template cast<double>() * scale).squaredNorm();
-        }
+        sum += sum_of_squares(w.data() + i * w.outerStride(), w.innerSize(), scale);
     }
     return std::sqrt(sum) / scale;
 }
 
-/// ||W - U diag(s) V^T||_F, by panels of rows, products in the scalar S and sums in double.
+/// ||W - U diag(s) V^T||_F, by tiles that stay in cache, products in the scalar S and sums in double.
 template <class W, real S>
 [[nodiscard]] double dense_residual(const W& w, const matrix<S>& u, const vector<S>& s, const matrix<S>& v) {
-    constexpr index panel = 256;
+    constexpr index height = 512, width = 256;  // along the memory of W, and across
     const S unit = s.size() > 0 ? power_of_two_scale(s(0)) : S(1);
     const matrix<S> us = u * (s * unit).asDiagonal();
+    const matrix<S>& inner = plain_t<W>::IsRowMajor ? v : us;
+    const matrix<S>& outer = plain_t<W>::IsRowMajor ? us : v;
     double sum = 0.0;
     matrix<S> rest;
-    for (index first = 0; first < w.rows(); first += panel) {
-        const index rows = std::min(panel, w.rows() - first);
-        rest = w.middleRows(first, rows).template cast<S>() * unit;
-        rest.noalias() -= us.middleRows(first, rows) * v.transpose();
-        sum += rest.template cast<double>().squaredNorm();
+    for (index j = 0; j < w.outerSize(); j += width) {
+        const index cols = std::min(width, w.outerSize() - j);
+        const matrix<S> across = outer.middleRows(j, cols).transpose();
+        for (index i = 0; i < w.innerSize(); i += height) {
+            const index rows = std::min(height, w.innerSize() - i);
+            rest.resize(rows, cols);
+            for (index c = 0; c < cols; ++c) {
+                const auto* from = w.data() + (j + c) * w.outerStride() + i;
+                S* to = rest.data() + c * rows;
+                for (index r = 0; r < rows; ++r) {
+                    to[r] = static_cast<S>(from[r]) * unit;
+                }
+            }
+            rest.noalias() -= inner.middleRows(i, rows) * across;
+            sum += sum_of_squares(rest.data(), rest.size());
+        }
     }
     return std::sqrt(sum) / static_cast<double>(unit);
 }

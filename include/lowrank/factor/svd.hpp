@@ -154,19 +154,21 @@ bool orthogonalize_columns(jacobi_state<S>& state, S tolerance, S negligible) {
 
 /// Columns of b, orthogonal to `safe` accuracy where their norm is large, into orthonormal columns and norms. Sorts.
 ///
-/// Columns whose norm is not above `vanishing` times the largest become any directions that complete the basis.
+/// Columns whose norm is not above `vanishing` times the largest become any directions that complete the basis; so do
+/// those that b lacks against `follows`, whose norm counts as zero.
 template <real S>
 void normalize_columns(matrix<S>& b, vector<S>& s, matrix<S>& follows, S safe_ratio, S vanishing = S(0)) {
-    const index n = b.cols();
-    s = b.colwise().norm();
-    std::vector<index> order(static_cast<std::size_t>(n));
+    const index n = follows.cols(), given = b.cols();
+    s.setZero(n);
+    s.head(given) = b.colwise().norm();
+    std::vector<index> order(static_cast<std::size_t>(given));
     std::iota(order.begin(), order.end(), index{0});
     std::stable_sort(order.begin(), order.end(), [&](index x, index y) { return s(x) > s(y); });
     if (!std::is_sorted(order.begin(), order.end())) {
         matrix<S> old_b = b;
         matrix<S> old_follows = follows;
         const vector<S> old_s = s;
-        for (index i = 0; i < n; ++i) {
+        for (index i = 0; i < given; ++i) {
             const index from = order[static_cast<std::size_t>(i)];
             b.col(i) = old_b.col(from);
             follows.col(i) = old_follows.col(from);
@@ -256,12 +258,22 @@ template <real S>
     if constexpr (wide) {
         newton_schulz(out.v);  // what V0 lacks in orthogonality would go straight into the singular values
     }
-    out.u = wide_product(a, out.v);
+    index told = a.cols();
+    if constexpr (!wide) {
+        // The eigenvalues know columns of B below 3e-8 of the largest; see below why nobody needs these.
+        while (told > 1 && eigen.values(told - 1) <= 9e-16 * eigen.values(0)) {
+            --told;
+        }
+    }
+    out.u = told < a.cols() ? wide_product<S>(a, out.v.leftCols(told)) : wide_product(a, out.v);
     if constexpr (!wide) {
         // Columns i, j of B are orthogonal to eps64 s_1^2 / (s_i s_j), far below eps32 down to this ratio.
         // What is below eps32 s_1 / 4 is the rounding of a matrix that was computed in float, and its directions with it:
         // any will do, at a residual of at most eps32 / 2 each.
         normalize_columns(out.u, out.s, out.v, 3e-5, 3e-8);
+        for (index i = told; i < a.cols(); ++i) {
+            out.s(i) = std::min(out.s(i - 1), std::sqrt(std::max(eigen.values(i), 0.0)));
+        }
     } else {
         const S eps = std::numeric_limits<S>::epsilon();
         auto qr = thin_qr_of<S>(std::move(out.u), want_vectors);

@@ -32,6 +32,18 @@
 
 namespace lowrank::inline LOWRANK_ABI::detail {
 
+/// Columns with the same range, orthonormal to the accuracy of one Cholesky pass where that is possible: enough for
+/// what is only multiplied and made orthogonal afterwards.
+template <real S>
+void condition_columns(matrix<S>& x) {
+    matrix<double> gram;
+    scale_columns(x);
+    gram_lower(x, gram);
+    if (x.size() > 0 && !cholesky_pass(x, gram)) {
+        orthonormalize(x);
+    }
+}
+
 /// y -= q (q^T y).
 template <real S>
 void project_out(const_column_view<S> q, matrix<S>& y, workspace& ws) {
@@ -81,7 +93,10 @@ template <real S>
         matrix<S> fresh =
             y * (eigen.vectors.leftCols(kept) * eigen.values.head(kept).cwiseSqrt().cwiseInverse().asDiagonal())
                     .template cast<S>();
-        project(fresh);  // dividing by a small remainder has magnified what was left inside
+        // Dividing by a small remainder magnifies what was left inside.
+        if (eigen.values(kept - 1) < 0.1) {
+            project(fresh);
+        }
         orthonormalize(fresh);
         basis.conservativeResize(Eigen::NoChange, basis.cols() + kept);
         basis.rightCols(kept) = fresh;
@@ -92,6 +107,64 @@ template <real S>
     }
     return basis;
 }
+
+/// Watches the leading values of a growing space, to end it once they have settled to 4 eps of S.
+///
+/// The space captures sum_{i <= k} s_i^2 of ||A||^2, which grows with each block, in the end by a constant share of the
+/// growth before. What will still come follows from two growths, and is weighed against the error it takes away.
+template <real S>
+class settling_values {
+public:
+    /// \pre No multiple value is wider than `block`; a space with a start of that width may miss copies.
+    settling_values(index k, index block) : k_(k), block_(block) {}
+
+    /// W = A^T Q of the space so far, to which columns were only added since the last call.
+    [[nodiscard]] bool settled(const Eigen::Ref<const matrix<S>>& w) {
+        constexpr index panel = 512;
+        const double eps = static_cast<double>(std::numeric_limits<S>::epsilon());
+        const index before = gram_.cols(), now = w.cols(), fresh = now - before;
+        matrix<double> rows = matrix<double>::Zero(fresh, now);
+        for (index top = 0; top < w.rows(); top += panel) {
+            const matrix<double> wide = w.middleRows(top, std::min(panel, w.rows() - top)).template cast<double>();
+            rows.noalias() += wide.rightCols(fresh).transpose() * wide;
+        }
+        gram_.conservativeResize(now, now);  // the lower triangle counts
+        gram_.bottomRows(fresh) = rows;
+        if (now < k_) {
+            return false;
+        }
+        const auto eigen = symmetric_eigen_of<double>(gram_, false);
+        if (!eigen) {
+            return false;
+        }
+        const vector<double> least = vector<double>::Constant(now, eps * eps * eigen.values(0));
+        const vector<double> squares = eigen.values.cwiseMax(least);
+        const double rest = std::max(squares.tail(now - k_).sum(), least(0));
+        bool done = false;
+        double growth = 0.0, relative = 0.0;
+        if (squares_.size() > 0) {
+            const auto change = (squares.head(k_) - squares_).cwiseMax(0.0);
+            growth = change.sum();
+            relative = 0.5 * change.cwiseQuotient(squares.head(k_)).maxCoeff();
+            const double share = std::max(growth / growth_, 1e-3);  // no shrinking is trusted to go on faster than that
+            const double still = share / (1.0 - share);
+            done = share < 0.1 && growth * still <= 8.0 * eps * rest && relative * still <= 4.0 * eps;
+            for (index i = 0; done && i < k_ && i + block_ - 1 < now; ++i) {
+                done = squares(i + block_ - 1) < 0.98 * squares(i);
+            }
+        }
+        squares_ = squares.head(k_);
+        growth_ = growth;
+        return done;
+    }
+
+private:
+    index k_;
+    index block_;
+    matrix<double> gram_ = {};
+    vector<double> squares_ = {};  ///< Of the leading k values, at the last call.
+    double growth_ = 0.0;          ///< Of their sum, at the last call.
+};
 
 template <real S>
 class krylov_space {
@@ -129,7 +202,7 @@ public:
             return {};
         }
         matrix<S> x = w_.middleCols(dimension_ - last_, last_);
-        orthonormalize(x);
+        condition_columns(x);
         matrix<S> y;
         product_into(a, x, y, false, ws);
         return append(a, std::move(y), ws);
