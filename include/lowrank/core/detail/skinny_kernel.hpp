@@ -100,12 +100,15 @@ struct along_plan {
     index depth;  ///< rows of X in one block
     index rows;   ///< rows of R in one piece
 
-    along_plan(index cols, index k) : width(round_up(k, lanes<S>)) {
-        constexpr index panel_bytes = 96 << 10;  // the panel of X that the tiles of a piece share: first-level cache
+    bool fetches;  ///< the next block of R is asked for while one is multiplied
+
+    // Few columns are over before the next block is there, and the hardware streams long rows better by itself. With
+    // many, short blocks leave the first-level cache to the panel and keep the next block in the second.
+    along_plan(index cols, index k) : width(round_up(k, lanes<S>)), rows(along_rows * 8), fetches(k >= 32) {
+        const index panel_bytes = (fetches ? 32 : 96) << 10;  // the panel of X that the tiles of a piece share
         const index panel = std::min(width, along_packets * lanes<S>);
         const index most = panel_bytes / static_cast<index>(sizeof(S)) / panel;
         depth = round_up(ceil_div(cols, ceil_div(cols, most)), line<S>);
-        rows = along_rows * 8;
     }
 };
 
@@ -179,7 +182,15 @@ void skinny_along(compute_t<T> alpha, strided_view<const T, 1> r, const_column_v
                              out + out_size + (i - top) * stride);
                 }
             }
-            fetch_nothing ahead;  // rows are consecutive in memory and few at a time
+            fetch_cursor<T> ahead;
+            if (plan.fetches) {
+                const bool end = first + plan.depth >= cols;
+                const index tiles = ceil_div(bottom - top, along_rows) * ceil_div(plan.width, full);
+                if (!end || bottom < rows) {
+                    ahead = fetch_block(r, end ? bottom : top, end ? 0 : first + plan.depth, plan.rows, plan.depth,
+                                        tiles * std::max<index>(length / line<S>, 1));
+                }
+            }
             const S* panel = packed + first * plan.width;
             for (index c = 0; c < plan.width; c += full) {
                 const index width = std::min(full, plan.width - c);
