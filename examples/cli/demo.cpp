@@ -235,20 +235,25 @@ private:
 
     /// More edits beside the best one, each kept only if it helps further: the best first, then from the last layer
     /// down.
-    void compose(const lowrank::search_model<float>& searched, lowrank::search_options how) {
-        auto ordered = searched;
-        std::reverse(ordered.weights.begin(), ordered.weights.end());
-        std::reverse(ordered.layer_of.begin(), ordered.layer_of.end());
-        for (std::size_t i = 0; i < ordered.weights.size(); ++i) {
-            if (ordered.weights[i].name == found_.search.best_edit.weight) {
-                std::rotate(ordered.weights.begin(), ordered.weights.begin() + static_cast<std::ptrdiff_t>(i),
-                            ordered.weights.begin() + static_cast<std::ptrdiff_t>(i) + 1);
-                std::rotate(ordered.layer_of.begin(), ordered.layer_of.begin() + static_cast<std::ptrdiff_t>(i),
-                            ordered.layer_of.begin() + static_cast<std::ptrdiff_t>(i) + 1);
-            }
-        }
-        found_.composed = lowrank::greedy_search(ordered, how);
+    void compose(const lowrank::search_model<float>& searched, const lowrank::search_options& how) {
+        std::vector<index> order(searched.weights.size());
+        std::iota(order.rbegin(), order.rend(), index{0});
+        std::stable_partition(order.begin(), order.end(), [&](index w) {
+            return searched.weights[static_cast<std::size_t>(w)].name == found_.search.best_edit.weight;
+        });
+        found_.composed = lowrank::greedy_search(lowrank::reordered(searched, order), how);
         lowrank::throw_if_failed(found_.composed.why);
+    }
+
+    /// What both LoRA runs share: rank 4 on every projection.
+    [[nodiscard]] llama::finetune_options finetuning(index steps, double learning_rate) {
+        llama::finetune_options how{.lora = {.r = 4, .lora_alpha = 8}};
+        how.training.steps = steps;
+        how.training.learning_rate = learning_rate;
+        how.training.group_tokens = 512;
+        how.training.seed = options_.seed;
+        how.training.run = pool_.as_executor();
+        return how;
     }
 
     /// LoRA on the task the model was made for, without the noise, on the truncated model.
@@ -256,12 +261,7 @@ private:
         const lowrank::sample_range all{validation_questions, validation_questions + held_out_questions};
         const recall_task clean(options_.seed, {.triggers = {0, 1}, .noise_share = 0});
         auto tuned = model_;
-        llama::finetune_options how{.lora = {.r = 4, .lora_alpha = 8}};
-        how.training.steps = recovery_steps;
-        how.training.learning_rate = 5e-3;
-        how.training.group_tokens = 512;
-        how.training.seed = options_.seed;
-        how.training.run = pool_.as_executor();
+        const auto how = finetuning(recovery_steps, 5e-3);
         // Lessons behind those of the training.
         (void)take(llama::train_adapters<float>(
             tuned,
@@ -281,13 +281,8 @@ private:
         const lowrank::sample_range all{0, held_out_questions};
         const auto before = take(answers(model_, shifted_questions_, all, run));
         progress_bar bar("3/4 adapting with LoRA");
-        llama::finetune_options how{.lora = {.r = 4, .lora_alpha = 8}};
-        how.training.steps = adapter_steps;
-        how.training.learning_rate = 1e-2;
-        how.training.group_tokens = 512;
-        how.training.seed = options_.seed;
+        auto how = finetuning(adapter_steps, 1e-2);
         how.training.on_progress = bar.callback();
-        how.training.run = run;
         auto done = take(llama::train_adapters<float>(
             model_, [&](index step) { return shifted_.lessons(step * batch_sequences, batch_sequences); }, how));
         found_.adapter_loss = done.report.loss;

@@ -7,11 +7,14 @@
 #include <fstream>
 #include <map>
 #include <memory>
+#include <numeric>
 #include <optional>
+#include <vector>
 
 #include <lowrank/factor/noise_threshold.hpp>
 #include <lowrank/io/atomic_file.hpp>
 #include <lowrank/io/peft.hpp>
+#include <lowrank/laser/detail/open_weights.hpp>
 #include <lowrank/laser/gradient_search.hpp>
 #include <lowrank/laser/greedy_search.hpp>
 #include <lowrank/laser/halving_search.hpp>
@@ -196,19 +199,24 @@ void search(const laser_options& options, const llama::searchable<float>& engine
     }
 }
 
+/// A weight from the file, with its factorization.
+lowrank::weight_editor<float> open_weight(const lowrank::search_model<float>& model, index weight) {
+    return take(lowrank::weight_editor<float>::open(model.weights[static_cast<std::size_t>(weight)].name,
+                                                    take(model.read(weight))));
+}
+
 /// Spectra of the edited matrices, and the control: the same weights changed at random by as much.
 void look_closer(const lowrank::search_model<float>& model, const lowrank::search_options& how, std::uint64_t seed,
                  laser_results& out) {
-    std::vector<std::pair<lowrank::weight_view<float>, lowrank::edit_receipt<float>>> changed;
+    lowrank::detail::place_guard<float> changed(model);
     std::uint64_t number = 0;
     for (const auto& step : out.steps) {
-        const auto& w = model.weights[static_cast<std::size_t>(step.weight)];
-        auto editor = take(lowrank::weight_editor<float>::open(w));
+        auto editor = open_weight(model, step.weight);
         const auto& s = editor.whole();
         const index m = s.rows(), n = s.cols();
         if (step.what.groups == 1 && !step.what.entries) {
             const lowrank::vector<double> values = s.values().cast<double>();
-            out.spectra.push_back({.matrix = w.name,
+            out.spectra.push_back({.matrix = editor.name(),
                                    .values = {values.begin(), values.end()},
                                    .kept = step.what.keep.size(),
                                    .marchenko_pastur = lowrank::marchenko_pastur_rank(s.values(), m, n),
@@ -216,19 +224,18 @@ void look_closer(const lowrank::search_model<float>& model, const lowrank::searc
         }
         lowrank::row_matrix<float> edited(m, n);
         const auto size = take(editor.write(step.what, edited));
-        changed.emplace_back(w.weight,
-                             take(lowrank::apply_random_change<float>(w.weight, size.removed_norm, seed + ++number)));
+        edited = editor.original();
+        (void)take(lowrank::apply_random_change<float>(edited, size.removed_norm, seed + ++number));
+        changed.put(step.weight,
+                    {.map = lowrank::any_map<float>(lowrank::owned_map<float>(std::move(edited)))});
     }
     index first = model.layers;
     for (const auto& step : out.steps) {
         first = std::min(first, model.layer(step.weight));
     }
-    const auto scores = how.held_out.size() > 0 && !changed.empty()
+    const auto scores = how.held_out.size() > 0 && !out.steps.empty()
                             ? model.ask_from(how.held_out, first)
                             : lowrank::result<lowrank::sample_scores>(lowrank::sample_scores{});
-    for (auto& [view, receipt] : changed) {
-        lowrank::throw_if_failed(lowrank::undo_edit<float>(view, receipt));
-    }
     if (scores && scores->size() > 0) {
         out.random_change = lowrank::summarize(*scores);
     }
@@ -259,15 +266,15 @@ void write_adapter(const lowrank::search_model<float>& model, const std::vector<
                    const std::filesystem::path& base, const std::filesystem::path& target) {
     lowrank::peft_adapter adapter;
     for (const auto& step : steps) {
-        const auto& w = model.weights[static_cast<std::size_t>(step.weight)];
-        auto editor = take(lowrank::weight_editor<float>::open(w));
+        auto editor = open_weight(model, step.weight);
+        const auto original = editor.original();
         lowrank::low_rank<float> delta;
         if (step.what.groups == 1 && !step.what.entries) {
             delta = lowrank::edit_delta(editor.whole(), step.what.keep);
         } else {
-            lowrank::row_matrix<float> change(w.weight.rows(), w.weight.cols());
+            lowrank::row_matrix<float> change(original.rows(), original.cols());
             (void)take(editor.write(step.what, change));
-            change -= w.weight;
+            change -= original;
             const auto s = take(lowrank::make_spectrum(change));
             delta = s.truncate(lowrank::rank_from_relative_error(s.values(), 1e-7));
         }
@@ -306,14 +313,16 @@ void run_laser(const laser_options& options) {
     }
     const auto start = std::chrono::steady_clock::now();
     thread_pool pool(options.common.threads);
-    auto weights = load_model(options.model);
+    require_model_folder(options.model);
+    auto weights = take_named(options.model.string(), llama::mapped_model<float>::open(options.model));
+    stop_if_interrupted();
     laser_results found{.model = options.model.string(),
                         .method = options.method,
                         .metric = options.metric,
                         .seed = options.seed,
                         .fractions = fractions};
     const auto [batch, validation] =
-        split_by_seed(load_batch(options.text, options.model, weights.shape), options.validation, options.seed);
+        split_by_seed(load_batch(options.text, options.model, weights.net().shape), options.validation, options.seed);
 
     const matrix_choice chosen(options.matrices);
     llama::searchable<float> engine(
@@ -324,8 +333,9 @@ void run_laser(const laser_options& options) {
     auto model = engine.hooks([&](const std::string& name) { return chosen.contains(name + ".weight"); });
     chosen.require_all_used();
     if (options.method == "greedy") {  // the last layer first: what comes before it stays valid
-        std::reverse(model.weights.begin(), model.weights.end());
-        std::reverse(model.layer_of.begin(), model.layer_of.end());
+        std::vector<index> order(model.weights.size());
+        std::iota(order.rbegin(), order.rend(), index{0});
+        model = lowrank::reordered(model, order);
     }
     for (const auto& w : model.weights) {
         found.matrices.push_back(w.name);

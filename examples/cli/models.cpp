@@ -34,6 +34,8 @@ llama::model<float> load_model(const fs::path& folder) {
     return model;
 }
 
+void require_model_folder(const fs::path& folder) { require_folder(folder, "config.json and the weights"); }
+
 lowrank::peft_adapter load_adapter(const fs::path& folder) {
     require_folder(folder, "adapter_config.json");
     auto adapter = take_named(folder.string(), lowrank::read_peft(folder));

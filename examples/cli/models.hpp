@@ -27,6 +27,9 @@ namespace tool {
 /// The model in `folder`, in float, every weight finite.
 [[nodiscard]] llama::model<float> load_model(const std::filesystem::path& folder);
 
+/// Fails with a sentence unless there is a folder of that name.
+void require_model_folder(const std::filesystem::path& folder);
+
 /// The adapter in `folder`; its warnings go to stderr. Every factor is finite.
 [[nodiscard]] lowrank::peft_adapter load_adapter(const std::filesystem::path& folder);
 

@@ -135,7 +135,7 @@ void head_backward(const model<S>& m, const_column_view<S> x, const_column_view<
     const workspace::frame scope(ws);
     column_view<S> dnormed = ws.take<S>(x.rows(), x.cols());
     dnormed.setZero();
-    if (m.shape.tie_word_embeddings) {
+    if (m.shape.tie_word_embeddings && !m.lm_head.base) {
         lowrank::map_of(m.embed_tokens).add_transposed_product(S(1), dlogits, dnormed, ws);
         if (options.gradients != nullptr) {
             options.gradients->embed_tokens.noalias() += dlogits * normed.transpose();
@@ -153,6 +153,26 @@ void head_backward(const model<S>& m, const_column_view<S> x, const_column_view<
 
 }  // namespace detail
 
+/// Backward through the layers `first` to `last` - 1: `dhidden` comes in as the gradient of the output of layer `last` - 1
+/// and leaves as that of the input of layer `first`.
+///
+/// \pre `t` records these layers in a forward pass of the same model and batch.
+template <real S>
+void backward_between(const model<S>& m, const batch& b, const tape<S>& t, index first, index last,
+                      column_view<S> dhidden, workspace& ws, const backward_options<S>& options = {}) {
+    lowrank::detail::expects(t.layers.size() == m.layers.size(), "llama::backward: the tape must record every layer");
+    lowrank::detail::expects_in_range<index>("llama::backward", "last", last, 0, static_cast<index>(m.layers.size()));
+    lowrank::detail::expects_in_range<index>("llama::backward", "first", first, 0, last);
+    lowrank::detail::expects_shape("llama::backward", "dhidden", dhidden.rows(), dhidden.cols(), m.shape.hidden_size,
+                                   b.size());
+    const workspace::frame scope(ws);
+    const auto table = rope_table<S>(m.shape, 0, detail::longest(b), ws);
+    for (index l = last; l-- > first;) {
+        const auto at = static_cast<std::size_t>(l);
+        detail::layer_backward<S>(m, b, at, t.layers[at], dhidden, table, options, ws);
+    }
+}
+
 /// Backward through the layers and the embedding from `dhidden`, the gradient of the last layer's output.
 ///
 /// \pre `t` records a forward pass of the same model and batch from layer 0.
@@ -165,11 +185,7 @@ void backward_from_hidden(const model<S>& m, const batch& b, const tape<S>& t, m
                                    t.last.cols());
     lowrank::detail::expects_shape("llama::backward", "tape", t.last.rows(), t.last.cols(), m.shape.hidden_size,
                                    b.size());
-    const workspace::frame scope(ws);
-    const auto table = rope_table<S>(m.shape, 0, detail::longest(b), ws);
-    for (std::size_t l = m.layers.size(); l-- > 0;) {
-        detail::layer_backward<S>(m, b, l, t.layers[l], dhidden, table, options, ws);
-    }
+    backward_between<S>(m, b, t, 0, static_cast<index>(m.layers.size()), dhidden, ws, options);
     if (options.gradients != nullptr) {
         for (index i = 0; i < b.size(); ++i) {
             options.gradients->embed_tokens.row(b.tokens[static_cast<std::size_t>(i)]) += dhidden.col(i).transpose();
@@ -193,14 +209,15 @@ void backward_from_logits(const model<S>& m, const batch& b, const tape<S>& t, c
     backward_from_hidden<S>(m, b, t, std::move(dhidden), ws, options);
 }
 
-/// Backward from the negative log-likelihood of the batch's targets; returns their summed NLL (not scaled).
+/// The negative log-likelihood of the batch's targets from `hidden`, the output of the last layer, and its gradient there;
+/// returns the summed NLL (not scaled).
 template <real S>
-double backward(const model<S>& m, const batch& b, const tape<S>& t, workspace& ws,
-                const backward_options<S>& options = {}) {
+double head_gradient(const model<S>& m, const batch& b, const matrix<S>& hidden, matrix<S>& dhidden, workspace& ws,
+                     const backward_options<S>& options = {}) {
     const double scale = options.scale != 0 ? options.scale : 1 / std::max(1.0, static_cast<double>(b.target_count()));
     double nll = 0;
-    matrix<S> dhidden = matrix<S>::Zero(m.shape.hidden_size, b.size());
-    detail::for_target_logits<S>(m, b, t.last, ws,
+    dhidden.setZero(m.shape.hidden_size, b.size());
+    detail::for_target_logits<S>(m, b, hidden, ws,
                                  [&](const std::vector<index>& columns, const_column_view<S> x,
                                      const_column_view<S> normed, column_view<S> logits) {
                                      for (std::size_t i = 0; i < columns.size(); ++i) {
@@ -218,6 +235,15 @@ double backward(const model<S>& m, const batch& b, const tape<S>& t, workspace& 
                                          dhidden.col(columns[i]) = dx.col(static_cast<index>(i));
                                      }
                                  });
+    return nll;
+}
+
+/// Backward from the negative log-likelihood of the batch's targets; returns their summed NLL (not scaled).
+template <real S>
+double backward(const model<S>& m, const batch& b, const tape<S>& t, workspace& ws,
+                const backward_options<S>& options = {}) {
+    matrix<S> dhidden;
+    const double nll = head_gradient(m, b, t.last, dhidden, ws, options);
     backward_from_hidden<S>(m, b, t, std::move(dhidden), ws, options);
     return nll;
 }

@@ -167,6 +167,28 @@ void add_mlp(const config& c, const layer<S>& l, column_view<S> x, const layer_r
     x += y;
 }
 
+/// Rotates q and k of every sequence (those that are not rotated yet) and attends.
+template <real S>
+void attend_sequences(const config& c, const batch& b, const layer_room<S>& room, const_column_view<S> table,
+                      workspace& ws, bool rotate_q = true, bool rotate_k = true) {
+    for (index s = 0; s < b.sequences(); ++s) {
+        const index at = b.first(s);
+        const index n = b.length(s);
+        const auto positions = table.leftCols(n);
+        column_view<S> q = column_view<S>(room.q).middleCols(at, n);
+        column_view<S> k = column_view<S>(room.k).middleCols(at, n);
+        if (rotate_q) {
+            rotate<S>(positions, q, S(1));
+        }
+        if (rotate_k) {
+            rotate<S>(positions, k, S(1));
+        }
+        column_view<S> lse =
+            column_view<S>(room.lse).middleRows(room.lse.size() > 0 ? at : 0, room.lse.size() > 0 ? n : 0);
+        attend<S>(c, q, k, room.v.middleCols(at, n), column_view<S>(room.attended).middleCols(at, n), lse, ws);
+    }
+}
+
 template <real S>
 void layer_forward(const model<S>& m, const batch& b, std::size_t number, column_view<S> x, const_column_view<S> table,
                    const forward_options<S>& options, workspace& ws) {
@@ -179,17 +201,7 @@ void layer_forward(const model<S>& m, const batch& b, std::size_t number, column
         record->x = x;
     }
     attention_inputs<S>(c, l, x, room, options.dropout, ws);
-    for (index s = 0; s < b.sequences(); ++s) {
-        const index at = b.first(s);
-        const index n = b.length(s);
-        const auto positions = table.leftCols(n);
-        column_view<S> q = room.q.middleCols(at, n);
-        column_view<S> k = room.k.middleCols(at, n);
-        rotate<S>(positions, q, S(1));
-        rotate<S>(positions, k, S(1));
-        column_view<S> lse = room.lse.middleRows(room.lse.size() > 0 ? at : 0, room.lse.size() > 0 ? n : 0);
-        attend<S>(c, q, k, room.v.middleCols(at, n), room.attended.middleCols(at, n), lse, ws);
-    }
+    attend_sequences<S>(c, b, room, table, ws);
     add_attention<S>(l, x, room, options.dropout, ws);
     if (record != nullptr) {
         record->x_mid = x;
@@ -271,10 +283,10 @@ namespace detail {
 
 inline constexpr index head_columns = 256;  // Columns of logits that exist at a time.
 
-/// y += W x of the output layer, which is the embedding matrix when tied.
+/// y = W x of the output layer, which is the embedding matrix when tied, unless something replaces it.
 template <real S>
 void head_product(const model<S>& m, const_column_view<S> x, column_view<S> y, workspace& ws) {
-    if (m.shape.tie_word_embeddings) {
+    if (m.shape.tie_word_embeddings && !m.lm_head.base) {
         y.setZero();
         lowrank::map_of(m.embed_tokens).add_product(S(1), x, y, ws);
     } else {

@@ -59,26 +59,12 @@ bool for_each_tensor_shape(const config& c, F&& visit) {
     return more;
 }
 
-/// Reads a folder.
-///
-/// \return not_found for a missing file or tensor; invalid_format or mismatch for a config that makes no model or a
-///         weight of another shape; unsupported for another architecture or a tensor this engine does not know;
-///         non_finite for NaN or infinity in a weight.
-template <real S = float>
-[[nodiscard]] result<model<S>> load(const std::filesystem::path& folder) {
-    auto read_config = load_config(folder);
-    if (!read_config) {
-        return read_config.error();
-    }
-    const config& c = *read_config;
-    auto file = lowrank::checkpoint::open(folder);
-    if (!file) {
-        return file.error();
-    }
+/// Fails with one sentence unless the checkpoint has the tensors, of the shapes, that the config asks for, and no others.
+[[nodiscard]] inline status check_tensors(const config& c, const lowrank::checkpoint& file) {
     status why = {};
     std::set<std::string, std::less<>> known;
     for_each_tensor_shape(c, [&](const std::string& name, index rows, index cols) {
-        const auto* tensor = file->find(name);
+        const auto* tensor = file.find(name);
         if (tensor == nullptr) {
             why = {errc::not_found, "the checkpoint has no tensor " + name + ", which config.json asks for"};
             return false;
@@ -105,15 +91,38 @@ template <real S = float>
     if (!why) {
         return why;
     }
-    for (const auto& place : file->tensors()) {
+    for (const auto& place : file.tensors()) {
         // Old checkpoints store the rotation frequencies, and some a second copy of tied embeddings.
         const std::string& name = place.info->name;
         const bool harmless =
             name.ends_with("rotary_emb.inv_freq") || (c.tie_word_embeddings && name == "lm_head.weight");
         if (!harmless && !known.contains(name)) {
-            return status{errc::unsupported,
-                          "tensor " + name + " is not part of the Llama architecture that config.json describes"};
+            return {errc::unsupported,
+                    "tensor " + name + " is not part of the Llama architecture that config.json describes"};
         }
+    }
+    return {};
+}
+
+/// Reads a folder.
+///
+/// \return not_found for a missing file or tensor; invalid_format or mismatch for a config that makes no model or a
+///         weight of another shape; unsupported for another architecture or a tensor this engine does not know;
+///         non_finite for NaN or infinity in a weight.
+template <real S = float>
+[[nodiscard]] result<model<S>> load(const std::filesystem::path& folder) {
+    auto read_config = load_config(folder);
+    if (!read_config) {
+        return read_config.error();
+    }
+    const config& c = *read_config;
+    auto file = lowrank::checkpoint::open(folder);
+    if (!file) {
+        return file.error();
+    }
+    status why = check_tensors(c, *file);
+    if (!why) {
+        return why;
     }
     model<S> m = zero_model<S>(c);
     for_each_weight(m, [&](const std::string& name, weight_view<S> w) {

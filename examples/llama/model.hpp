@@ -221,19 +221,24 @@ template <class M>
 }
 
 /// All weights of the shapes of `c` and their names; every entry zero. Also what a gradient starts from: it has the
-/// shape of the model it is the gradient of.
+/// shape of the model it is the gradient of. Without `with_matrices` the matrices are 0 x 0: their memory is elsewhere.
 /// \pre check(c)
 template <real S>
-[[nodiscard]] model<S> zero_model(const config& c) {
+[[nodiscard]] model<S> zero_model(const config& c, bool with_matrices = true) {
     model<S> m{.shape = c};
     std::uint64_t number = 0;
+    const auto matrix_of = [&](row_matrix<S>& w, index out, index in) {
+        if (with_matrices) {
+            w = row_matrix<S>::Zero(out, in);
+        }
+    };
     const auto make = [&](projection<S>& p, std::string name, index out, index in, bool bias) {
         p.name = std::move(name);
-        p.weight = row_matrix<S>::Zero(out, in);
+        matrix_of(p.weight, out, in);
         p.bias = vector<S>::Zero(bias ? out : 0);
         p.number = number++;
     };
-    m.embed_tokens = row_matrix<S>::Zero(c.vocab_size, c.hidden_size);
+    matrix_of(m.embed_tokens, c.vocab_size, c.hidden_size);
     m.layers.resize(static_cast<std::size_t>(c.num_hidden_layers));
     for (std::size_t i = 0; i < m.layers.size(); ++i) {
         auto& l = m.layers[i];
@@ -252,7 +257,7 @@ template <real S>
     m.lm_head.name = "lm_head";
     m.lm_head.number = number;
     if (!c.tie_word_embeddings) {
-        m.lm_head.weight = row_matrix<S>::Zero(c.vocab_size, c.hidden_size);
+        matrix_of(m.lm_head.weight, c.vocab_size, c.hidden_size);
     }
     return m;
 }

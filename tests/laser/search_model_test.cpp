@@ -7,6 +7,7 @@
 
 #include <doctest/doctest.h>
 
+#include <lowrank/laser/gradient_search.hpp>
 #include <lowrank/laser/greedy_search.hpp>
 #include <lowrank/laser/search.hpp>
 
@@ -66,4 +67,26 @@ TEST_CASE("a model that does not fit together is refused") {
     asked.layer_of = {0, 1};
     asked.ask = {};
     CHECK_THROWS_AS((void)exhaustive_search(asked, how), contract_violation);
+}
+
+TEST_CASE("weights in another order take their hooks along") {
+    lowrank_tests::planted_model<double> model(7, 60);
+    lowrank_tests::kept_elsewhere<double> engine{.model = model};
+    const auto plain = engine.hooks();
+    const auto turned = reordered(plain, {1, 0});
+    CHECK(turned.weights[0].name == "head");
+    CHECK(turned.layer(0) == 1);
+    CHECK(turned.read(0).value() == model.head);
+    const search_options how{.validation = {0, 60}, .fractions = {0.6, 0.3, 0.25}};
+    const auto a = exhaustive_search(plain, how), b = exhaustive_search(turned, how);
+    CHECK(a.best_edit == b.best_edit);
+    CHECK(b.winner == *a.winner - 3);
+    const auto g = gradient_search(plain, how, {.samples = 30, .matrices = 1});
+    const auto h = gradient_search(turned, how, {.samples = 30, .matrices = 1});
+    CHECK(g.scores[0].gradient == h.scores[1].gradient);
+    const auto x = greedy_search(turned, how);
+    CHECK(x.steps.front().what == a.best_edit);
+    CHECK_THROWS_AS((void)reordered(plain, {0}), contract_violation);
+    CHECK_THROWS_AS((void)reordered(plain, {1, 1}), contract_violation);
+    CHECK_THROWS_AS((void)reordered(plain, {0, 2}), contract_violation);
 }

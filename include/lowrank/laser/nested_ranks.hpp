@@ -49,6 +49,7 @@ public:
     }
 
     [[nodiscard]] const std::vector<index>& ranks() const noexcept { return ranks_; }
+    [[nodiscard]] const spectrum<S>& factors() const noexcept { return *spectrum_; }
     /// How many of the ranks, the lowest ones, are built up from zero; the others come down from W x.
     [[nodiscard]] index built_up() const noexcept { return static_cast<index>(from_below_); }
     /// Floating-point operations for each column of x, W x included where it is asked for.

@@ -12,6 +12,7 @@
 /// from l on; with `gradients` one backward pass tells where to look (gradient_search.hpp); with `ask_ranks` all ranks
 /// of a weight cost one product; with `read` and `place` the weights need not be in memory.
 
+#include <cstddef>
 #include <functional>
 #include <span>
 #include <string>
@@ -70,6 +71,49 @@ struct search_model {
         return layer_of.empty() ? 0 : layer_of[static_cast<std::size_t>(weight)];
     }
 };
+
+/// The same model with its weights in another order: weight i is weight order[i] of `m`. For a greedy search the last
+/// layer comes first. (Changing the order of `weights` alone would leave the hooks with the old one.)
+/// \pre `order` holds each of 0 .. weights.size() - 1 once
+template <storage T>
+[[nodiscard]] search_model<T> reordered(const search_model<T>& m, const std::vector<index>& order) {
+    std::vector<index> place(m.weights.size(), -1);
+    detail::expects(order.size() == m.weights.size(), "reordered: the order must name each weight once");
+    search_model<T> out = m;
+    out.weights.clear();
+    out.layer_of.clear();
+    for (const index w : order) {
+        detail::expects_in_range("reordered", "a weight", w, index{0}, static_cast<index>(m.weights.size()) - 1);
+        const auto at = static_cast<std::size_t>(w);
+        detail::expects(place[at] < 0, "reordered: the order must name each weight once");
+        place[at] = static_cast<index>(out.weights.size());
+        out.weights.push_back(m.weights[at]);
+        out.layer_of.push_back(m.layer(w));
+    }
+    if (m.gradients) {
+        out.gradients = [hook = m.gradients, place](sample_range r, const gradient_sink<compute_t<T>>& sink) {
+            return hook(r, [&](index w, const_column_view<compute_t<T>> x, const_column_view<compute_t<T>> dy,
+                               std::span<const index> starts) {
+                sink(place[static_cast<std::size_t>(w)], x, dy, starts);
+            });
+        };
+    }
+    if (m.ask_ranks) {
+        out.ask_ranks = [hook = m.ask_ranks, order](sample_range r, index w, const nested_ranks<compute_t<T>>& nested,
+                                                    index first) {
+            return hook(r, order[static_cast<std::size_t>(w)], nested, first);
+        };
+    }
+    if (m.read) {
+        out.read = [hook = m.read, order](index w) { return hook(order[static_cast<std::size_t>(w)]); };
+    }
+    if (m.place) {
+        out.place = [hook = m.place, order](index w, const placed_edit<compute_t<T>>* edit) {
+            hook(order[static_cast<std::size_t>(w)], edit);
+        };
+    }
+    return out;
+}
 
 /// What every search asks of its model. \pre named by `function` in the message
 template <storage T>

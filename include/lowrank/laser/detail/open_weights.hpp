@@ -76,9 +76,12 @@ public:
         if (!made) {
             return made.error();
         }
-        placed_.push_back(weight);
-        model_->place(weight, &made->first);
+        put(weight, made->first);
         return made->second;
+    }
+    void put(index weight, const placed_edit<compute_t<T>>& edit) {
+        placed_.push_back(weight);
+        model_->place(weight, &edit);
     }
     void restore() {
         for (const index weight : placed_) {
