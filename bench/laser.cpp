@@ -20,10 +20,12 @@
 
 #include <benchmark/benchmark.h>
 
+#include <lowrank/core/linear_map.hpp>
 #include <lowrank/core/philox.hpp>
 #include <lowrank/factor/randomized_svd.hpp>
 #include <lowrank/laser/gradient_search.hpp>
 #include <lowrank/laser/halving_search.hpp>
+#include <lowrank/laser/nested_ranks.hpp>
 #include <lowrank/laser/search.hpp>
 
 namespace {
@@ -81,7 +83,10 @@ struct network {
         return z;
     }
     [[nodiscard]] lowrank::sample_scores score(lowrank::sample_range r, idx first) const {
-        const auto p = softmax(run(first, inputs[static_cast<std::size_t>(first)].middleCols(r.begin, r.size())));
+        return score_last(r, run(first, inputs[static_cast<std::size_t>(first)].middleCols(r.begin, r.size())));
+    }
+    [[nodiscard]] lowrank::sample_scores score_last(lowrank::sample_range r, const matrix<float>& last) const {
+        const auto p = softmax(last);
         lowrank::sample_scores out;
         for (idx i = 0; i < r.size(); ++i) {
             idx said = 0;
@@ -89,6 +94,20 @@ struct network {
             const idx right = labels[static_cast<std::size_t>(r.begin + i)];
             out.add(said == right, -std::log(std::max(static_cast<double>(p(right, i)), 1e-12)));
         }
+        return out;
+    }
+    /// All ranks of one weight: x + W_r relu(x) for each r, then the layers above.
+    [[nodiscard]] std::vector<lowrank::sample_scores> score_ranks(lowrank::sample_range r, idx l,
+                                                                  const lowrank::nested_ranks<float>& nested) const {
+        const matrix<float> in = inputs[static_cast<std::size_t>(l)].middleCols(r.begin, r.size());
+        const matrix<float> active = in.cwiseMax(0.0F);
+        std::vector<lowrank::sample_scores> out(nested.ranks().size());
+        lowrank::workspace ws;
+        nested.for_each(
+            active, [&](lowrank::column_view<float> y) { y.noalias() = w[static_cast<std::size_t>(l)] * active; }, ws,
+            [&](idx i, lowrank::const_column_view<float> y) {
+                out[static_cast<std::size_t>(i)] = score_last(r, run(l + 1, in + y));
+            });
         return out;
     }
     [[nodiscard]] lowrank::status gradients(lowrank::sample_range r, const lowrank::gradient_sink<float>& sink) const {
@@ -238,6 +257,15 @@ void exhaustive_without_hooks(benchmark::State& state) {
 void exhaustive(benchmark::State& state) {
     measure(state, [] { return outcome_of(lowrank::exhaustive_search(net().model(), how())); });
 }
+void exhaustive_all_ranks(benchmark::State& state) {
+    measure(state, [] {
+        auto m = net().model();
+        m.ask_ranks = [](lowrank::sample_range r, idx weight, const auto& nested, idx) {
+            return lowrank::result<std::vector<lowrank::sample_scores>>(net().score_ranks(r, weight, nested));
+        };
+        return outcome_of(lowrank::exhaustive_search(m, how()));
+    });
+}
 void halving(benchmark::State& state) {
     measure(state, [] { return outcome_of(lowrank::halving_search(net().model(), how(), {.first_samples = 64})); });
 }
@@ -251,8 +279,57 @@ void gradient(benchmark::State& state) {
 BENCHMARK(reference)->Unit(benchmark::kMillisecond);
 BENCHMARK(exhaustive_without_hooks)->Unit(benchmark::kMillisecond);
 BENCHMARK(exhaustive)->Unit(benchmark::kMillisecond);
+BENCHMARK(exhaustive_all_ranks)->Unit(benchmark::kMillisecond);
 BENCHMARK(halving)->Unit(benchmark::kMillisecond);
 BENCHMARK(gradient)->Unit(benchmark::kMillisecond);
+
+/// What a 1024 x 1024 weight says about `range(0)` columns at the eight ranks of the default grid.
+struct scan {
+    static constexpr idx n = 1024;
+    row_matrix<float> w = row_matrix<float>(n, n);
+    matrix<float> x;
+    lowrank::spectrum<float> s = {};
+    std::vector<idx> ranks = {};
+
+    explicit scan(idx columns) : x(n, columns) {
+        lowrank::fill_normal(w, 0.03F, lowrank::philox(8));
+        lowrank::fill_normal(x, 1.0F, lowrank::philox(9));
+        s = lowrank::make_spectrum(w).value();
+        for (const double f : how().fractions) {
+            ranks.push_back(lowrank::rank_from_fraction(f, n, n));
+        }
+        std::sort(ranks.begin(), ranks.end());
+    }
+};
+void ranks_written_one_by_one(benchmark::State& state) {
+    const scan on(state.range(0));
+    row_matrix<float> edited = on.w;
+    for (auto _ : state) {
+        for (const idx k : on.ranks) {
+            (void)lowrank::detail::write_components<float>(lowrank::const_weight_view<float>(on.w), on.s,
+                                                           lowrank::component_set::first(k),
+                                                           lowrank::weight_view<float>(edited));
+            const matrix<float> y = lowrank::apply(edited, on.x);
+            benchmark::DoNotOptimize(y.data());
+        }
+    }
+}
+void ranks_nested(benchmark::State& state) {
+    const scan on(state.range(0));
+    const lowrank::nested_ranks<float> nested(on.s, on.ranks);
+    lowrank::workspace ws;
+    for (auto _ : state) {
+        nested.for_each(
+            on.x, [&](lowrank::column_view<float> y) { lowrank::map_of(on.w).add_product(1.0F, on.x, y, ws); }, ws,
+            [](idx, lowrank::const_column_view<float> y) {
+                const matrix<float> copy = y;
+                benchmark::DoNotOptimize(copy.data());
+            });
+    }
+    state.counters["flops_per_column"] = nested.flops_per_column();
+}
+BENCHMARK(ranks_written_one_by_one)->Arg(64)->Arg(512)->Unit(benchmark::kMillisecond);
+BENCHMARK(ranks_nested)->Arg(64)->Arg(512)->Unit(benchmark::kMillisecond);
 
 }  // namespace
 
