@@ -45,7 +45,7 @@ TEST_CASE_TEMPLATE("all ranks from one product are what each truncated weight sa
                     REQUIRE(receipt);
                     const matrix<S> want = edited * x;
                     CHECK((y - want).norm() <= 200 * eps * (w.norm() * x.norm()));
-                    if (k == r) {
+                    if (k == r && i >= nested.built_up()) {
                         CHECK(y == full);
                     }
                     if (k == 0) {

@@ -57,7 +57,7 @@ public:
 
     /// Calls `body(i, y)` once for each rank, in no particular order, with y = W_{ranks[i]} x (m x N), good until body
     /// returns. `full(y)` adds W x to its argument, which comes in as zero; it is called at most once, and only where
-    /// high ranks are asked for. At full rank y is what `full` wrote, to the bit.
+    /// high ranks are asked for. Where the full rank comes down from W x, y is what `full` wrote, to the bit.
     ///
     /// \pre  x has as many rows as the weight columns.
     /// \cost 2 N (m + n) times the components of the largest rank built up, and as much for the components that the
