@@ -108,15 +108,17 @@ lowrank::peft_adapter adapter_for(const std::filesystem::path& path, const lowra
 }
 
 void run_merge(const merge_options& options) {
-    const auto base = open_checkpoint(options.model);
     std::vector<std::filesystem::path> inputs = {options.model};
-    std::vector<lowrank::peft_adapter> adapters;
     std::vector<lowrank::adapter_to_merge> sum;
     for (const auto& text : options.adapters) {
         const auto choice = parse_adapter(text);
         inputs.push_back(choice.folder);
-        adapters.push_back(adapter_for(choice.folder, base));
         sum.push_back({.strength = choice.strength});
+    }
+    const auto base = open_checkpoint(options.model);
+    std::vector<lowrank::peft_adapter> adapters;
+    for (std::size_t i = 1; i < inputs.size(); ++i) {
+        adapters.push_back(adapter_for(inputs[i], base));
     }
     for (std::size_t i = 0; i < sum.size(); ++i) {
         sum[i].adapter = &adapters[i];
