@@ -225,12 +225,14 @@ private:
             lowrank::throw_if_failed(found.why);
             found_.quick.push_back({.method = method,
                                     .edit = found.winner ? lowrank::to_text(found.best_edit) : std::string(),
-                                    .sample_layers = found.evaluated_sample_layers,
+                                    .sample_layers = found.evaluated_sample_layers - found.held_out_sample_layers,
                                     .seconds = seconds_since(begin)});
         };
         note("halving", [&] { return lowrank::halving_search(searched, how, {.first_samples = 16}); });
-        note("gradient",
-             [&] { return lowrank::gradient_search(searched, how, {.matrices = 3, .scan = {.first_samples = 16}}); });
+        note("gradient", [&] {
+            return lowrank::gradient_search(searched, how,
+                                            {.samples = 64, .matrices = 3, .scan = {.first_samples = 8}});
+        });
     }
 
     /// More edits beside the best one, each kept only if it helps further: the best first, then from the last layer

@@ -26,7 +26,7 @@ namespace tool {
 struct quick_search {
     std::string method = {};
     std::string edit = {};
-    lowrank::index sample_layers = 0;
+    lowrank::index sample_layers = 0;  ///< To choose, not to report.
     double seconds = 0;
 };
 

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <chrono>
+#include <concepts>
 #include <fstream>
 #include <map>
 #include <memory>
@@ -17,6 +18,7 @@
 #include <lowrank/laser/detail/open_weights.hpp>
 #include <lowrank/laser/gradient_search.hpp>
 #include <lowrank/laser/greedy_search.hpp>
+#include <lowrank/laser/group_search.hpp>
 #include <lowrank/laser/halving_search.hpp>
 #include <lowrank/laser/random_change.hpp>
 #include <lowrank/laser/sample_split.hpp>
@@ -140,12 +142,15 @@ void take_common(const R& found, laser_results& out) {
     stop_if_interrupted();
     lowrank::throw_if_failed(found.why);
     out.baseline = found.baseline;
-    out.candidates = found.candidates;
+    if constexpr (!std::same_as<R, lowrank::group_result>) {
+        out.candidates = found.candidates;
+    }
     out.held_out_before = found.held_out_before;
     out.held_out_after = found.held_out_after;
     out.evidence = found.evidence;
     out.evaluated_samples = found.evaluated_samples;
     out.evaluated_sample_layers = found.evaluated_sample_layers;
+    out.held_out_sample_layers = found.held_out_sample_layers;
     out.factorizations = found.factorizations;
 }
 
@@ -157,6 +162,57 @@ void take_single(const lowrank::search_result<float>& found, laser_results& out)
     if (found.winner) {
         const auto& c = found.candidates[static_cast<std::size_t>(*found.winner)];
         out.steps = {{.what = c.what, .fraction = c.fraction, .validation = c.validation, .weight = c.weight}};
+    }
+}
+
+/// The groups of LASER's code: the mlp, the attention, and all matrices of each layer and of the whole model.
+std::vector<lowrank::weight_group> module_groups(const lowrank::search_model<float>& model) {
+    std::vector<lowrank::weight_group> out;
+    for (const bool by_layer : {true, false}) {
+        for (const std::string part : {".mlp.", ".self_attn.", ""}) {
+            const std::string kind = part == ".mlp." ? "mlp" : part.empty() ? "all" : "attention";
+            const auto name_of = [&](const std::string& name, index layer) {
+                return name.find(part) == std::string::npos ? std::string()
+                       : by_layer                           ? kind + " of layer " + std::to_string(layer)
+                                                            : kind + " of all layers";
+            };
+            for (auto& group : lowrank::group_weights(model, name_of)) {
+                const auto same = [&](const auto& other) { return other.weights == group.weights; };
+                if (std::none_of(out.begin(), out.end(), same)) {
+                    out.push_back(std::move(group));
+                }
+            }
+        }
+    }
+    return out;
+}
+
+/// Candidates that stand for several edits: the matrices of the table are groups, the rank is the largest of theirs.
+void take_groups(const lowrank::group_result& found, const std::vector<lowrank::weight_group>& groups,
+                 laser_results& out) {
+    out.matrices.clear();
+    for (const auto& group : groups) {
+        out.matrices.push_back(group.name);
+    }
+    for (const auto& c : found.candidates) {
+        lowrank::search_candidate row{.weight = c.group,
+                                      .fraction = c.fraction,
+                                      .relative_error = c.relative_error,
+                                      .validation = c.validation,
+                                      .why = c.why,
+                                      .what = c.edits.front().what,
+                                      .parameters = c.parameters};
+        row.what.weight = out.matrices[static_cast<std::size_t>(c.group)];
+        for (const auto& step : c.edits) {
+            row.rank = std::max(row.rank, step.what.keep.size());
+        }
+        out.candidates.push_back(std::move(row));
+    }
+    out.best = found.best;
+    out.winner = found.winner;
+    out.selection = found.selection;
+    if (found.winner) {
+        out.steps = found.candidates[static_cast<std::size_t>(*found.winner)].edits;
     }
 }
 
@@ -190,6 +246,11 @@ void search(const laser_options& options, const llama::searchable<float>& engine
         take_single(found, out);
         out.scores = std::move(found.scores);
         out.order = std::move(found.order);
+    } else if (options.method == "modules") {
+        const auto groups = module_groups(model);
+        const auto found = lowrank::group_search<float>(model, groups, how);
+        take_common(found, out);
+        take_groups(found, groups, out);
     } else {
         const auto found =
             lowrank::greedy_search(model, how, {.passes = static_cast<int>(options.passes), .width = options.beam});
@@ -226,8 +287,7 @@ void look_closer(const lowrank::search_model<float>& model, const lowrank::searc
         const auto size = take(editor.write(step.what, edited));
         edited = editor.original();
         (void)take(lowrank::apply_random_change<float>(edited, size.removed_norm, seed + ++number));
-        changed.put(step.weight,
-                    {.map = lowrank::any_map<float>(lowrank::owned_map<float>(std::move(edited)))});
+        changed.put(step.weight, {.map = lowrank::any_map<float>(lowrank::owned_map<float>(std::move(edited)))});
     }
     index first = model.layers;
     for (const auto& step : out.steps) {
@@ -423,8 +483,9 @@ void add_laser(CLI::App& app) {
     command
         ->add_option("--method", options->method,
                      "exhaustive: every matrix at every fraction; gradient: one backward pass picks the matrices; "
-                     "halving: all on few samples, the better ones on more; greedy: several edits, last layer first")
-        ->check(CLI::IsMember({"exhaustive", "gradient", "halving", "greedy"}))
+                     "halving: all on few samples, the better ones on more; greedy: several edits, last layer first; "
+                     "modules: mlp, attention and all matrices of a layer and of the model together")
+        ->check(CLI::IsMember({"exhaustive", "gradient", "halving", "greedy", "modules"}))
         ->capture_default_str();
     command->add_option("--groups", options->groups, "Numbers of row blocks to cut each matrix into, 1 for none")
         ->type_name("LIST")

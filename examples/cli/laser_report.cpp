@@ -181,6 +181,7 @@ json laser_json(const laser_results& r) {
                 {"held_out", held_out},
                 {"evaluated_samples", r.evaluated_samples},
                 {"evaluated_sample_layers", r.evaluated_sample_layers},
+                {"held_out_sample_layers", r.held_out_sample_layers},
                 {"factorizations", r.factorizations}};
     if (!r.scores.empty()) {
         json screen = json::array();
@@ -253,8 +254,9 @@ std::string laser_text(const laser_results& r, std::size_t top) {
         best.add(row);
     }
     out += best.text();
-    out += format("\nwork: %s sample-layers in %s evaluated samples, %lld factorizations\n",
+    out += format("\nwork: %s sample-layers (%s to report) in %s evaluated samples, %lld factorizations\n",
                   grouped(static_cast<std::uint64_t>(r.evaluated_sample_layers)).c_str(),
+                  grouped(static_cast<std::uint64_t>(r.held_out_sample_layers)).c_str(),
                   grouped(static_cast<std::uint64_t>(r.evaluated_samples)).c_str(),
                   static_cast<long long>(r.factorizations));
     if (r.steps.empty()) {

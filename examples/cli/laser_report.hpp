@@ -54,6 +54,7 @@ struct laser_results {
     std::vector<laser_spectrum> spectra = {};
     lowrank::index evaluated_samples = 0;
     lowrank::index evaluated_sample_layers = 0;
+    lowrank::index held_out_sample_layers = 0;
     lowrank::index factorizations = 0;
     double seconds = 0;
 

@@ -123,9 +123,11 @@
 #include <lowrank/laser/evidence.hpp>
 #include <lowrank/laser/gradient_search.hpp>
 #include <lowrank/laser/greedy_search.hpp>
+#include <lowrank/laser/group_search.hpp>
 #include <lowrank/laser/halving_search.hpp>
 #include <lowrank/laser/joint_ranks.hpp>
 #include <lowrank/laser/journal.hpp>
+#include <lowrank/laser/metrics.hpp>
 #include <lowrank/laser/named_weight.hpp>
 #include <lowrank/laser/nested_ranks.hpp>
 #include <lowrank/laser/random_change.hpp>

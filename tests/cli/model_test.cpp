@@ -267,6 +267,13 @@ TEST_CASE(
     CHECK(greedy.at("validation").at("after").at("nll") <= all.at("validation").at("before").at("nll"));
     CHECK(greedy.at("candidates").size() == 6 * 3 * 2);
 
+    // The mlps of two layers, each alone and both together.
+    const auto modules = run("modules");
+    CHECK(modules.at("candidates").size() == 3 * 3);
+    CHECK(modules.at("candidates").at(8).at("matrix") == "mlp of all layers");
+    CHECK(modules.at("validation").at("before") == all.at("validation").at("before"));
+    CHECK((modules.at("winner").is_null() ? modules.at("edits").empty() : modules.at("edits").size() >= 3));
+
     // Magnitude pruning beside the truncations; a probe of the matrices the gradient names.
     const auto pruned = run("gradient", {"--density", "0.5", "--probe-matrices", "4", "--probe-samples", "2"});
     int by_entries = 0;

@@ -48,6 +48,7 @@ TEST_CASE_TEMPLATE("the gradient points at the planted matrix, and the scan find
         }
         // Unedited on all: 256 * 2 layers; backward: 64 * 3 * 2; the head's 7 ranks on 16, 2 on the rest; held out.
         CHECK(few.evaluated_sample_layers == 256 * 2 + 64 * 6 + 7 * 16 + 2 * 240 + 256 * 2 + 256);
+        CHECK(few.held_out_sample_layers == 256 * 2 + 256);
     }
 }
 

@@ -35,6 +35,7 @@ TEST_CASE("every evaluation says from which layer on the model is edited, and th
                        {2, true}, {0, true}, {0, true}, {1, true}, {1, true}, {2, true}, {1, true}});
     CHECK(found.evaluated_samples == 5 * 40 + 2 * 60);
     CHECK(found.evaluated_sample_layers == 40 * (2 + 2 + 2 + 1 + 1) + 60 * (2 + 1));
+    CHECK(found.held_out_sample_layers == 60 * (2 + 1));
 
     // Greedy from the last layer down: with the head edited, the mixer's edits run from layer 0.
     std::reverse(asked.weights.begin(), asked.weights.end());
@@ -46,6 +47,7 @@ TEST_CASE("every evaluation says from which layer on the model is edited, and th
     CHECK(calls == std::vector<std::pair<lowrank::index, bool>>{
                        {2, true}, {2, true}, {1, true}, {1, true}, {0, true}, {0, true}, {1, true}});
     CHECK(greedy.evaluated_sample_layers == 40 * (2 + 1 + 1 + 2 + 2) + 60 * (2 + 1));
+    CHECK(greedy.held_out_sample_layers == 60 * (2 + 1));
 }
 
 TEST_CASE("without hooks every evaluation is a whole pass of one layer") {

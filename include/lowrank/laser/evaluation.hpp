@@ -14,6 +14,7 @@
 /// Scores are kept per sample, not as averages: whether an edit helps is a paired question (evidence.hpp).
 
 #include <algorithm>
+#include <cmath>
 #include <cstddef>
 #include <cstdint>
 #include <functional>
@@ -64,6 +65,8 @@ struct score {
     [[nodiscard]] double accuracy() const noexcept {
         return samples > 0 ? static_cast<double>(correct) / static_cast<double>(samples) : 0.0;
     }
+    /// exp of the mean log-loss: the perplexity of a text whose tokens are the samples.
+    [[nodiscard]] double perplexity() const { return std::exp(log_loss); }
 };
 
 /// LASER's rule of selection, strict: more samples right, or as many right and a smaller mean log-loss.

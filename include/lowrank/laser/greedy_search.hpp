@@ -14,6 +14,7 @@
 /// width above one, a beam search that follows the best few sets of edits.
 
 #include <algorithm>
+#include <cmath>
 #include <cstddef>
 #include <map>
 #include <optional>
@@ -54,6 +55,7 @@ struct greedy_result {
     std::optional<paired_evidence> evidence = {};   ///< and how sure the difference is. None without an edit.
     index evaluated_samples = 0;                    ///< How many samples the evaluator has scored,
     index evaluated_sample_layers = 0;              ///< and through how many layers they went in all.
+    index held_out_sample_layers = 0;               ///< Of these the report took so many, whatever the method.
     index factorizations = 0;                       ///< Spectra that were computed.
     status why = {};                                ///< Not ok: why the search ended early.
 
@@ -105,6 +107,8 @@ public:
         }
         placed_.restore();
         text_.clear();
+        parameters_ = 0;
+        removed_ = whole_ = 0;
         for (const auto& step : set.steps) {
             const auto& w = model_->weights[static_cast<std::size_t>(step.weight)];
             const auto editor = session_->editors().get(step.weight);  // the weight has its own bits here
@@ -119,10 +123,19 @@ public:
             if (!written) {
                 return written.error();
             }
+            parameters_ += written->parameters;
+            removed_ += written->removed_norm * written->removed_norm;
+            const double norm = (*editor)->whole().norm();
+            whole_ += norm * norm;
         }
         text_ = set.text;
         return {};
     }
+
+    /// Numbers in the factors of what the edits in place keep.
+    [[nodiscard]] index parameters() const noexcept { return parameters_; }
+    /// ||W - W'||_F / ||W||_F over all weights they edit; 0 for zero weights.
+    [[nodiscard]] double relative_error() const { return whole_ > 0 ? std::sqrt(removed_ / whole_) : 0.0; }
 
     /// The lowest layer a set edits, or -1.
     [[nodiscard]] index first_layer(const edit_set& set) const {
@@ -140,6 +153,8 @@ private:
     std::map<index, bits_guard<T>> guards_ = {};
     place_guard<T> placed_;
     std::string text_ = {};
+    index parameters_ = 0;
+    double removed_ = 0, whole_ = 0;  ///< Squared norms.
 };
 
 }  // namespace detail

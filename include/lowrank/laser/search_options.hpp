@@ -78,6 +78,7 @@ struct search_result {
     std::optional<paired_evidence> selection = {};  ///< The same on the samples that choose: see `corrected_p`.
     index evaluated_samples = 0;                    ///< How many samples the evaluator has scored,
     index evaluated_sample_layers = 0;              ///< and through how many layers they went in all.
+    index held_out_sample_layers = 0;               ///< Of these the report took so many, whatever the method.
     index factorizations = 0;                       ///< Spectra that were computed.
     status why = {};                                ///< Not ok: why the search ended early.
 

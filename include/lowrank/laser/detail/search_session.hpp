@@ -112,7 +112,9 @@ public:
             from = [this, first](sample_range r) { return model_->ask_from(r, first); };
             ask = &from;
         }
-        count(range.size(), model_->layers - (model_->ask_from && first < model_->layers ? first : 0));
+        const index layers = model_->layers - (model_->ask_from && first < model_->layers ? first : 0);
+        count(range.size(), layers);
+        held_out_layers_ += range == options_->held_out ? range.size() * layers : 0;
         auto scores = evaluate_samples(*ask, range, {options_->samples_per_call, options_->exec});
         if (scores && options_->log != nullptr) {
             if (status why = options_->log->add(range, edits, *scores); !why) {
@@ -302,6 +304,7 @@ public:
     void count_into(R& out) const {
         out.evaluated_samples = evaluated_;
         out.evaluated_sample_layers = sample_layers_;
+        out.held_out_sample_layers = held_out_layers_;
         out.factorizations = editors_.factorizations();
     }
     void count(index samples, index layers) {
@@ -346,6 +349,7 @@ private:
     sample_range foreseen_range_ = {};                    ///< on these samples.
     index evaluated_ = 0;
     index sample_layers_ = 0;
+    index held_out_layers_ = 0;
 };
 
 }  // namespace detail
