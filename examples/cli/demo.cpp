@@ -231,7 +231,7 @@ private:
         note("halving", [&] { return lowrank::halving_search(searched, how, {.first_samples = 16}); });
         note("gradient", [&] {
             return lowrank::gradient_search(searched, how,
-                                            {.samples = 64, .matrices = 3, .scan = {.first_samples = 8}});
+                                            {.samples = 50, .matrices = 3, .scan = {.first_samples = 8}});
         });
     }
 
