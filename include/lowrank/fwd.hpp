@@ -312,6 +312,7 @@ template <storage T>
 struct search_model;
 struct search_options;
 struct search_candidate;
+struct search_record;
 template <real S>
 struct search_result;
 struct sigma_scores;

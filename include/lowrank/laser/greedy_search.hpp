@@ -46,20 +46,9 @@ struct greedy_step {
     index weight = 0;  ///< Which of the weights given.
 };
 
-struct greedy_result {
-    score baseline = {};                  ///< The unedited model on the samples that choose.
+struct greedy_result : search_record {
     std::vector<greedy_step> steps = {};  ///< The edits kept, in order; each strictly better than the one before.
     std::vector<search_candidate> candidates = {};  ///< All that were tried, in order.
-    score held_out_before = {};                     ///< The unedited model on the samples that report,
-    score held_out_after = {};                      ///< the model with all edits there,
-    std::optional<paired_evidence> evidence = {};   ///< and how sure the difference is. None without an edit.
-    index evaluated_samples = 0;                    ///< How many samples the evaluator has scored,
-    index evaluated_sample_layers = 0;              ///< and through how many layers they went in all.
-    index held_out_sample_layers = 0;               ///< Of these the report took so many, whatever the method.
-    index factorizations = 0;                       ///< Spectra that were computed.
-    status why = {};                                ///< Not ok: why the search ended early.
-
-    explicit operator bool() const noexcept { return static_cast<bool>(why); }
 
     /// On the samples that choose, with all edits.
     [[nodiscard]] const score& best() const { return steps.empty() ? baseline : steps.back().validation; }

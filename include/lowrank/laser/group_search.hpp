@@ -74,22 +74,11 @@ struct group_candidate {
     status why = {};                      ///< Not ok: the edited model's loss is not finite; it cannot win.
 };
 
-struct group_result {
-    score baseline = {};                            ///< The unedited model on the samples that choose,
-    score best = {};                                ///< and the best of it and all candidates there.
+struct group_result : search_record {
+    score best = {};  ///< The best of the unedited model and all candidates, on the samples that choose.
     std::optional<index> winner = {};               ///< Into `candidates`; none: the unedited model is the best.
     std::vector<group_candidate> candidates = {};   ///< All that were tried, group by group.
-    score held_out_before = {};                     ///< The unedited model on the samples that report,
-    score held_out_after = {};                      ///< the winner there,
-    std::optional<paired_evidence> evidence = {};   ///< and how sure the difference is. None without a winner.
-    std::optional<paired_evidence> selection = {};  ///< The same on the samples that choose: see `corrected_p`.
-    index evaluated_samples = 0;                    ///< How many samples the evaluator has scored,
-    index evaluated_sample_layers = 0;              ///< and through how many layers they went in all.
-    index held_out_sample_layers = 0;               ///< Of these the report took so many.
-    index factorizations = 0;                       ///< Spectra that were computed.
-    status why = {};                                ///< Not ok: why the search ended early.
-
-    explicit operator bool() const noexcept { return static_cast<bool>(why); }
+    std::optional<paired_evidence> selection = {};  ///< As `evidence`, on the samples that choose: see `corrected_p`.
 
     /// The winner's edits, for `apply_edits`; none without a winner.
     [[nodiscard]] std::vector<edit> best_edits() const {

@@ -64,25 +64,29 @@ struct search_candidate {
     std::optional<double> predicted = {};  ///< Change of the mean log-loss to first order, where a gradient was asked.
 };
 
+/// What every search reports, whatever it looks for.
+struct search_record {
+    score baseline = {};                           ///< The unedited model on the samples that choose.
+    score held_out_before = {};                    ///< The unedited model on the samples that report,
+    score held_out_after = {};                     ///< the model with what was found there,
+    std::optional<paired_evidence> evidence = {};  ///< and how sure the difference is. None if nothing was found.
+    index evaluated_samples = 0;                   ///< How many samples the evaluator has scored,
+    index evaluated_sample_layers = 0;             ///< and through how many layers they went in all.
+    index held_out_sample_layers = 0;              ///< Of these the report took so many, whatever the method.
+    index factorizations = 0;                      ///< Spectra that were computed.
+    status why = {};                               ///< Not ok: why the search ended early.
+
+    explicit operator bool() const noexcept { return static_cast<bool>(why); }
+};
+
 template <real S>
-struct search_result {
-    score baseline = {};                            ///< The unedited model on the samples that choose,
-    score best = {};                                ///< and the best of it and all candidates there.
+struct search_result : search_record {
+    score best = {};  ///< The best of the unedited model and all candidates, on the samples that choose.
     std::optional<index> winner = {};               ///< Into `candidates`; none: the unedited model is the best.
     std::vector<search_candidate> candidates = {};  ///< All that were tried, weight by weight, in the order given.
     edit best_edit = {};                            ///< The winner, ready to be stored;
     std::optional<spectrum<S>> best_spectrum = {};  ///< with its weight's spectrum, ready to be applied.
-    score held_out_before = {};                     ///< The unedited model on the samples that report,
-    score held_out_after = {};                      ///< the winner there,
-    std::optional<paired_evidence> evidence = {};   ///< and how sure the difference is. None without a winner.
-    std::optional<paired_evidence> selection = {};  ///< The same on the samples that choose: see `corrected_p`.
-    index evaluated_samples = 0;                    ///< How many samples the evaluator has scored,
-    index evaluated_sample_layers = 0;              ///< and through how many layers they went in all.
-    index held_out_sample_layers = 0;               ///< Of these the report took so many, whatever the method.
-    index factorizations = 0;                       ///< Spectra that were computed.
-    status why = {};                                ///< Not ok: why the search ended early.
-
-    explicit operator bool() const noexcept { return static_cast<bool>(why); }
+    std::optional<paired_evidence> selection = {};  ///< As `evidence`, on the samples that choose: see `corrected_p`.
 
     /// The weight the winner edits. \pre there is a winner, and `weights` are those of the search
     template <storage T>
