@@ -137,9 +137,7 @@ template <class = on_use>
         if (!detail::add_facts(facts, report)) {
             return false;
         }
-        for (const tensor_info& t : base.shards()[i].file.tensors()) {
-            done += static_cast<index>(t.end - t.begin);
-        }
+        done += detail::bytes_of(base.shards()[i].file);
         return true;
     };
     const auto write = [&](std::size_t i, const std::filesystem::path& to,

@@ -26,6 +26,7 @@
 #include <lowrank/io/detail/json.hpp>
 #include <lowrank/io/detail/shard_journal.hpp>
 #include <lowrank/io/detail/text.hpp>
+#include <lowrank/io/safetensors.hpp>
 
 namespace lowrank::inline LOWRANK_ABI {
 namespace detail {
@@ -50,6 +51,15 @@ template <class = on_use>
     }
     return "{\n  \"metadata\": {\n    \"total_size\": " + std::to_string(bytes) + "\n  },\n  \"weight_map\": {" + text +
            "\n  }\n}\n";
+}
+
+/// Bytes of all tensors of a file.
+[[nodiscard]] inline index bytes_of(const safetensors_file& file) {
+    index total = 0;
+    for (const tensor_info& t : file.tensors()) {
+        total += static_cast<index>(t.end - t.begin);
+    }
+    return total;
 }
 
 /// Bytes of all tensors.
