@@ -358,13 +358,23 @@ void inspect_adapter(const inspect_options& options, thread_pool& pool) {
                                grouped(parameters).c_str()));
 }
 
+/// Whether a folder is an adapter's, or no model's and has adapters in sub-folders.
+bool holds_adapter(const fs::path& path) {
+    std::error_code error;
+    if (!fs::is_directory(path, error) || fs::exists(path / "config.json", error)) {
+        return fs::exists(path / "adapter_config.json", error);
+    }
+    const auto folders = lowrank::peft_folders(path);
+    return folders && !folders->empty();
+}
+
 void run_inspect(const inspect_options& options) {
     std::error_code error;
     if (!fs::exists(options.path, error)) {
         fail(options.path.string() + ": no such file or folder", lowrank::errc::not_found);
     }
     thread_pool pool(options.common.threads);
-    if (fs::is_directory(options.path, error) && fs::exists(options.path / "adapter_config.json", error)) {
+    if (holds_adapter(options.path)) {
         inspect_adapter(options, pool);
     } else {
         inspect_checkpoint(options, pool);

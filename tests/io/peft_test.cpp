@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 #include <lowrank/io/peft.hpp>
 
+#include <filesystem>
 #include <functional>
 #include <limits>
 #include <string>
@@ -208,12 +209,34 @@ TEST_CASE("folders without an adapter get a sentence that says what to do") {
     temporary_folder folder;
     refuses(folder, errc::not_found, "no adapter_config.json");
     CHECK(read_peft(folder / "absent").error().code == errc::not_found);
-    REQUIRE(write_peft(folder / "default", two_modules()));
-    refuses(folder, errc::not_found, "sub-folder \"default\" has one");
     REQUIRE(write_file(folder / "adapter_config.json", R"({"peft_type":"LORA"})"));
     refuses(folder, errc::not_found, "no adapter_model.safetensors");
     REQUIRE(write_file(folder / "adapter_model.bin", "\x80\x02"));
     refuses(folder, errc::unsupported, "safe_serialization=True");
+}
+
+TEST_CASE("an adapter that is not named default lies in a sub-folder") {
+    temporary_folder folder;
+    CHECK(peft_folders(folder.path()).value().empty());
+    CHECK(peft_folders(folder / "absent").error().code == errc::not_found);
+
+    REQUIRE(write_peft(folder / "style", two_modules()));
+    REQUIRE(std::filesystem::create_directory(folder / "logs"));
+    std::filesystem::create_directory_symlink(folder / "style", folder / "link");
+    const auto only = read_peft(folder.path());
+    REQUIRE(only);
+    CHECK(only->modules.size() == 2);
+    REQUIRE(only->warnings.size() == 1);
+    CHECK(only->warnings[0] == "read from its sub-folder \"style\"");
+
+    REQUIRE(write_peft(folder / "french", two_modules()));
+    refuses(folder, errc::not_found, "2 of its sub-folders have one: \"french\", \"style\"; name one of them");
+
+    // Beside the adapter named "default" the others are not read.
+    REQUIRE(write_peft(folder.path(), two_modules()));
+    CHECK(read_peft(folder.path()).value().warnings.empty());
+    CHECK(peft_folders(folder.path()).value() ==
+          std::vector<std::filesystem::path>{folder.path(), folder / "french", folder / "style"});
 }
 
 TEST_CASE("a zero lora_B is worth a warning") {

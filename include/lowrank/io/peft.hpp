@@ -44,32 +44,90 @@
 
 namespace lowrank::inline LOWRANK_ABI {
 
-/// Reads an adapter folder.
+/// The adapters in a folder: the folder itself if it has an adapter_config.json, where PEFT saves the adapter named
+/// "default", then its sub-folders that have one, each named like its adapter, sorted. Sub-folders that are symbolic
+/// links are left out.
+///
+/// \return empty where there is none; `not_found` for what is no folder, `io_failure` for one that cannot be listed.
+template <class = on_use>
+[[nodiscard]] result<std::vector<std::filesystem::path>> peft_folders(const std::filesystem::path& folder) {
+    std::error_code error;
+    if (!std::filesystem::is_directory(folder, error)) {
+        return status{errc::not_found, detail::path_in_quotes(folder) + " is not a folder"};
+    }
+    std::vector<std::filesystem::path> out;
+    auto entry = std::filesystem::directory_iterator(folder, error);
+    for (; !error && entry != std::filesystem::directory_iterator(); entry.increment(error)) {
+        std::error_code ignored;
+        if (!entry->is_symlink(ignored) && entry->is_directory(ignored) &&
+            std::filesystem::exists(entry->path() / "adapter_config.json", ignored)) {
+            out.push_back(entry->path());
+        }
+    }
+    if (error) {
+        return status{errc::io_failure, "cannot list " + detail::path_in_quotes(folder) + ": " + error.message()};
+    }
+    std::sort(out.begin(), out.end());
+    if (std::filesystem::exists(folder / "adapter_config.json", error)) {
+        out.insert(out.begin(), folder);
+    }
+    return out;
+}
+
+namespace detail {
+
+/// The folder that read_peft reads: the one given, or its only sub-folder with an adapter.
+template <class = on_use>
+[[nodiscard]] result<std::filesystem::path> one_peft_folder(const std::filesystem::path& folder) {
+    std::error_code ignored;
+    if (std::filesystem::exists(folder / "adapter_config.json", ignored)) {
+        return folder;
+    }
+    const std::string none = "there is no adapter_config.json in " + path_in_quotes(folder);
+    auto all = peft_folders(folder);
+    if (!all) {
+        return status{all.error().code, none + ": " + all.error().message};
+    }
+    if (all->size() == 1) {
+        return std::move(all->front());
+    }
+    if (all->empty()) {
+        return status{errc::not_found, none};
+    }
+    constexpr std::size_t shown = 8;
+    std::string names;
+    for (std::size_t i = 0; i < std::min(all->size(), shown); ++i) {
+        names += (i == 0 ? "" : ", ") + path_in_quotes((*all)[i].filename());
+    }
+    return status{errc::not_found, none + "; " + std::to_string(all->size()) + " of its sub-folders have one: " +
+                                       names + (all->size() > shown ? ", ..." : "") + "; name one of them"};
+}
+
+}  // namespace detail
+
+/// Reads an adapter folder. Without an adapter_config.json in it, its only sub-folder that has one is read, with a
+/// warning: PEFT saves an adapter that is not named "default" there.
 ///
 /// \return `not_found`; `invalid_format` for a broken file, a factor without its partner; `mismatch` for ranks that
 ///         disagree, transposed factors, a pattern that matches no module; `non_finite`; `unsupported` for pickles
 ///         and whatever else would change the result. The sentence names the tensor or key.
 /// \cost   one copy of the factors in float.
 template <class = on_use>
-[[nodiscard]] result<peft_adapter> read_peft(const std::filesystem::path& folder, const peft_read_options& opt = {}) {
-    std::error_code ignored;
-    const auto config_path = folder / "adapter_config.json";
-    if (!std::filesystem::exists(config_path, ignored)) {
-        std::string text = "there is no adapter_config.json in " + detail::path_in_quotes(folder);
-        for (auto entry = std::filesystem::directory_iterator(folder, ignored);
-             entry != std::filesystem::directory_iterator(); entry.increment(ignored)) {
-            if (std::filesystem::exists(entry->path() / "adapter_config.json", ignored)) {
-                text += "; its sub-folder " + detail::path_in_quotes(entry->path().filename()) + " has one";
-                break;
-            }
-        }
-        return status{errc::not_found, std::move(text)};
+[[nodiscard]] result<peft_adapter> read_peft(const std::filesystem::path& given, const peft_read_options& opt = {}) {
+    const auto found = detail::one_peft_folder(given);
+    if (!found) {
+        return found.error();
     }
+    const std::filesystem::path& folder = *found;
+    const auto config_path = folder / "adapter_config.json";
     const auto text = mapped_file::open(config_path, {.map = false});
     if (!text) {
         return text.error();
     }
     peft_adapter out;
+    if (folder != given) {
+        out.warnings.push_back("read from its sub-folder " + detail::path_in_quotes(folder.filename()));
+    }
     auto config = parse_peft_config(text->bytes(), out.warnings, opt);
     if (!config) {
         return detail::in_file(config_path, config.error());
@@ -309,6 +367,7 @@ status write_peft(const std::filesystem::path& folder, const peft_adapter& adapt
 
 /// The functions of this header that are worth compiling once, for io/instantiate.hpp.
 #define LOWRANK_IO_PEFT(way)                                                                                     \
+    way template result<std::vector<std::filesystem::path>> peft_folders<on_use>(const std::filesystem::path&);  \
     way template result<peft_adapter> read_peft<on_use>(const std::filesystem::path&, const peft_read_options&); \
     way template result<std::vector<tensor_to_write>> detail::peft_tensors<on_use>(const peft_adapter&);         \
     way template status write_peft<on_use>(const std::filesystem::path&, const peft_adapter&, const write_options&);
