@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <functional>
 #include <map>
 #include <memory>
 #include <mutex>
@@ -240,15 +241,15 @@ void inspect_adapter(const inspect_options& options, thread_pool& pool) {
     struct line {
         std::string module;
         const char* kind;
-        lowrank::low_rank<float> delta;
+        std::function<lowrank::low_rank<float>()> make_delta;  // of some types larger than the adapter
         double alpha = 0;
         double scaling = 1;
         std::uint64_t parameters = 0;
         double norm = 0;
-        std::optional<spectrum_summary> spectrum;
-
-        /// False for scales, rotations and other changes that are no product of two factors.
-        [[nodiscard]] bool has_delta() const { return delta.rows() > 0; }
+        std::optional<spectrum_summary> spectrum = {};
+        index out = 0;  // 0 for scales, rotations and other changes that are no product of two factors
+        index in = 0;
+        index rank = 0;
     };
     std::vector<line> lines;
     std::uint64_t parameters = 0;
@@ -258,14 +259,8 @@ void inspect_adapter(const inspect_options& options, thread_pool& pool) {
             const auto own = static_cast<std::uint64_t>(lora.lora_A.size() + lora.lora_B.size());
             parameters += own;
             if (wanted(module)) {
-                lines.push_back({module,
-                                 "LoRA",
-                                 lora.delta(),
-                                 lora.lora_alpha,
-                                 lowrank::lora_scaling(lora.lora_alpha, lora.rank(), lora.use_rslora),
-                                 own,
-                                 0,
-                                 {}});
+                lines.push_back({module, "LoRA", [from = &lora] { return from->delta(); }, lora.lora_alpha,
+                                 lowrank::lora_scaling(lora.lora_alpha, lora.rank(), lora.use_rslora), own});
             }
         }
     }
@@ -274,21 +269,22 @@ void inspect_adapter(const inspect_options& options, thread_pool& pool) {
         parameters += own;
         if (wanted(module)) {
             const auto* part = std::get_if<lowrank::peft_lora>(&relative);
-            lines.push_back({module,
-                             lowrank::kind_of(relative),
-                             lowrank::change_of(relative).delta,
+            lines.push_back({module, lowrank::kind_of(relative),
+                             [from = &relative] { return lowrank::change_of(*from).delta; },
                              adapter.config.alpha_for(module),
-                             part != nullptr ? static_cast<double>(part->lora.scaling()) : 1.0,
-                             own,
-                             0,
-                             {}});
+                             part != nullptr ? static_cast<double>(part->lora.scaling()) : 1.0, own});
         }
     }
     chosen.require_all_used();
     for_each_with_progress(lines.size(), pool, "measuring", [&](std::size_t i) {
-        lines[i].norm = lines[i].delta.rank() > 0 ? lowrank::frobenius_norm(lines[i].delta) : 0;
-        if (options.spectra && lines[i].delta.rank() > 0) {
-            lines[i].spectrum = summarize(singular_values_of(lines[i].delta));
+        line& at = lines[i];
+        const auto delta = at.make_delta();
+        at.out = delta.rows();
+        at.in = delta.cols();
+        at.rank = delta.rank();
+        at.norm = at.rank > 0 ? lowrank::frobenius_norm(delta) : 0;
+        if (options.spectra && at.rank > 0) {
+            at.spectrum = summarize(singular_values_of(delta));
         }
     });
 
@@ -296,10 +292,10 @@ void inspect_adapter(const inspect_options& options, thread_pool& pool) {
         json modules = json::array();
         for (const auto& at : lines) {
             json one = {{"module", at.module}, {"adapter", at.kind}, {"parameters", at.parameters}};
-            if (at.has_delta()) {
-                one.update({{"in", at.delta.cols()},
-                            {"out", at.delta.rows()},
-                            {"r", at.delta.rank()},
+            if (at.out > 0) {
+                one.update({{"in", at.in},
+                            {"out", at.out},
+                            {"r", at.rank},
                             {"lora_alpha", at.alpha},
                             {"scaling", at.scaling},
                             {"delta_norm", at.norm}});
@@ -334,11 +330,11 @@ void inspect_adapter(const inspect_options& options, thread_pool& pool) {
     table rows(std::move(head));
     for (const auto& at : lines) {
         std::vector<std::string> row = {at.module, std::to_string(at.parameters), "-", "-", "-", "-", "-"};
-        if (at.has_delta()) {
+        if (at.out > 0) {
             row = {at.module,
                    std::to_string(at.parameters),
-                   std::to_string(at.delta.rows()) + "x" + std::to_string(at.delta.cols()),
-                   std::to_string(at.delta.rank()),
+                   std::to_string(at.out) + "x" + std::to_string(at.in),
+                   std::to_string(at.rank),
                    format("%g", at.alpha),
                    format("%.4g", at.scaling),
                    format("%.4g", at.norm)};

@@ -1,10 +1,13 @@
 // SPDX-License-Identifier: MIT
 // Writes a seed corpus for each fuzz target: make_seeds <folder>. Small valid files of every kind, and their parts.
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <cstdio>
 #include <cstdlib>
 #include <filesystem>
+#include <initializer_list>
+#include <iterator>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -13,6 +16,8 @@
 #include <lowrank/io/gguf_lora.hpp>
 #include <lowrank/io/peft.hpp>
 #include <lowrank/io/safetensors.hpp>
+
+#include "adapter_script.hpp"
 
 namespace {
 
@@ -119,6 +124,90 @@ void gguf_seeds(const fs::path& folder) {
     check(write_gguf(folder / "blocks", {}, blocks));
 }
 
+/// The bytes of a script for `fuzzing::parse`.
+class script_writer {
+public:
+    explicit script_writer(std::string_view type, char flags = 0, std::uint64_t block = 4, char form = 0) {
+        byte(place(fuzzing::types, type));
+        byte(place(fuzzing::extents, 2));  // r
+        byte(1);                           // alpha
+        byte(static_cast<std::size_t>(flags));
+        byte(place(fuzzing::extents, block));
+        byte(0);  // one butterfly factor
+        byte(static_cast<std::size_t>(form));
+        byte(place(fuzzing::extents, 3));  // mini_r
+    }
+    script_writer& operator()(std::string_view leaf, std::initializer_list<std::uint64_t> shape,
+                              std::string_view module = "a") {
+        std::size_t at = place(fuzzing::tails, leaf) + std::size(lowrank::detail::peft_leaves);
+        for (std::size_t i = 0; i < std::size(lowrank::detail::peft_leaves); ++i) {
+            at = lowrank::detail::peft_leaves[i].leaf == leaf ? i : at;
+        }
+        byte(place(fuzzing::modules, module));
+        byte(at);
+        byte(shape.size());  // of type F32
+        for (const std::uint64_t n : shape) {
+            byte(place(fuzzing::extents, n));
+        }
+        byte(31);  // some numbers
+        return *this;
+    }
+    [[nodiscard]] const std::string& text() const { return text_; }
+
+private:
+    void byte(std::size_t value) { text_ += static_cast<char>(value); }
+    template <class T, std::size_t N, class V>
+    static std::size_t place(const T (&all)[N], const V& value) {
+        return static_cast<std::size_t>(std::find(std::begin(all), std::end(all), value) - std::begin(all));
+    }
+
+    std::string text_ = {};
+};
+
+void adapter_seeds(const fs::path& folder) {
+    using make = script_writer;
+    const std::pair<const char*, script_writer> all[] = {
+        {"lora", make("LORA")("lora_A.weight", {2, 4})("lora_B.weight", {6, 2})},
+        {"dora", make("LORA", 1)("lora_A.weight", {2, 4})("lora_B.weight", {6, 2})("lora_magnitude_vector", {6})},
+        {"bias", make("LORA", 2)("lora_A.weight", {2, 4})("lora_B.weight", {6, 2})("lora_B.bias", {6})},
+        {"conv", make("LORA")("lora_A.weight", {2, 4, 3, 3})("lora_B.weight", {6, 2, 1, 1})},
+        {"groups", make("LORA")("lora_A.weight", {2, 4, 3, 3})("lora_B.weight", {6, 1, 1, 1})("weight", {4, 2}, "b.c")},
+        {"table", make("LORA")("lora_embedding_A", {2, 5})("lora_embedding_B", {4, 2})},
+        {"adalora", make("ADALORA")("lora_A", {2, 4})("lora_B", {6, 2})("lora_E", {2, 1})},
+        {"loha", make("LOHA")("hada_w1_a", {6, 2})("hada_w1_b", {2, 4})("hada_w2_a", {6, 2})("hada_w2_b", {2, 4})},
+        {"loha_tucker", make("LOHA")("hada_t1", {2, 2, 3, 3})("hada_w1_a", {2, 6})("hada_w1_b", {2, 4})(
+                            "hada_t2", {2, 2, 3, 3})("hada_w2_a", {2, 6})("hada_w2_b", {2, 4})},
+        {"lokr", make("LOKR")("lokr_w1", {2, 2})("lokr_w2_a", {3, 2})("lokr_w2_b", {2, 4})},
+        {"lokr_tucker",
+         make("LOKR")("lokr_w1", {2, 2})("lokr_t2", {2, 2, 3, 3})("lokr_w2_a", {2, 3})("lokr_w2_b", {2, 4})},
+        {"vera", make("VERA")("vera_lambda_b", {6})("vera_lambda_d", {2})("vera_A", {2, 4}, "")("vera_B", {6, 2}, "")},
+        {"ia3", make("IA3")("ia3_l", {6, 1})("ia3_l", {1, 8}, "b.c")},
+        {"oft", make("OFT")("oft_R", {2, 6})},
+        {"oft_shared", make("OFT", 16)("oft_R", {1, 6})},
+        {"boft", make("BOFT")("boft_R", {1, 2, 4, 4})("boft_s", {6, 1})},
+        {"hra", make("HRA")("hra_u", {8, 2})},
+        {"miss", make("MISS")("miss_block", {2, 6})},
+        {"miss_bat", make("MISS", 0, 4, 1)("miss_block", {3, 2, 2})},
+        {"miss_mini", make("MISS", 0, 4, 2)("miss_block", {2, 3})},
+        {"bone", make("BONE")("bone_block", {2, 6})},
+        {"hira", make("HIRA")("hira_A", {2, 4})("hira_B", {6, 2})},
+        {"randlora", make("RANDLORA")("randlora_lambda", {2, 2})("randlora_gamma", {2, 4})("randlora_A", {2, 1, 6}, "")(
+                         "randlora_B", {6, 2, 2}, "")},
+        {"kohya", make("")("lora_down.weight", {2, 4})("lora_up.weight", {6, 2})("alpha", {})("dora_scale", {6, 1})},
+        {"diffusers", make("")("lora.down.weight", {2, 4})("lora.up.weight", {6, 2})},
+        {"mlx", make("")("lora_a", {4, 2})("lora_b", {2, 6})("m", {6})},
+        {"loralib", make("")("lora_A", {2, 4})("lora_B", {6, 2})},
+        {"lycoris_lokr", make("")("lokr_w1", {2, 2})("lokr_w2", {3, 4})("alpha", {})},
+        {"lycoris_loha", make("")("hada_w1_a", {6, 2})("hada_w1_b", {2, 4})("hada_w2_a", {6, 2})("hada_w2_b", {2, 4})},
+        {"lycoris_oft", make("")("oft_blocks", {2, 3, 3})("rescale", {6, 1})("alpha", {})},
+        {"lycoris_boft", make("")("oft_blocks", {2, 2, 4, 4})},
+        {"foreign", make("")("oft_diag", {6})("diff", {6, 4}, "b.c")},
+    };
+    for (const auto& [name, script] : all) {
+        put(folder / name, script.text());
+    }
+}
+
 /// 3 special pieces, 256 bytes, a few words.
 void tokenizer_seeds(const fs::path& folder) {
     std::string text;
@@ -153,7 +242,8 @@ int main(int count, char** arguments) {
     const fs::path root = arguments[1];
     for (const auto& [name, make] : {std::pair{"safetensors", &safetensors_seeds}, std::pair{"index", &index_seeds},
                                      std::pair{"adapter_config", &config_seeds}, std::pair{"gguf", &gguf_seeds},
-                                     std::pair{"tokenizer", &tokenizer_seeds}, std::pair{"journal", &journal_seeds}}) {
+                                     std::pair{"tokenizer", &tokenizer_seeds}, std::pair{"journal", &journal_seeds},
+                                     std::pair{"adapter", &adapter_seeds}}) {
         std::error_code error;
         fs::create_directories(root / name, error);
         make(root / name);

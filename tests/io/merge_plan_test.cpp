@@ -11,6 +11,7 @@
 
 #include <lowrank/io/merge_checkpoint.hpp>
 #include <lowrank/io/peft.hpp>
+#include <lowrank/io/plain_lora.hpp>
 
 #include "io_support.hpp"
 #include "support/shared.hpp"
@@ -213,7 +214,8 @@ TEST_CASE("an adapter for repeated layers is read where the caller has them, wri
     CHECK(read->config.layer_replication == adapter.config.layer_replication);
     CHECK(nlohmann::json::parse(format_peft_config(read->config))["layer_replication"] ==
           nlohmann::json({{0, 4}, {2, 5}}));
-    REQUIRE(write_safetensors(folder / "model.safetensors", {tensor_of("l.weight", row_matrix<float>(row_matrix<float>::Ones(4, 3)))}));
+    REQUIRE(write_safetensors(folder / "model.safetensors",
+                              {tensor_of("l.weight", row_matrix<float>(row_matrix<float>::Ones(4, 3)))}));
     const auto base = checkpoint::open(folder.path());
     REQUIRE(base);
     const auto merged = merge_checkpoint(*base, *read, folder / "out");
@@ -223,4 +225,74 @@ TEST_CASE("an adapter for repeated layers is read where the caller has them, wri
     REQUIRE(write_file(folder / "adapter" / "adapter_config.json",
                        R"({"peft_type":"LORA","r":1,"target_modules":["up_proj"],"layer_replication":[[3,3]]})"));
     CHECK(read_peft(folder / "adapter", {.replicated_layers = true}).error().code == errc::invalid_format);
+}
+
+TEST_CASE("LoRA, LoHa and LoKr of one tensor are summed, whichever comes first") {
+    temporary_folder folder;
+    const auto normal = [](lowrank::index rows, lowrank::index cols, std::uint64_t stream) {
+        matrix<float> m(rows, cols);
+        fill_normal(m, 0.2F, philox(5, stream));
+        return m;
+    };
+    const matrix<float> w = normal(40, 6, 0);
+    std::vector<peft_adapter> adapters(3);
+    adapters[0].modules["l"] = {.lora_A = normal(2, 6, 1), .lora_B = normal(40, 2, 2), .lora_alpha = 4};
+    adapters[1].relatives["l"] = loha_adapter<float>{
+        .w1_a = normal(40, 3, 3), .w1_b = normal(3, 6, 4), .w2_a = normal(40, 3, 5), .w2_b = normal(3, 6, 6)};
+    adapters[2].relatives["l"] =
+        lokr_adapter<float>{.w1 = {.left = normal(8, 3, 7)}, .w2 = {.left = normal(5, 2, 8)}, .alpha = 3, .r = 2};
+    const double strengths[] = {1, -0.5, 2};
+    matrix<double> expected = w.cast<double>();
+    expected += adapters[0].modules["l"].delta().dense().cast<double>();
+    for (std::size_t i = 1; i < 3; ++i) {
+        expected += strengths[i] * change_of(adapters[i].relatives["l"]).delta.dense().cast<double>();
+    }
+    for (const bool transposed : {false, true}) {
+        REQUIRE(write_safetensors(folder / "model.safetensors",
+                                  {tensor_of("l.weight", transposed ? matrix<float>(w.transpose()) : w)}));
+        const auto base = checkpoint::open(folder / "model.safetensors");
+        REQUIRE(base);
+        for (auto& adapter : adapters) {
+            adapter.config.fan_in_fan_out = transposed;
+        }
+        const std::vector<std::vector<std::size_t>> orders = {{0, 1, 2}, {2, 0, 1}, {1, 2, 0}};
+        for (const auto& order : orders) {
+            std::vector<adapter_to_merge> all;
+            for (const std::size_t i : order) {
+                all.push_back({&adapters[i], strengths[i]});
+            }
+            const auto report = merge_checkpoint(*base, all, folder / "out", {.check = true});
+            REQUIRE_MESSAGE(report, (report ? std::string() : report.error().message));
+            const matrix<double> merged = *checkpoint::open(folder / "out")->matrix<double>("l.weight");
+            CHECK((merged - (transposed ? matrix<double>(expected.transpose()) : expected)).cwiseAbs().maxCoeff() <
+                  1e-6);
+        }
+        peft_adapter turning;
+        turning.relatives["l"] = hra_adapter<float>{.hra_u = normal(6, 2, 9)};
+        turning.config.fan_in_fan_out = transposed;
+        const adapter_to_merge both[] = {{&adapters[2], 1}, {&turning, 1}};
+        CHECK(merge_checkpoint(*base, both, folder / "both").error().message.find("order would matter") !=
+              std::string::npos);
+    }
+    // Another model, found before a change of 1.6e11 entries is formed.
+    adapters[2].relatives["l"] =
+        lokr_adapter<float>{.w1 = {.left = normal(400, 1000, 7)}, .w2 = {.left = normal(1000, 400, 8)}};
+    const auto base = checkpoint::open(folder / "model.safetensors");
+    CHECK(merge_checkpoint(*base, adapters[2], folder / "other").error().code == errc::mismatch);
+    CHECK(to_plain_lora(adapters[2], &*base).error().code == errc::mismatch);
+    CHECK(to_plain_lora(adapters[2]).error().message.find("give the base") != std::string::npos);
+}
+
+TEST_CASE("tensors without elements are left alone, whatever extents they claim") {
+    temporary_folder folder;
+    const std::uint64_t huge = std::uint64_t{1} << 52;
+    REQUIRE(write_safetensors(folder / "model.safetensors", {{"l.weight", dtype::f32, {huge, 0}, {}}}));
+    const auto base = checkpoint::open(folder / "model.safetensors");
+    REQUIRE(base);
+    peft_adapter adapter;
+    adapter.relatives["l"] = peft_ia3{.scale = vector<float>(), .is_feedforward = true};
+    const auto report = merge_checkpoint(*base, adapter, folder / "out");
+    REQUIRE(report);
+    CHECK(report->weights.empty());
+    CHECK(text_of(folder / "out" / "model.safetensors") == text_of(folder / "model.safetensors"));
 }

@@ -42,3 +42,53 @@ TEST_CASE("VeRA uses as many columns of the shared projection as the weight has"
     CHECK(narrow.delta.dense() == change_of(vera).delta.dense().leftCols(3));
     CHECK(std::string(kind_of(vera)) == "VeRA");
 }
+
+TEST_CASE("modules say the shape of their weight, and are refused by others") {
+    const auto is = [](const module_shape& s, lowrank::index out, lowrank::index in) {
+        return s.out == out && s.in == in;
+    };
+    const matrix<float> a = matrix<float>::Ones(6, 2);
+    const matrix<float> b = matrix<float>::Ones(2, 4);
+    CHECK(is(shape_of(peft_lora{.lora = make_lora<float>(6, 4)}), 6, 4));
+    CHECK(is(shape_of(loha_adapter<float>{.w1_a = a, .w1_b = b, .w2_a = a, .w2_b = b}), 6, 4));
+    CHECK(is(shape_of(lokr_adapter<float>{.w1 = {.left = a}, .w2 = {.left = a, .right = b}}), 36, 8));
+    CHECK(is(shape_of(hra_adapter<float>{.hra_u = a}), 0, 6));
+    CHECK(is(shape_of(peft_ia3{.scale = vector<float>::Ones(3)}), 0, 0));
+    const auto vera = make_vera(make_vera_projections<float>(6, 5, 2, 1), 6, 5);
+    CHECK(is(shape_of(vera), 6, 5));
+    for (const auto& [out, in] : {std::pair(6, 6), std::pair(5, 5)}) {  // wider than the projection, other outputs
+        peft_module module = vera;
+        CHECK(fit_module(module, out, in).code == errc::mismatch);
+    }
+}
+
+TEST_CASE("LoHa and LoKr add the rows of their change") {
+    const auto normal = [](lowrank::index rows, lowrank::index cols, std::uint64_t stream) {
+        matrix<float> m(rows, cols);
+        fill_normal(m, 0.5F, philox(1, stream));
+        return m;
+    };
+    const peft_module modules[] = {
+        loha_adapter<float>{
+            .w1_a = normal(6, 2, 0), .w1_b = normal(2, 4, 1), .w2_a = normal(6, 3, 2), .w2_b = normal(3, 4, 3)},
+        lokr_adapter<float>{.w1 = {.left = normal(3, 2, 4)}, .w2 = {.left = normal(2, 1, 5), .right = normal(1, 2, 6)}},
+    };
+    for (const peft_module& module : modules) {
+        const auto lean = lean_change_of(module);
+        REQUIRE(lean.rows);
+        CHECK(lean.rows_add);
+        CHECK(lean.rows->fits(6, 4));
+        CHECK_FALSE(lean.rows->fits(4, 6));
+        const matrix<double> change = change_of(module).delta.dense().cast<double>();
+        const matrix<double> old = matrix<double>::Constant(4, 5, 0.75);
+        workspace ws;
+        for (const double t : {1.0, -0.25}) {
+            const auto rows = detail::added_at_strength(*lean.rows, t);
+            matrix<double> now = old;
+            rows.forward(1, now, ws);
+            CHECK((now - old - t * change.middleRows(1, 5).transpose()).cwiseAbs().maxCoeff() < 1e-6);
+            rows.backward(1, now, ws);
+            CHECK((now - old).cwiseAbs().maxCoeff() < 1e-15);
+        }
+    }
+}

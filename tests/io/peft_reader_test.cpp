@@ -101,3 +101,61 @@ TEST_CASE("VeRA without its projections is refused by name") {
     CHECK(adapter.error().code == errc::unsupported);
     CHECK(adapter.error().message.find("save_projection=True") != std::string::npos);
 }
+
+TEST_CASE("factors that do not fit the rest of the file are refused before anything large is made of them") {
+    temporary_folder folder;
+    const auto shaped = [](const char* name, std::vector<std::uint64_t> shape) {
+        std::uint64_t size = 1;
+        for (const std::uint64_t n : shape) {
+            size *= n;
+        }
+        auto t = tensor_of(name, vector<float>(vector<float>::Ones(static_cast<Eigen::Index>(size))));
+        t.shape = std::move(shape);
+        return t;
+    };
+    const auto refuses = [&](const char* config, std::vector<tensor_to_write> tensors, errc code, const char* says) {
+        REQUIRE(write_file(folder / "adapter_config.json", config));
+        REQUIRE(write_safetensors(folder / "adapter_model.safetensors", std::move(tensors)));
+        const auto read = read_peft(folder.path());
+        REQUIRE_MESSAGE(!read, says);
+        CHECK_MESSAGE(read.error().code == code, read.error().message);
+        CHECK_MESSAGE(read.error().message.find(says) != std::string::npos, read.error().message);
+    };
+    const char* lora = R"({"peft_type":"LORA","r":2,"use_dora":true,"lora_bias":true,"target_modules":["a"]})";
+    refuses(lora, {shaped("a.lora_magnitude_vector", {4})}, errc::invalid_format, "has no partner");
+    refuses(lora, {shaped("a.lora_B.bias", {4})}, errc::invalid_format, "has no partner");
+    refuses(R"({"peft_type":"LORA","r":4096,"target_modules":["a"]})",
+            {shaped("a.lora_A.weight", {4096, 1, 1, 1}), shaped("a.lora_B.weight", {4096, 1, 1, 1})}, errc::unsupported,
+            "4096 groups");
+    const char* loha = R"({"peft_type":"LOHA","r":1,"alpha":1,"target_modules":["a"]})";
+    const auto tucker = [&](std::vector<std::uint64_t> core, std::uint64_t in) {
+        return std::vector<tensor_to_write>{shaped("a.hada_t1", std::move(core)), shaped("a.hada_w1_a", {1, 2}),
+                                            shaped("a.hada_w1_b", {1, in}), shaped("a.hada_w2_a", {2, 1}),
+                                            shaped("a.hada_w2_b", {1, in})};
+    };
+    refuses(loha, tucker({1, 1, 0, 3}, 2), errc::mismatch, "do not fit");
+    refuses(loha, tucker({1, 1, 1024, 8}, 8192), errc::unsupported, "8192 taps");
+    refuses(R"({"peft_type":"LOKR","r":1,"alpha":1,"target_modules":["a"]})",
+            {shaped("a.lokr_w1", {0, 4}), shaped("a.lokr_w2", {2, 2})}, errc::mismatch, "do not fit");
+    refuses(R"({"peft_type":"ADALORA","r":2,"lora_alpha":1,"target_modules":["a"]})",
+            {shaped("a.lora_A", {0, 8192, 8192, 8192, 8192}), shaped("a.lora_B", {6, 2}), shaped("a.lora_E", {2, 1})},
+            errc::unsupported, "without elements");
+}
+
+TEST_CASE("an AdaLoRA whose alpha is its rank is written as it was read") {
+    temporary_folder folder;
+    peft_adapter made;
+    const matrix<float> m = matrix<float>::Ones(4, 2);
+    made.relatives["l"] = adalora_adapter<float>{
+        .lora_A = m.transpose(), .lora_B = m, .lora_E = vector<float>::Ones(2), .lora_alpha = 2, .ranknum = 2};
+    made.config = peft_config_for(made);
+    REQUIRE(write_peft(folder / "a", made));
+    auto config = nlohmann::json::parse(text_of(folder / "a" / "adapter_config.json"));
+    config["lora_alpha"] = 0;  // PEFT: the rank then
+    REQUIRE(write_file(folder / "a" / "adapter_config.json", config.dump()));
+    const auto read = read_peft(folder / "a");
+    REQUIRE(read);
+    CHECK(change_of(read->relatives.at("l")).delta.dense() == change_of(made.relatives.at("l")).delta.dense());
+    const status why = write_peft(folder / "b", *read);
+    CHECK_MESSAGE(why, why.message);
+}

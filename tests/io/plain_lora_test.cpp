@@ -67,3 +67,26 @@ TEST_CASE("a cut says what it lost, and what has no plain form is refused") {
     conv.relatives["c"] = peft_lora{.lora = make_lora<float>(4, 9), .kernel = {3, 3}};
     CHECK(to_plain_lora(conv).error().code == errc::unsupported);
 }
+
+TEST_CASE("a LoKr of full rank is cut like any matrix of full rank") {
+    const auto normal = [](lowrank::index rows, lowrank::index cols, std::uint64_t stream) {
+        matrix<float> m(rows, cols);
+        fill_normal(m, 1.0F, philox(2, stream));
+        return m;
+    };
+    peft_adapter adapter;
+    const lokr_adapter<float> lokr{
+        .w1 = {.left = normal(4, 3, 0)}, .w2 = {.left = normal(5, 4, 1)}, .alpha = 1, .r = 1};
+    adapter.relatives["l"] = lokr;
+    const auto whole = to_plain_lora(adapter);
+    REQUIRE(whole);
+    CHECK(whole->relative_errors.at("l") < 1e-4);
+    CHECK(whole->adapter.modules.at("l").rank() == 12);
+    const auto cut = to_plain_lora(adapter, nullptr, {.rank = fixed_rank(3)});
+    REQUIRE(cut);
+    const auto& kept = cut->adapter.modules.at("l");
+    CHECK(kept.rank() == 3);
+    const matrix<float> change = lokr.delta().dense();
+    const double lost = static_cast<double>((change - kept.delta().dense()).norm() / change.norm());
+    CHECK(cut->relative_errors.at("l") == doctest::Approx(lost).epsilon(1e-4));
+}

@@ -121,6 +121,27 @@ TEST_CASE("errors of a file name the file") {
     CHECK(file.error().message.find("broken.safetensors: ") != std::string::npos);
 }
 
+TEST_CASE("a tensor without elements does not have rows or columns without end") {
+    temporary_folder folder;
+    const auto empty = [](std::vector<std::uint64_t> shape) {
+        tensor_to_write t{"w", dtype::f32, std::move(shape), {}};
+        return t;
+    };
+    for (const auto& [shape, fits] :
+         {std::pair(std::vector<std::uint64_t>{0, 4096}, true), std::pair(std::vector<std::uint64_t>{4096, 0}, true),
+          std::pair(std::vector<std::uint64_t>{0, std::uint64_t{1} << 52}, false),
+          std::pair(std::vector<std::uint64_t>{std::uint64_t{1} << 52, 0}, false)}) {
+        REQUIRE(write_safetensors(folder / "f", {empty(shape)}));
+        const auto file = safetensors_file::open(folder / "f");
+        REQUIRE(file);
+        const auto w = file->matrix<float>("w");
+        CHECK(static_cast<bool>(w) == fits);
+        if (!fits) {
+            CHECK(w.error().code == errc::unsupported);
+            CHECK_FALSE(file->view<float>("w"));
+        }
+    }
+}
 TEST_CASE("a real model opens, in memory and mapped") {
     LOWRANK_NEEDS_SHARED(shared);
     const auto path = shared / "models" / "stories260K" / "model.safetensors";

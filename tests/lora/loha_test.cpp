@@ -15,6 +15,9 @@ TEST_CASE("the factors of r^2 columns give the entrywise product; gradients are 
     const matrix<double> want = 2 * (a.w1_a * a.w1_b).cwiseProduct(a.w2_a * a.w2_b);
     CHECK(a.delta().rank() == 9);
     CHECK(max_abs_diff(a.delta().dense(), want) < 1e-13);
+    matrix<double> rows = matrix<double>::Ones(7, 3);
+    a.add_rows(-0.5, 2, rows);
+    CHECK(max_abs_diff(rows, matrix<double>(1 - 0.5 * want.middleRows(2, 3).transpose().array())) < 1e-13);
     const auto g = probe_gradient(a);
     const auto loss = [&] { return probe_loss(a); };
     CHECK(relative_diff(g.w1_a, numeric_gradient(a.w1_a, loss)) < 1e-7);

@@ -25,6 +25,9 @@ TEST_CASE("the map, the factors and the Kronecker product agree; gradients are r
                 }
             }
             CHECK(max_abs_diff(a.delta().dense(), want) < 1e-13);
+            matrix<double> rows = matrix<double>::Ones(15, 4);  // of both blocks
+            a.add_rows(-0.5, 3, rows);
+            CHECK(max_abs_diff(rows, matrix<double>(1 - 0.5 * want.middleRows(3, 4).transpose().array())) < 1e-13);
             const auto x = random_matrix<double>(15, 3, 5);
             const auto y = random_matrix<double>(8, 3, 6);
             CHECK(max_abs_diff(apply(a.map(), x), want * x) < 1e-13);

@@ -140,7 +140,7 @@ template <class = on_use>
     index largest = 0;
     for (const auto& [adapter, weight] : parts) {
         detail::expects(adapter != nullptr, "combine_adapters: an adapter is null");
-        const auto plain = to_plain_lora(*adapter);
+        const auto plain = to_plain_lora(*adapter, nullptr, {.rank = {.rule = rank_rule::relative_error, .least = 1}});
         if (!plain) {
             return plain.error();
         }

@@ -45,7 +45,7 @@ struct lycoris_oft {
         const index b = block_size();
         const index m = factor_count();
         return b >= 1 && block_count >= 1 && oft_blocks.rows() == m * out() && (is_butterfly || m == 1) && m >= 1 &&
-               m < 62 && (!is_butterfly || (b % 2 == 0 && out() % (b << (m - 1)) == 0)) &&
+               m < 62 && (!is_butterfly || (b % 2 == 0 && b <= out() >> (m - 1) && out() % (b << (m - 1)) == 0)) &&
                (rescale.size() == 0 || rescale.size() == out());
     }
 

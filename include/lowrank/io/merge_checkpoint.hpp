@@ -73,10 +73,10 @@ template <class = on_use>
     const std::uint64_t version[4] = {LOWRANK_VERSION_MAJOR, LOWRANK_VERSION_MINOR, LOWRANK_VERSION_PATCH,
                                       check ? 1U : 0U};
     std::uint64_t sum = checksum(version, sizeof version, checkpoint_checksum(base));
-    for (const auto& [name, c] : plan.changes) {
+    for (const auto& [name, planned] : plan.changes) {
+        const stored_change c = planned.form();
         sum = chained(c.right, chained(c.left, chained(name, sum)));
         sum = chained(c.magnitude, chained(c.column_scale, chained(c.row_scale, sum)));
-        sum = checksum(&c.rows_checksum, sizeof c.rows_checksum, sum);
         const double rest[2] = {c.strength, c.magnitude_of_columns ? 1.0 : 0.0};
         sum = checksum(&c.rows_checksum, sizeof c.rows_checksum, checksum(rest, sizeof rest, sum));
     }
@@ -175,8 +175,9 @@ template <class = on_use>
         const auto replacement = plan.replacements.find(t.name);
         if (change != plan.changes.end()) {
             const tile_options tiles{.bytes = opt.tile_bytes, .check = opt.check, .exec = opt.exec};
-            auto weight = change->second.rows ? write_merged_rows(*file, shard.file, t, change->second, tiles)
-                                              : write_merged(*file, shard.file, t, change->second, tiles);
+            stored_change now = change->second.form();
+            auto weight = now.rows ? write_merged_rows(*file, shard.file, t, now, tiles)
+                                   : write_merged(*file, shard.file, t, std::move(now), tiles);
             if (!weight) {
                 return in_context("tensor " + in_quotes(t.name), weight.error());
             }
@@ -210,9 +211,8 @@ template <class = on_use>
 ///         scaled, both before anything is written; `non_finite` as `merge`; `cancelled`; what the writers say. A file
 ///         appears whole or not at all; the index, written last, makes them a checkpoint. With `resume`, `mismatch` if
 ///         the folder's journal is of other inputs, `io_failure` if another process is at work there.
-/// \cost   One pass over the files, two over weights with DoRA; memory for the factors and one tile. Same bytes for
-/// every
-///         executor, tile size and interruption.
+/// \cost   One pass over the files, two over weights with DoRA; memory for the factors of one weight and one tile. Same
+///         bytes for every executor, tile size and interruption.
 template <class = on_use>
 [[nodiscard]] result<merge_checkpoint_report> merge_checkpoint(const checkpoint& base,
                                                                std::span<const adapter_to_merge> adapters,

@@ -94,6 +94,7 @@ struct peft_change {
     /// A `row_transform` that is all the module does: rotations, HiRA, the "bat" form of MiSS.
     std::optional<detail::erased_rows> rows = {};
     bool rows_are_columns = false;  ///< `rows` is of the transposed weight: LyCORIS turns the outputs.
+    bool rows_add = false;          ///< `rows` adds to a row what does not depend on it.
 
     [[nodiscard]] bool has_delta() const noexcept { return delta.left.size() != 0 || delta.right.size() != 0; }
 };
@@ -113,6 +114,48 @@ struct peft_change {
     return names[module.index()];
 }
 
+/// The shape of the weight that a module is for, as far as its tensors say it; 0 where they do not.
+struct module_shape {
+    index out = 0;
+    index in = 0;
+};
+
+template <class = on_use>
+[[nodiscard]] module_shape shape_of(const peft_module& module) {
+    return std::visit(
+        [](const auto& m) -> module_shape {
+            using M = std::decay_t<decltype(m)>;
+            if constexpr (std::same_as<M, peft_lora>) {
+                return {m.lora.rows(), m.lora.cols()};
+            } else if constexpr (std::same_as<M, adalora_adapter<float>>) {
+                return {m.lora_B.rows(), m.lora_A.cols()};
+            } else if constexpr (std::same_as<M, vera_adapter<float>>) {
+                return {m.lambda_b.size(), m.in};
+            } else if constexpr (std::same_as<M, peft_ia3>) {
+                return {};  // one side, which one the layer says
+            } else if constexpr (std::same_as<M, oft_adapter<float>>) {
+                return {0, m.in};
+            } else if constexpr (std::same_as<M, peft_boft>) {
+                return {m.boft.boft_s.size(), m.boft.in};
+            } else if constexpr (std::same_as<M, hra_adapter<float>>) {
+                return {0, m.hra_u.rows()};
+            } else if constexpr (std::same_as<M, miss_adapter<float>>) {
+                return {m.out, m.in};
+            } else if constexpr (std::same_as<M, miss_bat_adapter<float>>) {
+                return {m.out(), m.in};
+            } else if constexpr (std::same_as<M, peft_randlora>) {
+                return {m.randlora.out, m.randlora.in};
+            } else if constexpr (std::same_as<M, hira_adapter<float>>) {
+                return {m.hira_B.rows(), m.hira_A.cols()};
+            } else if constexpr (std::same_as<M, lycoris_oft>) {
+                return {m.out(), 0};
+            } else {
+                return {m.rows(), m.cols()};
+            }
+        },
+        module);
+}
+
 /// Tells a module the shape of its weight (of a convolution: out x (in * taps)).
 /// \return `mismatch`, with the module as it was, if it is for another shape. Types that know their shape from their
 ///         tensors are compared with the weight where they are used.
@@ -124,7 +167,9 @@ template <class = on_use>
                                                 std::to_string(out) + " x " + std::to_string(in) + " weight"};
     };
     if (auto* vera = std::get_if<vera_adapter<float>>(&module)) {
-        vera->in = in;
+        const bool yes = in <= vera->shared->vera_A.cols() && vera->lambda_b.size() == out;
+        vera->in = yes ? in : vera->in;
+        return fits(yes);
     } else if (auto* oft = std::get_if<oft_adapter<float>>(&module)) {
         const bool yes = oft->in != 0 ? oft->in == in : in > 0 && in % oft->block_size() == 0;
         oft->in = yes ? in : oft->in;
@@ -228,10 +273,28 @@ template <class = on_use>
         module);
 }
 
+/// The same without factors that may be larger than the weight: LoHa and LoKr add rows that are formed when they are
+/// needed. \cost copies the parameters.
+template <class = on_use>
+[[nodiscard]] peft_change lean_change_of(const peft_module& module) {
+    const auto adding = [](const auto& m) {
+        return peft_change{.rows = detail::erase_rows(added_rows(m)), .rows_add = true};
+    };
+    if (const auto* loha = std::get_if<loha_adapter<float>>(&module)) {
+        return adding(*loha);
+    }
+    if (const auto* lokr = std::get_if<lokr_adapter<float>>(&module)) {
+        return adding(*lokr);
+    }
+    return change_of(module);
+}
+
 /// The functions of this header that are worth compiling once, for io/instantiate.hpp.
 #define LOWRANK_IO_PEFT_MODULES(way)                                    \
+    way template module_shape shape_of<on_use>(const peft_module&);     \
     way template status fit_module<on_use>(peft_module&, index, index); \
-    way template peft_change change_of<on_use>(const peft_module&);
+    way template peft_change change_of<on_use>(const peft_module&);     \
+    way template peft_change lean_change_of<on_use>(const peft_module&);
 #ifdef LOWRANK_EXTERN_IO
 LOWRANK_IO_PEFT_MODULES(extern)
 #endif

@@ -5,13 +5,15 @@
 /// \file
 /// An adapter of any type as plain LoRA, for programs that know nothing else (llama.cpp, kohya's, MLX's).
 ///
-///     auto plain = lowrank::to_plain_lora(*dora, &*base, {.rank = {.rule = rank_rule::relative_error, .value =
-///     1e-3}}); if (!plain) return log(plain.error().message);
+///     auto plain = lowrank::to_plain_lora(*dora, &*base, {.rank = lowrank::fixed_rank(16)});
+///     if (!plain) return log(plain.error().message);
 ///     log(plain->relative_errors.at("model.layers.0.self_attn.q_proj"));
 ///
-/// AdaLoRA, LoHa, LoKr, VeRA, MiSS and RandLoRA are products of two factors already and are copied. DoRA, (IA)^3, HiRA
-/// and the rotations change a weight by W' - W, which is formed, one weight in memory at a time, and cut by its SVD.
+/// AdaLoRA, LoHa, LoKr, VeRA, MiSS and RandLoRA are products of two factors already and are copied. DoRA, (IA)^3, HiRA,
+/// the rotations, and a LoHa or LoKr of full rank change a weight by W' - W, which is formed, one weight in memory at a
+/// time, and cut by its SVD.
 
+#include <algorithm>
 #include <map>
 #include <string>
 #include <utility>
@@ -43,6 +45,33 @@ struct plain_lora_adapter {
 };
 
 namespace detail {
+
+/// True of a LoHa or LoKr whose change is not of lower rank than its weight may be.
+template <class = on_use>
+[[nodiscard]] bool is_wide_product(const peft_module& module) {
+    const auto is_wide = [](index r1, index r2, index out, index in) {
+        return r1 > 0 && r2 >= (std::min(out, in) + r1 - 1) / r1;
+    };
+    if (const auto* m = std::get_if<loha_adapter<float>>(&module)) {
+        return is_wide(m->w1_b.rows(), m->w2_b.rows(), m->rows(), m->cols());
+    }
+    if (const auto* m = std::get_if<lokr_adapter<float>>(&module)) {
+        return is_wide(m->w1.left.cols(), m->w2.left.cols(), m->rows(), m->cols());
+    }
+    return false;
+}
+
+/// Entries of a weight that no base has confirmed: the file of a LoKr may be the square root of that.
+inline constexpr index most_unconfirmed_entries = index{1} << 28;
+
+/// W' - W of a module that adds rows, out x in.
+template <class = on_use>
+[[nodiscard]] result<matrix<float>> added_change(const peft_change& change, module_shape shape) {
+    matrix<double> rows = matrix<double>::Zero(shape.in, shape.out);
+    workspace ws;
+    change.rows->forward(0, rows, ws);
+    return matrix<float>(rows.transpose().cast<float>());
+}
 
 /// W' - W of a module that scales its weight, out x in.
 template <class = on_use>
@@ -103,10 +132,9 @@ template <class = on_use>
 
 /// The same adapter in plain LoRA modules. `base` may be null if nothing scales its weight.
 ///
-/// \return `unsupported` for a bias on lora_B, convolutions, and a scaled weight without a base; `mismatch` for a base
-/// of
-///         another model; as `to_lora`.
-/// \cost   An SVD per scaled weight.
+/// \return `unsupported` for a bias on lora_B, convolutions, and without a base a scaled weight and one of over 2^28
+///         entries; `mismatch` for a base of another model; as `to_lora`.
+/// \cost   An SVD per scaled weight and per LoHa or LoKr of full rank.
 template <class = on_use>
 [[nodiscard]] result<plain_lora_adapter> to_plain_lora(const peft_adapter& adapter, const checkpoint* base = nullptr,
                                                        const plain_lora_options& opt = {}) {
@@ -130,7 +158,23 @@ template <class = on_use>
                 return detail::in_context("module " + detail::in_quotes(module), why);
             }
         }
-        const auto change = change_of(fitted);
+        const module_shape says = shape_of(fitted);
+        if (t != nullptr && t->shape.size() == 2) {
+            const module_shape has = detail::stored_shape(*t);
+            const index rows = transposed ? says.in : says.out;
+            const index cols = transposed ? says.out : says.in;
+            if (status why = detail::check_stored_shape(*t, rows != 0 ? rows : has.out, cols != 0 ? cols : has.in);
+                !why) {
+                return why;
+            }
+        }
+        const index entries = std::max<index>(says.in, 1) * says.out;  // at most those of two factors of the file
+        if (t == nullptr && entries > detail::most_unconfirmed_entries) {
+            return status{errc::unsupported, "module " + detail::in_quotes(module) + " is " + kind_of(relative) +
+                                                 " for a weight of " + std::to_string(says.out) + " x " +
+                                                 std::to_string(says.in) + ": give the base, which confirms that"};
+        }
+        const auto change = detail::is_wide_product(fitted) ? lean_change_of(fitted) : change_of(fitted);
         auto& to = (is_table ? out.adapter.embeddings : out.adapter.modules)[module];
         const bool scales =
             change.magnitude.size() != 0 || change.output_scale.size() != 0 || change.input_scale.size() != 0;
@@ -142,7 +186,8 @@ template <class = on_use>
             to = as_lora(change.delta);
             continue;
         }
-        const auto dense = detail::dense_change(base, module, change, transposed);
+        const auto dense = change.rows_add ? detail::added_change(change, says)
+                                           : detail::dense_change(base, module, change, transposed);
         if (!dense) {
             return dense.error();
         }

@@ -59,10 +59,13 @@ struct matrix_extents {
         return status{errc::unsupported, "tensor " + in_quotes(t.name) + " has shape " + shape_in_words(t.shape) +
                                              "; only matrices, vectors and scalars can be read as a matrix"};
     }
-    for (const std::uint64_t extent : t.shape) {
-        if (extent > static_cast<std::uint64_t>(std::numeric_limits<index>::max())) {
-            return status{errc::unsupported, "tensor " + in_quotes(t.name) + " has an extent beyond the index type"};
-        }
+    // An empty tensor may claim any extent, over which programs loop: no one has rows or columns by the million there.
+    const bool is_empty = std::find(t.shape.begin(), t.shape.end(), 0U) != t.shape.end();
+    const auto most = is_empty ? std::uint64_t{1} << 24 : static_cast<std::uint64_t>(std::numeric_limits<index>::max());
+    if (std::any_of(t.shape.begin(), t.shape.end(), [&](std::uint64_t extent) { return extent > most; })) {
+        return status{errc::unsupported,
+                      "tensor " + in_quotes(t.name) + " has shape " + shape_in_words(t.shape) +
+                          (is_empty ? ", too much for one without elements" : ", beyond the index type")};
     }
     return matrix_extents{t.shape.empty() ? 1 : static_cast<index>(t.shape[0]),
                           t.shape.size() < 2 ? 1 : static_cast<index>(t.shape[1])};

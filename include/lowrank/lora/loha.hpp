@@ -54,6 +54,19 @@ struct loha_adapter {
         return d;
     }
 
+    [[nodiscard]] index rows() const noexcept { return w1_a.rows(); }
+    [[nodiscard]] index cols() const noexcept { return w1_b.cols(); }
+
+    /// Adds rows first, first + 1, ... of the change, one a column, times a factor. \cost 4 r in flops a row.
+    void add_rows(double factor, index first, column_view<double> to) const {
+        check();
+        const auto rows_of = [&](const matrix<S>& a, const matrix<S>& b) {
+            return matrix<double>(b.transpose().template cast<double>() *
+                                  a.middleRows(first, to.cols()).transpose().template cast<double>());
+        };
+        to += factor * lora_scaling(alpha, w1_b.rows(), false) * rows_of(w1_a, w1_b).cwiseProduct(rows_of(w2_a, w2_b));
+    }
+
     /// The product rule on each pair.
     [[nodiscard]] loha_adapter pull_back(const delta_gradient<S>& g) const {
         check();

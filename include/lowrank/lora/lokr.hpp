@@ -99,6 +99,27 @@ struct lokr_adapter {
     /// For serving. \cost Forms the two small factors.
     [[nodiscard]] kronecker_map<S> map() const { return {.w1 = w1.dense(), .w2 = w2.dense(), .factor = scaling()}; }
 
+    [[nodiscard]] index rows() const noexcept { return w1.rows() * w2.rows(); }
+    [[nodiscard]] index cols() const noexcept { return w1.cols() * w2.cols(); }
+
+    /// Adds rows first, first + 1, ... of the change, one a column, times a factor. \cost 2 in flops a row, and a row
+    /// of each product.
+    void add_rows(double factor, index first, column_view<double> to) const {
+        const auto row_of = [](const lokr_factor<S>& f, index i) {
+            const vector<double> left = f.left.row(i).transpose().template cast<double>();
+            return f.whole() ? left : vector<double>(f.right.transpose().template cast<double>() * left);
+        };
+        const double scale = factor * lora_scaling(alpha, r, false);
+        const index width = w2.cols();
+        for (index c = 0; c < to.cols(); ++c) {
+            const vector<double> outer = scale * row_of(w1, (first + c) / w2.rows());
+            const vector<double> inner = row_of(w2, (first + c) % w2.rows());
+            for (index j = 0; j < outer.size(); ++j) {
+                to.col(c).segment(j * width, width) += outer(j) * inner;
+            }
+        }
+    }
+
     /// kron(l1 r1, l2 r2) = kron(l1, l2) kron(r1, r2): as many columns as the inner dimensions multiply to.
     [[nodiscard]] low_rank<S> delta() const {
         return {.left = kron(scaling() * w1.left, w2.left),

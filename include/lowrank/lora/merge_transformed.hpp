@@ -20,6 +20,7 @@
 #include <concepts>
 #include <cstdint>
 #include <functional>
+#include <memory>
 #include <string>
 #include <utility>
 #include <vector>
@@ -66,10 +67,11 @@ struct erased_rows {
     void backward(index first, column_view<double> rows, workspace& ws) const { undo(first, rows, ws); }
 };
 template <row_transform F>
-erased_rows erase_rows(F f) {
-    return {.fits_with = [f](index out, index in) { return f.fits(out, in); },
-            .run = [f](index first, column_view<double> rows, workspace& ws) { f.forward(first, rows, ws); },
-            .undo = [f](index first, column_view<double> rows, workspace& ws) { f.backward(first, rows, ws); }};
+erased_rows erase_rows(F transform) {
+    const auto f = std::make_shared<const F>(std::move(transform));
+    return {.fits_with = [f](index out, index in) { return f->fits(out, in); },
+            .run = [f](index first, column_view<double> rows, workspace& ws) { f->forward(first, rows, ws); },
+            .undo = [f](index first, column_view<double> rows, workspace& ws) { f->backward(first, rows, ws); }};
 }
 
 /// W -> W + t (f(W) - W). It has no inverse here: the receipt of a merge then holds the old weight.
@@ -88,6 +90,38 @@ erased_rows erase_rows(F f) {
                     rows += t * (all - rows);
                 },
             .undo = [](index, column_view<double>, workspace&) {}};
+}
+
+/// W -> W + t D from W -> W + D, with its inverse.
+[[nodiscard]] inline erased_rows added_at_strength(erased_rows f, double t) {
+    if (t == 1) {
+        return f;
+    }
+    const auto add = [run = std::move(f.run)](double factor, index first, column_view<double> rows, workspace& ws) {
+        const workspace::frame scope(ws);
+        auto d = ws.take<double>(rows.rows(), rows.cols());
+        d.setZero();
+        run(first, d, ws);
+        rows += factor * d;
+    };
+    return {.fits_with = std::move(f.fits_with),
+            .run = [add, t](index first, column_view<double> rows, workspace& ws) { add(t, first, rows, ws); },
+            .undo = [add, t](index first, column_view<double> rows, workspace& ws) { add(-t, first, rows, ws); }};
+}
+
+/// W -> W + D + E from W -> W + D and W -> W + E.
+[[nodiscard]] inline erased_rows sum_of_added(const erased_rows& d, const erased_rows& e) {
+    return {.fits_with = [d, e](index out, index in) { return d.fits(out, in) && e.fits(out, in); },
+            .run =
+                [d, e](index first, column_view<double> rows, workspace& ws) {
+                    d.forward(first, rows, ws);
+                    e.forward(first, rows, ws);
+                },
+            .undo =
+                [d, e](index first, column_view<double> rows, workspace& ws) {
+                    d.backward(first, rows, ws);
+                    e.backward(first, rows, ws);
+                }};
 }
 
 /// Rows (or stored columns) merged at a time. Part of the receipt's format.
@@ -303,6 +337,41 @@ status unmerge_transformed(weight_view<T> w, const merge_receipt& receipt, const
                  [&](index g) { work.unmerge(g, receipt.corrections[static_cast<std::size_t>(g)]); });
     return {};
 }
+
+/// A matrix that adds some of its rows, one a column, times a factor.
+template <class D>
+concept row_source = requires(const D& d, double factor, index first, column_view<double> rows) {
+    { d.rows() } -> std::convertible_to<index>;
+    { d.cols() } -> std::convertible_to<index>;
+    d.add_rows(factor, first, rows);
+};
+
+/// The row transform W -> W + D, for a D of which no more than a few rows are ever formed.
+template <row_source D>
+class added_rows {
+public:
+    explicit added_rows(D d) : d_(std::move(d)) {}
+
+    [[nodiscard]] bool fits(index out, index in) const { return out == d_.rows() && in == d_.cols(); }
+    void forward(index first, column_view<double> rows, workspace&) const { d_.add_rows(1, first, rows); }
+    void backward(index first, column_view<double> rows, workspace&) const { d_.add_rows(-1, first, rows); }
+
+private:
+    D d_;
+};
+
+/// Rows of a product of two factors, formed in double.
+struct product_rows {
+    matrix<float> left = {};
+    matrix<float> right = {};
+
+    [[nodiscard]] index rows() const noexcept { return left.rows(); }
+    [[nodiscard]] index cols() const noexcept { return right.cols(); }
+    void add_rows(double factor, index first, column_view<double> to) const {
+        to.noalias() +=
+            factor * (right.transpose().cast<double>() * left.middleRows(first, to.cols()).transpose().cast<double>());
+    }
+};
 
 /// The row transform W -> diag(s) W R, and W -> diag(1 / s) W R^T as its inverse. Holds the rotation in double.
 template <input_rotation R>

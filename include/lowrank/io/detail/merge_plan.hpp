@@ -6,12 +6,14 @@
 /// What adapters do to the tensors of a checkpoint, in the layout the checkpoint stores.
 ///
 ///     auto plan = detail::plan_merge(base, adapters);
-///     plan->changes.at("model.layers.0.mlp.up_proj.weight").left
+///     plan->changes.at("model.layers.0.mlp.up_proj.weight").form().left
 
 #include <cmath>
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
+#include <functional>
+#include <limits>
 #include <map>
 #include <optional>
 #include <span>
@@ -64,8 +66,60 @@ struct stored_change {
     bool rows_are_columns = false;    ///< The checkpoint stores in x out.
     std::uint64_t rows_checksum = 0;  ///< Of what `rows` was made from.
 
+    bool rows_add = false;  ///< `rows` adds to a row what does not depend on it.
+
+    /// True if the order of this change and others of the tensor would matter.
     [[nodiscard]] bool scales() const noexcept {
-        return row_scale.size() != 0 || column_scale.size() != 0 || magnitude.size() != 0 || rows;
+        return row_scale.size() != 0 || column_scale.size() != 0 || magnitude.size() != 0 || (rows && !rows_add);
+    }
+
+    /// Adds a change of the same tensor. \pre neither scales.
+    void add(const stored_change& other) {
+        if (!rows && !other.rows) {
+            const index r = left.cols();
+            left.conservativeResize(left.rows(), r + other.left.cols());
+            left.rightCols(other.left.cols()) = other.left;
+            right.conservativeResize(r + other.right.rows(), right.cols());
+            right.bottomRows(other.right.rows()) = other.right;
+            return;
+        }
+        const bool columns = rows ? rows_are_columns : other.rows_are_columns;
+        const std::uint64_t sums[] = {checksum_as_rows(), other.checksum_as_rows()};
+        rows = sum_of_added(as_rows(columns), other.as_rows(columns));
+        rows_checksum = checksum(sums, sizeof sums, 0);
+        rows_are_columns = columns;
+        rows_add = true;
+        left.resize(left.rows(), 0);
+        right.resize(0, right.cols());
+    }
+
+private:
+    [[nodiscard]] erased_rows as_rows(bool columns) const {
+        if (rows) {
+            return *rows;
+        }
+        return erase_rows(added_rows(columns ? product_rows{.left = right.transpose(), .right = left.transpose()}
+                                             : product_rows{.left = left, .right = right}));
+    }
+    [[nodiscard]] std::uint64_t checksum_as_rows() const {
+        const auto bytes = [](const matrix<float>& m) { return static_cast<std::size_t>(m.size()) * sizeof(float); };
+        return rows ? rows_checksum : checksum(left.data(), bytes(left), checksum(right.data(), bytes(right), 1));
+    }
+};
+
+/// The changes of one tensor by all adapters, formed when the tensor is written: together they may be larger than
+/// memory.
+struct planned_change {
+    std::vector<std::function<stored_change()>> parts = {};
+    bool scales = false;
+    std::optional<bool> rows_are_columns = {};  ///< Of the parts that are `rows`.
+
+    [[nodiscard]] stored_change form() const {
+        stored_change sum = parts.front()();
+        for (std::size_t i = 1; i < parts.size(); ++i) {
+            sum.add(parts[i]());
+        }
+        return sum;
     }
 };
 
@@ -76,49 +130,71 @@ struct token_row {
     double strength = 1;  ///< old + strength (new - old)
 };
 
-/// The changes and replacements of adapters by tensor of the checkpoint, or what does not fit.
+template <class = on_use>
+[[nodiscard]] status no_such_tensor(const std::string& name) {
+    return {errc::mismatch, "the checkpoint has no tensor " + in_quotes(name) +
+                                ", which the adapter changes; it belongs to another model"};
+}
+
+/// Rows and columns of a tensor, dimensions beyond the second counted as columns.
+template <class = on_use>
+[[nodiscard]] module_shape stored_shape(const tensor_info& t) {
+    std::uint64_t columns = 1;
+    bool fits = true;
+    for (std::size_t i = 1; i < t.shape.size(); ++i) {
+        fits = fits && checked_multiply(columns, t.shape[i], columns);
+    }
+    fits = fits && columns <= static_cast<std::uint64_t>(std::numeric_limits<index>::max());  // else there are no rows
+    return {t.shape.empty() ? 0 : static_cast<index>(t.shape[0]), fits ? static_cast<index>(columns) : 0};
+}
+
+/// `mismatch` unless a change of `rows` x `cols` is for the tensor.
+template <class = on_use>
+[[nodiscard]] status check_stored_shape(const tensor_info& t, index rows, index cols) {
+    const module_shape has = stored_shape(t);
+    if (t.shape.empty() || rows != has.out || cols != has.in) {
+        return {errc::mismatch, "tensor " + in_quotes(t.name) + " has shape " + shape_in_words(t.shape) +
+                                    ", the adapter is for [" + std::to_string(rows) + ", " + std::to_string(cols) +
+                                    "]; it belongs to another model"};
+    }
+    return {};
+}
+
+/// The changes and replacements of adapters by tensor of the checkpoint, or what does not fit. Borrows the adapters.
 struct merge_plan {
-    std::map<std::string, stored_change> changes = {};
+    std::map<std::string, planned_change> changes = {};
     std::map<std::string, const tensor_to_write*> replacements = {};
     std::map<std::string, std::map<std::int64_t, token_row>> token_rows = {};  ///< By tensor, then by token.
 
-    /// Adds a change of `rows x cols` entries to what is known about a tensor.
-    [[nodiscard]] status add(const checkpoint& base, const std::string& name, stored_change change, index rows,
-                             index cols) {
+    /// Adds a change to what is known about a tensor; `formed` is what `form` gives.
+    template <class Form>
+    [[nodiscard]] status add(const checkpoint& base, const std::string& name, const stored_change& formed, Form form) {
         const tensor_info* t = base.find(name);
         if (t == nullptr) {
-            return {errc::mismatch, "the checkpoint has no tensor " + in_quotes(name) +
-                                        ", which the adapter changes; it belongs to another model"};
+            return no_such_tensor(name);
         }
-        std::uint64_t columns = 1;
-        for (std::size_t i = 1; i < t->shape.size(); ++i) {
-            columns *= t->shape[i];
-        }
-        if (t->shape.empty() || t->shape[0] != static_cast<std::uint64_t>(rows) ||
-            columns != static_cast<std::uint64_t>(cols)) {
-            return {errc::mismatch, "tensor " + in_quotes(name) + " has shape " + shape_in_words(t->shape) +
-                                        ", the adapter is for [" + std::to_string(rows) + ", " + std::to_string(cols) +
-                                        "]; it belongs to another model"};
+        const index rows = formed.left.rows();
+        const index cols = formed.right.cols();
+        if (status why = check_stored_shape(*t, rows, cols); !why) {
+            return why;
         }
         if (!is_real(t->type)) {
             return not_real(*t);
         }
-        const auto [at, is_new] = changes.try_emplace(name, std::move(change));
-        if (is_new) {
-            return {};
-        }
-        stored_change& sum = at->second;
-        if (sum.scales() || change.scales()) {
+        planned_change& all = changes[name];
+        const bool turned =
+            formed.rows && all.rows_are_columns.value_or(formed.rows_are_columns) != formed.rows_are_columns;
+        if (!all.parts.empty() && (all.scales || formed.scales() || turned)) {
             return {errc::unsupported, "two adapters change " + in_quotes(name) +
                                            " and one of them scales or turns it (DoRA, (IA)^3, OFT, ...); their order "
                                            "would matter, so "
                                            "merge them one after the other"};
         }
-        const index r = sum.left.cols();
-        sum.left.conservativeResize(rows, r + change.left.cols());
-        sum.left.rightCols(change.left.cols()) = change.left;
-        sum.right.conservativeResize(r + change.right.rows(), cols);
-        sum.right.bottomRows(change.right.rows()) = change.right;
+        all.scales = formed.scales();
+        if (formed.rows) {
+            all.rows_are_columns = formed.rows_are_columns;
+        }
+        all.parts.emplace_back(std::move(form));
         return {};
     }
 };
@@ -140,68 +216,116 @@ template <class = on_use>
     return module;
 }
 
-/// Puts what one module does into the plan.
+/// What a module does to its weight as the checkpoint stores it, `has.out` x `has.in`.
 template <class = on_use>
-[[nodiscard]] status plan_module(const checkpoint& base, const std::string& path, const peft_change& change,
-                                 bool transposed, double strength, merge_plan& out) {
-    const std::string module = stored_module(base, path);
-    const std::string weight = module + ".weight";
-    const std::string bias = module + ".bias";
+[[nodiscard]] stored_change stored_change_of(const peft_change& change, module_shape has, bool transposed,
+                                             double strength) {
     stored_change stored{.strength = strength};
-    index rows = change.delta.rows();
-    index cols = change.delta.cols();
-    const tensor_info* t = base.find(weight);
-    std::uint64_t stored_columns = 1;
-    for (std::size_t i = 1; t != nullptr && i < t->shape.size(); ++i) {
-        stored_columns *= t->shape[i];
-    }
     if (change.has_delta()) {
         // DoRA needs the change as it is for its norms.
         const matrix<float> left =
             (change.magnitude.size() != 0 ? 1.0F : static_cast<float>(strength)) * change.delta.left;
         stored.left = transposed ? matrix<float>(change.delta.right.transpose()) : left;
         stored.right = transposed ? matrix<float>(left.transpose()) : change.delta.right;
-        rows = stored.left.rows();
-        cols = stored.right.cols();
-    } else if (t != nullptr && !t->shape.empty()) {  // scales alone: any shape they fit
-        rows = static_cast<index>(t->shape[0]);
-        cols = static_cast<index>(stored_columns);
-        stored.left = matrix<float>(rows, 0);
-        stored.right = matrix<float>(0, cols);
+    } else {  // rows, or scales alone: any shape they fit
+        stored.left = matrix<float>(has.out, 0);
+        stored.right = matrix<float>(0, has.in);
     }
     if (change.rows) {
-        stored.rows = rows_at_strength(*change.rows, strength);
+        stored.rows =
+            change.rows_add ? added_at_strength(*change.rows, strength) : rows_at_strength(*change.rows, strength);
         stored.rows_are_columns = transposed != change.rows_are_columns;
+        stored.rows_add = change.rows_add;
     }
     stored.magnitude = change.magnitude;
     stored.magnitude_of_columns = transposed != change.magnitude_of_inputs;
     const vector<float> by_out = weakened(change.output_scale, strength);
     vector<float> by_in = weakened(change.input_scale, strength);
-    const index taps = by_in.size() != 0 && !transposed ? cols / by_in.size() : 1;
+    const index taps = by_in.size() != 0 && !transposed ? stored.right.cols() / by_in.size() : 1;
     if (taps > 1) {  // one scale for all taps of a channel
         by_in = vector<float>(by_in.transpose().replicate(taps, 1).reshaped());
     }
     stored.row_scale = transposed ? by_in : by_out;
     stored.column_scale = transposed ? by_out : by_in;
-    if ((stored.row_scale.size() != 0 && stored.row_scale.size() != rows) ||
-        (stored.column_scale.size() != 0 && stored.column_scale.size() != cols) ||
-        (stored.magnitude.size() != 0 && stored.magnitude.size() != (stored.magnitude_of_columns ? cols : rows))) {
+    return stored;
+}
+
+struct module_layout {
+    module_shape says = {};        ///< What the parameters say of the weight's shape, out x in.
+    bool transposed = false;       ///< The checkpoint stores in x out.
+    std::uint64_t parameters = 0;  ///< Their checksum, for changes that are `rows`.
+};
+
+/// Puts what one module does into the plan. `make` gives its `peft_change` whenever it is called.
+template <class Make>
+[[nodiscard]] status plan_module(const checkpoint& base, const std::string& path, const Make& make,
+                                 const module_layout& layout, double strength, merge_plan& out) {
+    const std::string module = stored_module(base, path);
+    const std::string weight = module + ".weight";
+    const std::string bias = module + ".bias";
+    const tensor_info* t = base.find(weight);
+    if (t == nullptr) {
+        return no_such_tensor(weight);
+    }
+    const module_shape has = stored_shape(*t);
+    const index rows = layout.transposed ? layout.says.in : layout.says.out;
+    const index cols = layout.transposed ? layout.says.out : layout.says.in;
+    if (status why = check_stored_shape(*t, rows != 0 ? rows : has.out, cols != 0 ? cols : has.in); !why) {
+        return why;  // before anything of the size of the weight is formed
+    }
+    if (t->begin == t->end) {
+        return {};  // no elements to change, whatever the extents
+    }
+    const auto stored_as = [has, layout, strength](const peft_change& c) {
+        stored_change out_of = stored_change_of(c, has, layout.transposed, strength);
+        out_of.rows_checksum = c.rows ? checksum(&strength, sizeof strength, layout.parameters) : 0;
+        return out_of;
+    };
+    const peft_change change = make();
+    const stored_change stored = stored_as(change);
+    const auto fits = [](const vector<float>& scale, index size) { return scale.size() == 0 || scale.size() == size; };
+    if (!fits(stored.row_scale, stored.left.rows()) || !fits(stored.column_scale, stored.right.cols()) ||
+        !fits(stored.magnitude, stored.magnitude_of_columns ? stored.right.cols() : stored.left.rows())) {
         return {errc::mismatch,
                 "the scales of module " + in_quotes(module) + " do not fit the weight in the checkpoint"};
     }
-    if (status why = out.add(base, weight, std::move(stored), rows, cols); !why) {
+    if (status why = out.add(base, weight, stored, [make, stored_as] { return stored_as(make()); }); !why) {
         return why;
     }
+    const auto add_to_bias = [&](stored_change of_bias) {
+        return out.add(base, bias, of_bias, [of_bias] { return of_bias; });
+    };
     if (change.bias.size() != 0) {
         const vector<float> add = static_cast<float>(strength) * change.bias;
-        return out.add(base, bias, {.left = add, .right = matrix<float>::Ones(1, 1)}, add.size(), 1);
+        return add_to_bias({.left = add, .right = matrix<float>::Ones(1, 1)});
     }
-    if (by_out.size() != 0 && base.find(bias) != nullptr) {
-        return out.add(base, bias,
-                       {.left = matrix<float>(by_out.size(), 0), .right = matrix<float>(0, 1), .row_scale = by_out},
-                       by_out.size(), 1);
+    if (change.output_scale.size() != 0 && base.find(bias) != nullptr) {
+        const vector<float> by_out = weakened(change.output_scale, strength);
+        return add_to_bias(
+            {.left = matrix<float>(by_out.size(), 0), .right = matrix<float>(0, 1), .row_scale = by_out});
     }
     return {};
+}
+
+template <class = on_use>
+[[nodiscard]] std::uint64_t checksum_of_parameters(const peft_module& module) {
+    relative_tensors tensors;
+    std::visit(tensors, module);
+    std::uint64_t sum = module.index();
+    double rest[] = {0, 0};
+    if (const auto* turned = std::get_if<lycoris_oft>(&module)) {
+        rest[0] = turned->constraint;
+    } else if (const auto* loha = std::get_if<loha_adapter<float>>(&module)) {
+        rest[0] = loha->alpha;
+    } else if (const auto* lokr = std::get_if<lokr_adapter<float>>(&module)) {
+        rest[0] = lokr->alpha;
+        rest[1] = static_cast<double>(lokr->r);
+    }
+    sum = checksum(rest, sizeof rest, sum);
+    for (const auto& part : tensors.parts) {
+        sum = checksum(part.values.data(), static_cast<std::size_t>(part.values.size()) * sizeof(float), sum);
+    }
+    return sum;
 }
 
 /// Adds the rows that an adapter has trained of an embedding table (PEFT's trainable_token_indices). The tensor is
@@ -209,8 +333,10 @@ template <class = on_use>
 template <class = on_use>
 [[nodiscard]] status plan_token_rows(const checkpoint& base, const tensor_to_write& e, const peft_lora_config& config,
                                      double strength, merge_plan& out) {
-    std::string module = e.name.starts_with(peft_prefix) ? e.name.substr(peft_prefix.size()) : e.name;
-    module.resize(module.size() - token_rows_tail.size());
+    std::string module = e.name.substr(0, e.name.size() - token_rows_tail.size());
+    if (module.starts_with(peft_prefix)) {
+        module.erase(0, peft_prefix.size());
+    }
     const std::vector<std::int64_t>* tokens = token_indices_of(config, module);
     if (tokens == nullptr) {
         return {errc::mismatch, "tensor " + in_quotes(e.name) +
@@ -271,46 +397,37 @@ template <class = on_use>
         const bool transposed = adapter->config.fan_in_fan_out;
         for (const auto* group : {&adapter->modules, &adapter->embeddings}) {
             for (const auto& [module, lora] : *group) {
-                const peft_change change{.delta = lora.delta()};
-                if (status why =
-                        plan_module(base, module, change, transposed || group == &adapter->embeddings, strength, out);
-                    !why) {
+                const auto make = [from = &lora] { return peft_change{.delta = from->delta()}; };
+                const module_layout layout{{lora.rows(), lora.cols()}, transposed || group == &adapter->embeddings};
+                if (status why = plan_module(base, module, make, layout, strength, out); !why) {
                     return why;
                 }
             }
         }
         for (const auto& [module, relative] : adapter->relatives) {
             const tensor_info* t = base.find(stored_module(base, module) + ".weight");
-            const bool is_matrix = t != nullptr && t->shape.size() == 2;
-            const bool flipped = transposed && is_matrix;
+            const bool flipped = transposed && t != nullptr && t->shape.size() == 2;
+            const auto* lora = std::get_if<peft_lora>(&relative);
+            const bool is_table = lora != nullptr && lora->is_table;
             peft_module fitted = relative;
+            std::optional<module_shape> weight;
             if (t != nullptr && !t->shape.empty() && t->shape[0] != 0) {
-                const auto first = static_cast<index>(t->shape[0]);
-                std::uint64_t columns = 1;
-                for (std::size_t i = 1; i < t->shape.size(); ++i) {
-                    columns *= t->shape[i];
-                }
-                const auto rest = static_cast<index>(columns);
-                if (status why = fit_module(fitted, flipped ? rest : first, flipped ? first : rest); !why) {
+                const module_shape has = stored_shape(*t);
+                weight = flipped ? module_shape{has.in, has.out} : has;
+                if (status why = fit_module(fitted, weight->out, weight->in); !why) {
                     return in_context("module " + in_quotes(module), why);
                 }
             }
-            auto change = change_of(fitted);
-            if (status why = plan_module(base, module, change, flipped || change.is_table, strength, out); !why) {
+            const auto make = [from = &relative, weight] {
+                peft_module now = *from;
+                if (weight) {
+                    (void)fit_module(now, weight->out, weight->in);  // it did fit
+                }
+                return lean_change_of(now);
+            };
+            const module_layout layout{shape_of(fitted), flipped || is_table, checksum_of_parameters(relative)};
+            if (status why = plan_module(base, module, make, layout, strength, out); !why) {
                 return why;
-            }
-            if (change.rows) {
-                relative_tensors tensors;
-                std::visit(tensors, relative);
-                std::uint64_t& sum = out.changes.at(stored_module(base, module) + ".weight").rows_checksum;
-                sum = checksum(&strength, sizeof strength, relative.index());
-                if (const auto* turned = std::get_if<lycoris_oft>(&relative)) {
-                    sum = checksum(&turned->constraint, sizeof turned->constraint, sum);
-                }
-                for (const auto& part : tensors.parts) {
-                    sum =
-                        checksum(part.values.data(), static_cast<std::size_t>(part.values.size()) * sizeof(float), sum);
-                }
             }
         }
         for (const tensor_to_write& e : adapter->extra) {

@@ -199,13 +199,12 @@ template <storage T>
 
 template <class = on_use>
 [[nodiscard]] result<merged_weight> write_merged(safetensors_writer& out, const safetensors_file& file,
-                                                 const tensor_info& t, const stored_change& change,
-                                                 const tile_options& opt) {
+                                                 const tensor_info& t, stored_change change, const tile_options& opt) {
     switch (t.type) {
-        case dtype::f64: return write_merged_as<double>(out, file, t, change, opt);
-        case dtype::f32: return write_merged_as<float>(out, file, t, change, opt);
-        case dtype::f16: return write_merged_as<half>(out, file, t, change, opt);
-        default: return write_merged_as<bfloat16>(out, file, t, change, opt);
+        case dtype::f64: return write_merged_as<double>(out, file, t, std::move(change), opt);
+        case dtype::f32: return write_merged_as<float>(out, file, t, std::move(change), opt);
+        case dtype::f16: return write_merged_as<half>(out, file, t, std::move(change), opt);
+        default: return write_merged_as<bfloat16>(out, file, t, std::move(change), opt);
     }
 }
 

@@ -104,6 +104,16 @@ template <class First, class Second>
     return names;
 }
 
+/// Factors that a file stores compactly (a convolution's blocks by groups, a kernel apart from its factors) are not
+/// unfolded to more than this many times what the file holds of them.
+inline constexpr std::uint64_t most_unfolding = 128;
+
+/// Whether `rows` x `cols` entries may be made of `stored` ones.
+[[nodiscard]] constexpr bool may_unfold(std::uint64_t rows, std::uint64_t cols, std::uint64_t stored) noexcept {
+    std::uint64_t wanted = 0;
+    return checked_multiply(rows, cols, wanted) && wanted / most_unfolding <= stored;
+}
+
 /// The two factors of one module while they are collected.
 struct peft_factors {
     const checkpoint::place* a = nullptr;
@@ -163,8 +173,8 @@ template <class = on_use>
         return status{code, "tensor " + in_quotes(t.name) + " " + std::move(text)};
     };
     if (f.a == nullptr || f.b == nullptr) {
-        const tensor_info& there = f.a != nullptr ? *f.a->info : *f.b->info;
-        return about(errc::invalid_format, there,
+        const auto* there = f.a != nullptr ? f.a : f.b != nullptr ? f.b : f.magnitude != nullptr ? f.magnitude : f.bias;
+        return about(errc::invalid_format, *there->info,
                      std::string("has no partner: the file lacks ") + (f.a == nullptr ? "lora_A" : "lora_B") +
                          " of module " + in_quotes(module));
     }
@@ -211,6 +221,11 @@ template <class = on_use>
     }
     out.lora = {.lora_alpha = rules.alpha_for(module), .use_rslora = c.use_rslora, .lora_dropout = c.lora_dropout};
     out.groups = static_cast<index>(groups);
+    if (groups > 1 && !may_unfold(b.shape[0], r, a.shape[0] * columns + b.shape[0] * b.shape[1])) {
+        return status{errc::unsupported, "module " + in_quotes(module) + " has " + std::to_string(groups) +
+                                             " groups; its lora_B of all groups would be too large for what the file "
+                                             "holds of it"};
+    }
     auto left = finite_matrix(file, *f.b, b.shape[0], b.shape[1]);
     auto right = finite_matrix(file, *f.a, a.shape[0], columns);
     if (!left || !right) {

@@ -260,7 +260,9 @@ template <class = on_use>
     if (!fits_kind(c.kind, module, relative)) {
         return differs("block size, form or pattern");
     }
-    if (type.alpha_key != nullptr && has.alpha != (type.alphas ? rules.alpha_for(module) : c.lora_alpha)) {
+    const double says = type.alphas ? rules.alpha_for(module) : c.lora_alpha;
+    const bool is_rank = c.peft_type == "ADALORA" && says <= 0;  // as join_adalora
+    if (type.alpha_key != nullptr && has.alpha != (is_rank ? static_cast<double>(c.r) : says)) {
         return differs("alpha");
     }
     return {};

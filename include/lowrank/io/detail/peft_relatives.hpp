@@ -163,8 +163,15 @@ void unfold_tucker(relative_parts& p, std::string_view t, matrix<float>& left, m
         return;
     }
     const matrix<float> core = p.take(t);
-    const index taps = p.why ? p.taps(t) : 1;
-    p.agree(p.why && core.rows() == left.rows() && core.cols() == right.rows() * taps);
+    const index taps = p.why && core.size() != 0 ? p.taps(t) : 0;
+    p.agree(p.why && taps != 0 && core.rows() == left.rows() && core.cols() / taps == right.rows() &&
+            core.cols() % taps == 0);
+    const auto count = [](index n) { return static_cast<std::uint64_t>(n); };
+    if (p.why &&
+        !may_unfold(count(core.rows() * taps), count(right.cols()), count(core.size()) + count(right.size()))) {
+        p.fail(errc::unsupported, "has a " + std::string(t) + " of " + std::to_string(taps) +
+                                      " taps, which would make its factors too large for what the file holds of them");
+    }
     if (p.why) {
         right = tucker_right(core, right, taps);
         left = matrix<float>(left.transpose());
@@ -184,6 +191,7 @@ loha_adapter<float> join_loha(relative_parts& p, double alpha, std::optional<ind
     p.agree(out.w1_a.cols() == out.w1_b.rows() && out.w2_a.cols() == out.w2_b.rows() &&
             out.w1_a.rows() == out.w2_a.rows() && out.w1_b.cols() == out.w2_b.cols());
     p.agree(!r || out.w1_b.rows() == *r);
+    p.agree(out.w1_a.size() != 0 && out.w1_b.size() != 0 && out.w2_a.size() != 0 && out.w2_b.size() != 0);
     return out;
 }
 
@@ -191,13 +199,16 @@ template <class = on_use>
 lokr_factor<float> join_lokr_factor(relative_parts& p, const char* whole, const char* a, const char* b,
                                     std::optional<index> r) {
     if (p.has(whole)) {
-        return {.left = p.take(whole)};
+        lokr_factor<float> out{.left = p.take(whole)};
+        p.agree(out.left.size() != 0);
+        return out;
     }
     lokr_factor<float> out{.left = p.take(a), .right = p.take(b)};
     if (std::string_view(whole) == "lokr_w2") {
         unfold_tucker(p, "lokr_t2", out.left, out.right);
     }
     p.agree(out.left.cols() == out.right.rows() && (!r || out.left.cols() == *r));
+    p.agree(out.left.size() != 0 && out.right.size() != 0);
     return out;
 }
 

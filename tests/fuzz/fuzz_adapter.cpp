@@ -1,0 +1,134 @@
+// SPDX-License-Identifier: MIT
+// Any list of tensors as an adapter, in a PEFT folder or a file of another tool: refused with a sentence, or it is
+// written and read again, merged and made plain LoRA without a crash. Writes files: TMPDIR should be in memory.
+#include <unistd.h>
+
+#include <cstddef>
+#include <cstdint>
+#include <cstdio>
+#include <cstdlib>
+#include <filesystem>
+#include <map>
+#include <span>
+#include <string>
+#include <vector>
+
+#include <lowrank/io/adapter_files.hpp>
+#include <lowrank/io/merge_checkpoint.hpp>
+#include <lowrank/io/plain_lora.hpp>
+
+#include "adapter_script.hpp"
+
+namespace {
+
+namespace fs = std::filesystem;
+using namespace lowrank;
+
+struct folder {
+    fs::path path = fs::temp_directory_path() / ("lowrank-fuzz-" + std::to_string(::getpid()));
+    folder() {
+        fs::remove_all(path);
+        fs::create_directories(path / "adapter");
+    }
+    ~folder() { fs::remove_all(path); }
+};
+
+void require(const status& why) {
+    if (why.message.empty() != static_cast<bool>(why)) {
+        std::abort();
+    }
+}
+
+/// A base of the shapes that the modules say, or of small ones.
+std::vector<tensor_to_write> base_of(const peft_adapter& adapter, bool transposed) {
+    std::vector<tensor_to_write> out;
+    const auto add = [&](const std::string& module, lowrank::index rows, lowrank::index cols) {
+        const bool fits = rows > 0 && cols > 0 && rows * cols <= 65536;
+        row_matrix<float> w = row_matrix<float>::Constant(fits ? rows : 4, fits ? cols : 8, 0.5F);
+        for (lowrank::index i = 0; i < w.size(); ++i) {
+            w.data()[i] += static_cast<float>(i % 7) / 8;
+        }
+        out.push_back(tensor_of(module + ".weight", transposed ? row_matrix<float>(w.transpose()) : w));
+    };
+    for (const auto& [module, lora] : adapter.modules) {
+        add(module, lora.rows(), lora.cols());
+    }
+    for (const auto& [module, lora] : adapter.embeddings) {
+        add(module, lora.cols(), lora.rows());
+    }
+    for (const auto& [module, relative] : adapter.relatives) {
+        const auto [rows, cols] = shape_of(relative);
+        add(module, rows, cols);
+    }
+    return out;
+}
+
+void use(const peft_adapter& adapter, const folder& home) {
+    for (const adapter_format format : {adapter_format::kohya, adapter_format::mlx}) {
+        require(write_adapter(home.path / "other", adapter, format));
+        fs::remove_all(home.path / "other");
+    }
+    if (!write_safetensors(home.path / "base", base_of(adapter, adapter.config.fan_in_fan_out))) {
+        return;
+    }
+    const auto base = checkpoint::open(home.path / "base");
+    if (!base) {
+        std::abort();
+    }
+    const auto merged = merge_checkpoint(*base, adapter, home.path / "merged", {.check = true});
+    if (!merged) {
+        require(merged.error());
+    }
+    const auto plain = to_plain_lora(adapter, &*base);
+    if (!plain) {
+        require(plain.error());
+    }
+}
+
+}  // namespace
+
+extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
+    static const folder home;
+    const auto made = fuzzing::parse(std::span(data, size));
+    std::vector<tensor_to_write> tensors;
+    std::map<std::string, bool> names;
+    for (const auto& t : made.tensors) {
+        if (names.emplace(t.name, true).second) {
+            tensors.push_back({t.name, t.type, t.shape, t.bytes});
+        }
+    }
+    const fs::path file = home.path / "adapter/adapter_model.safetensors";
+    if (!write_safetensors(file, std::move(tensors))) {
+        return 0;
+    }
+    if (made.config.peft_type.empty()) {
+        const auto adapter = read_adapter(file, {.lora_alpha = made.config.lora_alpha});
+        if (adapter) {
+            use(adapter->adapter, home);
+        } else {
+            require(adapter.error());
+        }
+        return 0;
+    }
+    if (!write_file(home.path / "adapter/adapter_config.json", format_peft_config(made.config))) {
+        std::abort();
+    }
+    const auto adapter = read_peft(home.path / "adapter");
+    if (!adapter) {
+        require(adapter.error());
+        return 0;
+    }
+    // What was read is written, and is the same when it is read again.
+    const auto written = write_peft(home.path / "again", *adapter);
+    const auto again = read_peft(home.path / "again");
+    if (!written || !again) {
+        std::fprintf(stderr, "%s\n", written ? again.error().message.c_str() : written.message.c_str());
+        std::abort();
+    }
+    if (again->modules.size() != adapter->modules.size() || again->relatives.size() != adapter->relatives.size() ||
+        again->extra.size() != adapter->extra.size()) {
+        std::abort();
+    }
+    use(*adapter, home);
+    return 0;
+}
