@@ -220,6 +220,7 @@ struct merge_options;
 template <storage T>
 class merge_stack;
 struct transformed_merge_options;
+struct product_rows;
 template <real S>
 struct merged_linear_adapter;
 struct miss_options;

@@ -221,51 +221,6 @@ lokr_adapter<float> join_lokr(relative_parts& p, const peft_rules& rules) {
             .r = r};
 }
 
-/// The diag-oft (three dimensions) or boft (four) of a LyCORIS file, whose alpha is the constraint.
-template <class = on_use>
-lycoris_oft join_lycoris_oft(relative_parts& p, double constraint) {
-    const tensor_info* t = p.find("oft_blocks");
-    const std::size_t dimensions = t != nullptr && t->shape.size() == 4 ? 4 : 3;
-    lycoris_oft out{.oft_blocks = p.take_blocks("oft_blocks", dimensions),
-                    .is_butterfly = dimensions == 4,
-                    .constraint = constraint};
-    if (p.has("rescale")) {
-        out.rescale = p.take_vector("rescale");
-        out.rescale_dimensions = p.find("rescale")->shape.size();
-    }
-    if (p.why) {
-        out.block_count = static_cast<index>(t->shape[dimensions - 3]);
-        p.agree(t->shape[dimensions - 2] == t->shape[dimensions - 1] && out.is_valid() && out.rescale_dimensions >= 1 &&
-                out.rescale_dimensions <= 5);
-    }
-    if (p.why && constraint < 0) {
-        p.fail(errc::unsupported, "has a negative constraint (alpha)");
-    }
-    return out;
-}
-
-/// The LoHa, LoKr or OFT of a LyCORIS file: the rank is that of the tensors, alpha without a number is the rank, and
-/// the scaling of a LoKr of two whole factors is 1 whatever its alpha says.
-template <class = on_use>
-[[nodiscard]] result<peft_module> join_lycoris(relative_parts& p, std::optional<double> alpha) {
-    if (p.has("oft_blocks") || p.has("rescale")) {
-        auto oft = join_lycoris_oft(p, alpha.value_or(0));
-        return p.why ? result<peft_module>(std::move(oft)) : result<peft_module>(p.why);
-    }
-    if (p.has("hada_w1_b")) {
-        auto loha = join_loha(p, 0, std::nullopt);
-        loha.alpha = alpha.value_or(static_cast<double>(loha.w1_b.rows()));
-        return p.why ? result<peft_module>(std::move(loha)) : result<peft_module>(p.why);
-    }
-    lokr_adapter<float> lokr{.w1 = join_lokr_factor(p, "lokr_w1", "lokr_w1_a", "lokr_w1_b", std::nullopt),
-                             .w2 = join_lokr_factor(p, "lokr_w2", "lokr_w2_a", "lokr_w2_b", std::nullopt)};
-    const auto& factor = lokr.w2.whole() ? lokr.w1 : lokr.w2;
-    const bool both_whole = factor.whole();
-    lokr.r = both_whole ? 1 : factor.left.cols();
-    lokr.alpha = both_whole ? 1 : alpha.value_or(static_cast<double>(lokr.r));
-    return p.why ? result<peft_module>(std::move(lokr)) : result<peft_module>(p.why);
-}
-
 /// `in` is not in the file of a module: the base's weight says it. Until then it is that of the projection.
 template <class = on_use>
 vera_adapter<float> join_vera(relative_parts& p, const shared_projections& shared) {
