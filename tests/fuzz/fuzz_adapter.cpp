@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 // Any list of tensors as an adapter, in a PEFT folder or a file of another tool: refused with a sentence, or it is
-// written and read again, merged and made plain LoRA without a crash. Writes files: TMPDIR should be in memory.
+// written and read again, merged and made plain LoRA without a crash. Writes its files to /dev/shm where that is.
 #include <unistd.h>
 
 #include <cstddef>
@@ -11,6 +11,7 @@
 #include <map>
 #include <span>
 #include <string>
+#include <variant>
 #include <vector>
 
 #include <lowrank/io/adapter_files.hpp>
@@ -25,7 +26,8 @@ namespace fs = std::filesystem;
 using namespace lowrank;
 
 struct folder {
-    fs::path path = fs::temp_directory_path() / ("lowrank-fuzz-" + std::to_string(::getpid()));
+    fs::path path = (fs::exists("/dev/shm") ? "/dev/shm" : fs::temp_directory_path()) /
+                    fs::path("lowrank-fuzz-" + std::to_string(::getpid()));
     folder() {
         fs::remove_all(path);
         fs::create_directories(path / "adapter");
@@ -39,12 +41,14 @@ void require(const status& why) {
     }
 }
 
-/// A base of the shapes that the modules say, or of small ones.
+/// A base of the shapes that the modules say, or small ones where they say nothing or too much.
 std::vector<tensor_to_write> base_of(const peft_adapter& adapter, bool transposed) {
     std::vector<tensor_to_write> out;
     const auto add = [&](const std::string& module, lowrank::index rows, lowrank::index cols) {
-        const bool fits = rows > 0 && cols > 0 && rows * cols <= 65536;
-        row_matrix<float> w = row_matrix<float>::Constant(fits ? rows : 4, fits ? cols : 8, 0.5F);
+        const auto small = [](lowrank::index n, lowrank::index otherwise) {
+            return n > 0 && n <= 1024 ? n : otherwise;
+        };
+        row_matrix<float> w = row_matrix<float>::Constant(small(rows, 6), small(cols, 8), 0.5F);
         for (lowrank::index i = 0; i < w.size(); ++i) {
             w.data()[i] += static_cast<float>(i % 7) / 8;
         }
@@ -58,7 +62,9 @@ std::vector<tensor_to_write> base_of(const peft_adapter& adapter, bool transpose
     }
     for (const auto& [module, relative] : adapter.relatives) {
         const auto [rows, cols] = shape_of(relative);
-        add(module, rows, cols);
+        const auto* lora = std::get_if<peft_lora>(&relative);
+        const bool is_table = lora != nullptr && lora->is_table;
+        add(module, is_table ? cols : rows, is_table ? rows : cols);
     }
     return out;
 }
