@@ -153,4 +153,13 @@ TEST_CASE("what is no Llama model is refused by name") {
     CHECK(write_hf_model(folder / "hf", *gguf_file::open(folder / "x.gguf")).error().code == errc::unsupported);
     REQUIRE(write_gguf(folder / "x.gguf", {{"general.architecture", gguf_value::of("llama")}}, {}));
     CHECK(write_hf_model(folder / "hf", *gguf_file::open(folder / "x.gguf")).error().code == errc::invalid_format);
+    // A name whose translation is that of another.
+    std::vector<gguf_entry> entries = {{"general.architecture", gguf_value::of("llama")}};
+    for (const char* key : {"attention.head_count", "embedding_length", "feed_forward_length", "block_count"}) {
+        entries.push_back({"llama." + std::string(key), gguf_value::of(2U)});
+    }
+    REQUIRE(write_gguf(folder / "x.gguf", entries, {gguf_tensor_of("blk.0.attn_q.bias.weight", w)}));
+    const auto refused = write_hf_model(folder / "hf", *gguf_file::open(folder / "x.gguf"));
+    REQUIRE_FALSE(refused);
+    CHECK(refused.error().message.find("attn_q.bias.weight") != std::string::npos);
 }

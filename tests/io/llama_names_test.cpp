@@ -23,7 +23,9 @@ TEST_CASE("names go both ways, others go nowhere") {
                              "model.layers.0.mlp.up", "transformer.h.0.attn.c_attn", "model.layers.0mlp.up_proj"}) {
         CHECK_FALSE(gguf_name(none));
     }
-    CHECK_FALSE(hf_name("blk.0.attn_qkv.weight"));
+    for (const char* none : {"blk.0.attn_qkv.weight", "blk.0.attn_q.bias.weight", "blk.0.attn_q.weight.bias"}) {
+        CHECK_FALSE(hf_name(none));
+    }
 }
 
 TEST_CASE("rows move from halves to pairs and back") {

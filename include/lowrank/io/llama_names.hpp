@@ -58,6 +58,7 @@ inline constexpr std::array<name_pair, 3> llama_outer_names{{
         if (name.ends_with(s)) {
             suffix = s;
             name.remove_suffix(s.size());
+            break;  // "x.bias.weight" is no other name of "x.bias"
         }
     }
     const auto from = [&](const name_pair& p) { return forward ? p.first : p.second; };
