@@ -195,6 +195,15 @@ TEST_CASE("trained tokens replace rows of the table, and travel with the adapter
     refused(errc::mismatch, adapter, "a row for each");
     adapter.config.trainable_token_indices.clear();
     refused(errc::mismatch, adapter, "trainable_token_indices");
+    peft_adapter none = adapter;  // no tokens, of a table without rows
+    none.modules.clear();
+    none.config.trainable_token_indices = {{"empty", {}}};
+    none.extra = {{"base_model.model.empty.token_adapter.trainable_tokens_delta", dtype::f32, {0, 3}, {}}};
+    std::filesystem::create_directory(folder / "none");
+    REQUIRE(write_safetensors(folder / "none" / "model.safetensors", {{"empty.weight", dtype::f32, {0, 3}, {}}}));
+    const auto without = merge_checkpoint(*checkpoint::open(folder / "none"), none, folder / "none_out");
+    REQUIRE(without);
+    CHECK(without->replaced.empty());
     adapter.config.trainable_token_indices[""] = {0, 5};
     CHECK(merge_checkpoint(*base, adapter, folder / "any"));
     adapter.embeddings["model.embed_tokens"] = make_lora<float>(3, 6, {.r = 1});

@@ -237,7 +237,10 @@ template <class = on_use>
                                     ", expected [" + std::to_string(tokens->size()) + ", " +
                                     std::to_string(t->shape[1]) + "]: a row for each of trainable_token_indices"};
     }
-    const std::size_t length = tokens->empty() ? 0 : e.bytes.size() / tokens->size();
+    if (tokens->empty()) {
+        return {};
+    }
+    const std::size_t length = e.bytes.size() / tokens->size();
     std::vector<double> values(static_cast<std::size_t>(t->shape[1]));
     auto& rows = out.token_rows[name];
     for (std::size_t i = 0; i < tokens->size(); ++i) {
