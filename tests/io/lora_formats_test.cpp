@@ -7,6 +7,7 @@
 #include <string_view>
 #include <vector>
 
+#include <lowrank/io/adapter_files.hpp>
 #include <lowrank/io/peft.hpp>
 
 #include "io_support.hpp"
@@ -199,6 +200,38 @@ TEST_CASE("what changes a LyCORIS module beside its factors is never dropped in 
     const auto one = read_lora_file(folder / "f");
     REQUIRE_MESSAGE(one, (one ? std::string() : one.error().message));
     CHECK(std::get<peft_lora>(one->relatives.at("m")).magnitude.size() == 1);  // one output
+}
+
+TEST_CASE("an adapter whose scaling is 0 changes nothing in any format, though kohya's alpha of 0 means the rank") {
+    temporary_folder folder;
+    auto lora = make_lora<float>(4, 4, {.r = 2, .lora_alpha = 0});
+    lora.lora_B.setOnes();
+    const matrix<float> m = lora.lora_A.transpose();
+    const std::map<std::string, lora_adapter<float>> plain = {{"a.lora", lora}};
+    const std::map<std::string, peft_module> relatives = {
+        {"a.dora", peft_lora{.lora = lora, .magnitude = vector<float>::Ones(4)}},
+        {"a.loha", loha_adapter<float>{.w1_a = m, .w1_b = m.transpose(), .w2_a = m, .w2_b = m.transpose(), .alpha = 0}},
+        {"a.lokr",
+         lokr_adapter<float>{.w1 = {.left = m}, .w2 = {.left = m, .right = m.transpose()}, .alpha = 0, .r = 2}},
+    };
+    REQUIRE(write_lora_file(folder / "k", plain, relatives, {.format = lora_format::kohya}));
+    const auto kohya = read_lora_file(folder / "k");
+    REQUIRE_MESSAGE(kohya, (kohya ? std::string() : kohya.error().message));
+    REQUIRE(kohya->modules.size() == 1);
+    REQUIRE(kohya->relatives.size() == 3);
+    CHECK(kohya->modules.begin()->second.delta().dense().isZero(0));
+    for (const auto& entry : kohya->relatives) {
+        CHECK_MESSAGE(change_of(entry.second).delta.dense().isZero(0), entry.first);
+    }
+    peft_adapter adapter;
+    adapter.modules = plain;
+    adapter.config = peft_config_for(adapter);
+    for (const adapter_format format : {adapter_format::mlx, adapter_format::diffusers}) {
+        REQUIRE(write_adapter(folder / to_string(format), adapter, format));
+        const auto read = read_adapter(folder / to_string(format));
+        REQUIRE_MESSAGE(read, (read ? std::string() : read.error().message));
+        CHECK(read->adapter.modules.at("a.lora").delta().dense().isZero(0));
+    }
 }
 
 TEST_CASE("relatives travel through LyCORIS names, DoRA through MLX, without a changed bit") {

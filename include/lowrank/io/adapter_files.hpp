@@ -239,7 +239,9 @@ template <class = on_use>
     index rank = 0;
     bool dora = false;
     const auto add = [&](const std::string& module, const lora_adapter<float>& lora) {
-        ++scales[lora_scaling(lora.lora_alpha, lora.rank(), lora.use_rslora)];
+        if (const double own = lora_scaling(lora.lora_alpha, lora.rank(), lora.use_rslora); own != 0) {
+            ++scales[own];
+        }
         rank = std::max(rank, lora.rank());
         std::size_t at = module.find(".layers.");
         at = at == std::string::npos ? at : module.find('.', at + 8);

@@ -366,9 +366,11 @@ status write_lora_file(const std::filesystem::path& path, const std::map<std::st
                 break;
             case lora_format::kohya: {
                 const std::string flat = detail::flat_name(module, opt);
-                tensors.push_back(detail::scalar_tensor(flat + ".alpha", scaling * static_cast<double>(lora.rank())));
+                const bool is_off = scaling == 0;  // no alpha says so: 0 is r
+                tensors.push_back(
+                    detail::scalar_tensor(flat + ".alpha", (is_off ? 1 : scaling) * static_cast<double>(lora.rank())));
                 tensors.push_back(tensor_of(flat + ".lora_down.weight", lora.lora_A));
-                tensors.push_back(tensor_of(flat + ".lora_up.weight", lora.lora_B));
+                tensors.push_back(tensor_of(flat + ".lora_up.weight", is_off ? scaled : lora.lora_B));
                 metadata = {{"ss_network_module", "networks.lora"}};
                 break;
             }

@@ -65,9 +65,11 @@ template <class = on_use>
     const std::string flat = flat_name(module, opt);
     relative_tensors parts;
     double alpha = 0;
+    index rank = 0;
     if (const auto* m = std::get_if<peft_lora>(&relative); m != nullptr && m->bias.size() == 0 && m->groups == 1) {
         alpha =
             lora_scaling(m->lora.lora_alpha, m->lora.rank(), m->lora.use_rslora) * static_cast<double>(m->lora.rank());
+        rank = m->lora.rank();
         parts(*m);
         for (auto& p : parts.parts) {
             p.tail = p.tail == ".lora_A.weight"   ? ".lora_down.weight"
@@ -81,10 +83,12 @@ template <class = on_use>
         }
     } else if (const auto* loha = std::get_if<loha_adapter<float>>(&relative)) {
         alpha = loha->alpha;
+        rank = loha->w1_b.rows();
         parts(*loha);
     } else if (const auto* lokr = std::get_if<lokr_adapter<float>>(&relative)) {
         lokr_adapter<float> scaled = *lokr;
         alpha = lokr->alpha;
+        rank = lokr->r;
         if (lokr->w1.whole() && lokr->w2.whole()) {  // LyCORIS takes the scaling of these to be 1
             scaled.w1.left *= lokr->scaling();
             alpha = static_cast<double>(lokr->r);
@@ -95,6 +99,10 @@ template <class = on_use>
         parts(*oft);
     } else {
         return no_place_for(module, relative, opt.format);
+    }
+    if (alpha == 0 && !std::holds_alternative<lycoris_oft>(relative)) {  // no alpha says so: 0 is the rank
+        alpha = static_cast<double>(rank);
+        parts.parts.front().values.setZero();
     }
     out.push_back(scalar_tensor(flat + ".alpha", alpha));
     for (const auto& p : parts.parts) {
