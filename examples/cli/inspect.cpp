@@ -234,6 +234,13 @@ lowrank::vector<double> singular_values_of(const lowrank::low_rank<float>& delta
     return take(lowrank::singular_values(small));
 }
 
+/// The change of a module as a product of two factors, empty if it is none or, as a small LoKr may claim, enormous.
+lowrank::low_rank<float> product_of(const lowrank::peft_module& module) {
+    constexpr index most = index{1} << 28;
+    const auto shape = lowrank::shape_of(module);
+    return shape.in != 0 && shape.out > most / shape.in ? lowrank::low_rank<float>() : lowrank::change_of(module).delta;
+}
+
 void inspect_adapter(const inspect_options& options, thread_pool& pool) {
     const auto adapter = load_adapter(options.path);
     const auto& base = adapter.config.base_model_name_or_path;
@@ -269,8 +276,7 @@ void inspect_adapter(const inspect_options& options, thread_pool& pool) {
         parameters += own;
         if (wanted(module)) {
             const auto* part = std::get_if<lowrank::peft_lora>(&relative);
-            lines.push_back({module, lowrank::kind_of(relative),
-                             [from = &relative] { return lowrank::change_of(*from).delta; },
+            lines.push_back({module, lowrank::kind_of(relative), [from = &relative] { return product_of(*from); },
                              adapter.config.alpha_for(module),
                              part != nullptr ? static_cast<double>(part->lora.scaling()) : 1.0, own});
         }

@@ -78,6 +78,27 @@ TEST_CASE("cat and svd of full rank are the weighted sum of real adapters, in ev
     }
 }
 
+TEST_CASE("a LoKr of full rank is combined whole") {
+    const auto normal = [](lowrank::index rows, lowrank::index cols, std::uint64_t stream) {
+        matrix<float> m(rows, cols);
+        fill_normal(m, 1.0F, philox(6, stream));
+        return m;
+    };
+    const lokr_adapter<float> lokr{
+        .w1 = {.left = normal(4, 3, 0)}, .w2 = {.left = normal(5, 4, 1)}, .alpha = 1, .r = 1};
+    peft_adapter a;
+    a.relatives["l"] = lokr;
+    a.config = peft_config_for(a);
+    peft_adapter b;
+    b.modules["l"] = {.lora_A = normal(2, 12, 2), .lora_B = normal(20, 2, 3), .lora_alpha = 2};
+    b.config = peft_config_for(b);
+    const adapter_to_combine parts[] = {{&a, 1}, {&b, 0.5}};
+    const auto both = combine_adapters(parts, {.type = combination_type::cat, .rule = weighted_rule::fixed});
+    REQUIRE_MESSAGE(both, (both ? std::string() : both.error().message));
+    const matrix<double> expected = lokr.delta().dense().cast<double>() + 0.5 * dense_of(b, "l");
+    CHECK((dense_of(both->adapter, "l") - expected).cwiseAbs().maxCoeff() < 1e-5 * expected.cwiseAbs().maxCoeff());
+}
+
 TEST_CASE("a module that one adapter lacks is made of the others") {
     const auto one = made_adapter({"a.q", "a.k"}, 2, 1);
     const auto two = made_adapter({"a.k", "a.v"}, 3, 2, true);

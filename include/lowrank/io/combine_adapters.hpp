@@ -122,7 +122,7 @@ template <class = on_use>
 
 /// The combination of adapters, each with its weight. `svd_rank` 0 is the largest rank of any module, and a larger one
 /// than a weight's is that weight's. Adapters whose changes are products of factors (LoHa, LoKr, AdaLoRA) are taken as
-/// these.
+/// these, or by an SVD that loses nothing where the factors are of full rank.
 ///
 /// \pre    At least one adapter, none null.
 /// \return `mismatch` for a module of different shapes, or of different ranks where the type needs one, and for
@@ -140,7 +140,8 @@ template <class = on_use>
     index largest = 0;
     for (const auto& [adapter, weight] : parts) {
         detail::expects(adapter != nullptr, "combine_adapters: an adapter is null");
-        const auto plain = to_plain_lora(*adapter, nullptr, {.rank = {.rule = rank_rule::relative_error, .least = 1}});
+        const rank_choice all = {.rule = rank_rule::relative_error, .value = 0, .least = 1};
+        const auto plain = to_plain_lora(*adapter, nullptr, {.rank = all});
         if (!plain) {
             return plain.error();
         }

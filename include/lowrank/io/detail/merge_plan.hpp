@@ -133,6 +133,7 @@ template <class = on_use>
     return module;
 }
 
+/// How a module lies in the checkpoint.
 struct module_layout {
     module_shape says = {};        ///< What the parameters say of the weight's shape, out x in.
     bool transposed = false;       ///< The checkpoint stores in x out.
@@ -190,6 +191,7 @@ template <class Make>
     return {};
 }
 
+/// Of all that a module's change is made of.
 template <class = on_use>
 [[nodiscard]] std::uint64_t checksum_of_parameters(const peft_module& module) {
     relative_tensors tensors;

@@ -37,12 +37,11 @@ struct stored_change {
         {};  ///< DoRA: the scale is 1 + strength (magnitude / norm - 1), norms of old + left right.
     bool magnitude_of_columns = false;
     double strength = 1;  ///< Of a magnitude.
-    /// All there is where it is set: new rows from old ones (OFT, BOFT, HRA, HiRA, MiSS of the form "bat").
+    /// All there is where it is set: new rows from old ones (OFT, BOFT, HRA, HiRA, MiSS of the form "bat", LoHa, LoKr).
     std::optional<erased_rows> rows = {};
     bool rows_are_columns = false;    ///< The checkpoint stores in x out.
+    bool rows_add = false;            ///< `rows` adds to a row what does not depend on it.
     std::uint64_t rows_checksum = 0;  ///< Of what `rows` was made from.
-
-    bool rows_add = false;  ///< `rows` adds to a row what does not depend on it.
 
     /// True if the order of this change and others of the tensor would matter.
     [[nodiscard]] bool scales() const noexcept {
