@@ -62,6 +62,17 @@ TEST_CASE("modules say the shape of their weight, and are refused by others") {
     }
 }
 
+TEST_CASE("a LoHa of few columns is a product, one of many adds rows") {
+    for (const auto& [r, is_product] : {std::pair(2, true), std::pair(3, false)}) {  // r^2 columns of 32
+        const auto made = make_loha<float>(40, 32, {.r = r});
+        CHECK(formed_rank(made) == r * r);
+        const auto lean = lean_change_of(made);
+        CHECK(lean.has_delta() == is_product);
+        CHECK(lean.rows.has_value() != is_product);
+    }
+    CHECK(formed_rank(peft_lora{}) == 0);
+}
+
 TEST_CASE("LoHa and LoKr add the rows of their change") {
     const auto normal = [](lowrank::index rows, lowrank::index cols, std::uint64_t stream) {
         matrix<float> m(rows, cols);

@@ -273,20 +273,28 @@ template <class = on_use>
         module);
 }
 
-/// The same without factors that may be larger than the weight: LoHa and LoKr add rows that are formed when they are
-/// needed. \cost copies the parameters.
+/// Columns of the factors that `change_of` forms of a LoHa or LoKr; 0 of other types, whose factors are their own.
+[[nodiscard]] inline index formed_rank(const peft_module& module) {
+    if (const auto* loha = std::get_if<loha_adapter<float>>(&module)) {
+        return loha->w1_b.rows() * loha->w2_b.rows();
+    }
+    const auto* lokr = std::get_if<lokr_adapter<float>>(&module);
+    return lokr != nullptr ? lokr->w1.left.cols() * lokr->w2.left.cols() : 0;
+}
+
+/// The same without large factors: a LoHa or LoKr whose factors would be of a rank above an eighth of the weight's
+/// shorter side adds rows that are formed when they are needed. \cost copies the parameters.
 template <class = on_use>
 [[nodiscard]] peft_change lean_change_of(const peft_module& module) {
     const auto adding = [](const auto& m) {
         return peft_change{.rows = detail::erase_rows(added_rows(m)), .rows_add = true};
     };
-    if (const auto* loha = std::get_if<loha_adapter<float>>(&module)) {
-        return adding(*loha);
+    const module_shape shape = shape_of(module);
+    if (formed_rank(module) <= std::min(shape.out, shape.in) / 8) {
+        return change_of(module);
     }
-    if (const auto* lokr = std::get_if<lokr_adapter<float>>(&module)) {
-        return adding(*lokr);
-    }
-    return change_of(module);
+    const auto* loha = std::get_if<loha_adapter<float>>(&module);
+    return loha != nullptr ? adding(*loha) : adding(std::get<lokr_adapter<float>>(module));
 }
 
 /// The functions of this header that are worth compiling once, for io/instantiate.hpp.

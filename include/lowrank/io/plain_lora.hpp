@@ -46,21 +46,6 @@ struct plain_lora_adapter {
 
 namespace detail {
 
-/// True of a LoHa or LoKr whose change is not of lower rank than its weight may be.
-template <class = on_use>
-[[nodiscard]] bool is_wide_product(const peft_module& module) {
-    const auto is_wide = [](index r1, index r2, index out, index in) {
-        return r1 > 0 && r2 >= (std::min(out, in) + r1 - 1) / r1;
-    };
-    if (const auto* m = std::get_if<loha_adapter<float>>(&module)) {
-        return is_wide(m->w1_b.rows(), m->w2_b.rows(), m->rows(), m->cols());
-    }
-    if (const auto* m = std::get_if<lokr_adapter<float>>(&module)) {
-        return is_wide(m->w1.left.cols(), m->w2.left.cols(), m->rows(), m->cols());
-    }
-    return false;
-}
-
 /// Entries of a weight that no base has confirmed: the file of a LoKr may be the square root of that.
 inline constexpr index most_unconfirmed_entries = index{1} << 28;
 
@@ -174,7 +159,8 @@ template <class = on_use>
                                                  " for a weight of " + std::to_string(says.out) + " x " +
                                                  std::to_string(says.in) + ": give the base, which confirms that"};
         }
-        const auto change = detail::is_wide_product(fitted) ? lean_change_of(fitted) : change_of(fitted);
+        const bool is_full = formed_rank(fitted) != 0 && formed_rank(fitted) >= std::min(says.out, says.in);
+        const auto change = is_full ? lean_change_of(fitted) : change_of(fitted);
         auto& to = (is_table ? out.adapter.embeddings : out.adapter.modules)[module];
         const bool scales =
             change.magnitude.size() != 0 || change.output_scale.size() != 0 || change.input_scale.size() != 0;
