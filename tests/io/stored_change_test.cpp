@@ -71,7 +71,7 @@ TEST_CASE("sums of products and of rows are one sum, and its checksum knows the 
         stored_change other = product;
         other.add(rows);
         CHECK(other.rows_checksum != first.rows_checksum);
-        product.add(product);
+        product.add(stored_change(product));
         CHECK(product.left.cols() == 4);
     }
 }
