@@ -3,7 +3,7 @@
 #define LOWRANK_TESTS_IO_IO_SUPPORT_HPP
 
 /// \file
-/// Folders that vanish, files made from text, and a disk that fails on demand.
+/// Folders that vanish, files made from text, tensors of any shape, and a disk that fails on demand.
 
 #include <algorithm>
 #include <cerrno>
@@ -14,6 +14,7 @@
 #include <filesystem>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include <sys/wait.h>
@@ -23,6 +24,7 @@
 
 #include <lowrank/io/atomic_file.hpp>
 #include <lowrank/io/mapped_file.hpp>
+#include <lowrank/io/safetensors_writer.hpp>
 
 namespace lowrank_tests {
 
@@ -64,6 +66,18 @@ inline std::string text_of(const std::filesystem::path& path) {
     REQUIRE_MESSAGE(file, (file ? std::string() : file.error().message));
     const auto bytes = file->bytes();
     return {reinterpret_cast<const char*>(bytes.data()), bytes.size()};
+}
+
+/// A tensor of a shape of any number of dimensions, filled with ones.
+inline lowrank::tensor_to_write tensor_of_ones(std::string name, std::vector<std::uint64_t> shape) {
+    std::uint64_t size = 1;
+    for (const std::uint64_t n : shape) {
+        size *= n;
+    }
+    const lowrank::vector<float> ones = lowrank::vector<float>::Ones(static_cast<Eigen::Index>(size));
+    auto t = lowrank::tensor_of(std::move(name), ones);
+    t.shape = std::move(shape);
+    return t;
 }
 
 inline std::vector<std::byte> bytes_of(std::string_view text) {

@@ -18,6 +18,7 @@
 
 using namespace lowrank;
 using lowrank_tests::temporary_folder;
+using lowrank_tests::tensor_of_ones;
 
 namespace {
 
@@ -195,30 +196,22 @@ TEST_CASE("DoRA by inputs is read, merged and written again") {
 
 TEST_CASE("broken OFT modules are refused, and so are files of several types") {
     temporary_folder folder;
-    const auto shaped = [](const char* name, std::vector<std::uint64_t> shape) {
-        std::uint64_t size = 1;
-        for (const std::uint64_t n : shape) {
-            size *= n;
-        }
-        auto t = tensor_of(name, vector<float>(vector<float>::Ones(static_cast<Eigen::Index>(size))));
-        t.shape = std::move(shape);
-        return t;
-    };
     const auto refused = [&](std::vector<tensor_to_write> tensors) {
         REQUIRE(write_safetensors(folder / "f", std::move(tensors)));
         const auto read = read_adapter(folder / "f");
         REQUIRE_FALSE(read);
         CHECK_FALSE(read.error().message.empty());
     };
-    refused({shaped("x.oft_blocks", {2, 3, 2})});
-    refused({shaped("x.oft_blocks", {2, 3})});
-    refused({shaped("x.oft_blocks", {0, 3, 3})});
-    refused({shaped("x.oft_blocks", {2, 2, 3, 3})});  // an odd block of a butterfly
-    refused({shaped("x.oft_blocks", {3, 2, 4, 4})});  // three factors need four blocks
-    refused({shaped("x.oft_blocks", {2, 3, 3}), shaped("x.rescale", {5, 1})});
-    refused({shaped("x.rescale", {5, 1})});
-    refused(
-        {shaped("x.oft_blocks", {2, 3, 3}), shaped("y.lora_down.weight", {1, 4}), shaped("y.lora_up.weight", {3, 1})});
-    refused({shaped("y.hada_w1_a", {4, 1}), shaped("y.hada_w1_b", {1, 4}), shaped("y.hada_w2_a", {4, 1}),
-             shaped("y.hada_w2_b", {1, 4}), shaped("z.lora_down.weight", {1, 4}), shaped("z.lora_up.weight", {3, 1})});
+    refused({tensor_of_ones("x.oft_blocks", {2, 3, 2})});
+    refused({tensor_of_ones("x.oft_blocks", {2, 3})});
+    refused({tensor_of_ones("x.oft_blocks", {0, 3, 3})});
+    refused({tensor_of_ones("x.oft_blocks", {2, 2, 3, 3})});  // an odd block of a butterfly
+    refused({tensor_of_ones("x.oft_blocks", {3, 2, 4, 4})});  // three factors need four blocks
+    refused({tensor_of_ones("x.oft_blocks", {2, 3, 3}), tensor_of_ones("x.rescale", {5, 1})});
+    refused({tensor_of_ones("x.rescale", {5, 1})});
+    refused({tensor_of_ones("x.oft_blocks", {2, 3, 3}), tensor_of_ones("y.lora_down.weight", {1, 4}),
+             tensor_of_ones("y.lora_up.weight", {3, 1})});
+    refused({tensor_of_ones("y.hada_w1_a", {4, 1}), tensor_of_ones("y.hada_w1_b", {1, 4}),
+             tensor_of_ones("y.hada_w2_a", {4, 1}), tensor_of_ones("y.hada_w2_b", {1, 4}),
+             tensor_of_ones("z.lora_down.weight", {1, 4}), tensor_of_ones("z.lora_up.weight", {3, 1})});
 }

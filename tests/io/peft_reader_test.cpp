@@ -11,6 +11,7 @@
 
 using namespace lowrank;
 using lowrank_tests::temporary_folder;
+using lowrank_tests::tensor_of_ones;
 using lowrank_tests::text_of;
 
 TEST_CASE("adapters of every type that PEFT saved are read, and written to the same bytes") {
@@ -104,15 +105,6 @@ TEST_CASE("VeRA without its projections is refused by name") {
 
 TEST_CASE("factors that do not fit the rest of the file are refused before anything large is made of them") {
     temporary_folder folder;
-    const auto shaped = [](const char* name, std::vector<std::uint64_t> shape) {
-        std::uint64_t size = 1;
-        for (const std::uint64_t n : shape) {
-            size *= n;
-        }
-        auto t = tensor_of(name, vector<float>(vector<float>::Ones(static_cast<Eigen::Index>(size))));
-        t.shape = std::move(shape);
-        return t;
-    };
     const auto refuses = [&](const char* config, std::vector<tensor_to_write> tensors, errc code, const char* says) {
         REQUIRE(write_file(folder / "adapter_config.json", config));
         REQUIRE(write_safetensors(folder / "adapter_model.safetensors", std::move(tensors)));
@@ -122,23 +114,25 @@ TEST_CASE("factors that do not fit the rest of the file are refused before anyth
         CHECK_MESSAGE(read.error().message.find(says) != std::string::npos, read.error().message);
     };
     const char* lora = R"({"peft_type":"LORA","r":2,"use_dora":true,"lora_bias":true,"target_modules":["a"]})";
-    refuses(lora, {shaped("a.lora_magnitude_vector", {4})}, errc::invalid_format, "has no partner");
-    refuses(lora, {shaped("a.lora_B.bias", {4})}, errc::invalid_format, "has no partner");
+    refuses(lora, {tensor_of_ones("a.lora_magnitude_vector", {4})}, errc::invalid_format, "has no partner");
+    refuses(lora, {tensor_of_ones("a.lora_B.bias", {4})}, errc::invalid_format, "has no partner");
     refuses(R"({"peft_type":"LORA","r":4096,"target_modules":["a"]})",
-            {shaped("a.lora_A.weight", {4096, 1, 1, 1}), shaped("a.lora_B.weight", {4096, 1, 1, 1})}, errc::unsupported,
-            "4096 groups");
+            {tensor_of_ones("a.lora_A.weight", {4096, 1, 1, 1}), tensor_of_ones("a.lora_B.weight", {4096, 1, 1, 1})},
+            errc::unsupported, "4096 groups");
     const char* loha = R"({"peft_type":"LOHA","r":1,"alpha":1,"target_modules":["a"]})";
     const auto tucker = [&](std::vector<std::uint64_t> core, std::uint64_t in) {
-        return std::vector<tensor_to_write>{shaped("a.hada_t1", std::move(core)), shaped("a.hada_w1_a", {1, 2}),
-                                            shaped("a.hada_w1_b", {1, in}), shaped("a.hada_w2_a", {2, 1}),
-                                            shaped("a.hada_w2_b", {1, in})};
+        return std::vector<tensor_to_write>{
+            tensor_of_ones("a.hada_t1", std::move(core)), tensor_of_ones("a.hada_w1_a", {1, 2}),
+            tensor_of_ones("a.hada_w1_b", {1, in}), tensor_of_ones("a.hada_w2_a", {2, 1}),
+            tensor_of_ones("a.hada_w2_b", {1, in})};
     };
     refuses(loha, tucker({1, 1, 0, 3}, 2), errc::mismatch, "do not fit");
     refuses(loha, tucker({1, 1, 1024, 8}, 8192), errc::unsupported, "8192 taps");
     refuses(R"({"peft_type":"LOKR","r":1,"alpha":1,"target_modules":["a"]})",
-            {shaped("a.lokr_w1", {0, 4}), shaped("a.lokr_w2", {2, 2})}, errc::mismatch, "do not fit");
+            {tensor_of_ones("a.lokr_w1", {0, 4}), tensor_of_ones("a.lokr_w2", {2, 2})}, errc::mismatch, "do not fit");
     refuses(R"({"peft_type":"ADALORA","r":2,"lora_alpha":1,"target_modules":["a"]})",
-            {shaped("a.lora_A", {0, 8192, 8192, 8192, 8192}), shaped("a.lora_B", {6, 2}), shaped("a.lora_E", {2, 1})},
+            {tensor_of_ones("a.lora_A", {0, 8192, 8192, 8192, 8192}), tensor_of_ones("a.lora_B", {6, 2}),
+             tensor_of_ones("a.lora_E", {2, 1})},
             errc::unsupported, "without elements");
 }
 
