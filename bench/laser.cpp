@@ -20,13 +20,13 @@
 
 #include <benchmark/benchmark.h>
 
-#include <lowrank/core/linear_map.hpp>
+#include <lowrank/core/linear_operator.hpp>
 #include <lowrank/core/philox.hpp>
-#include <lowrank/factor/randomized_svd.hpp>
-#include <lowrank/laser/gradient_search.hpp>
-#include <lowrank/laser/halving_search.hpp>
-#include <lowrank/laser/nested_ranks.hpp>
-#include <lowrank/laser/search.hpp>
+#include <lowrank/factor/sketched/randomized_svd.hpp>
+#include <lowrank/laser/edits/nested_ranks.hpp>
+#include <lowrank/laser/search/gradient_search.hpp>
+#include <lowrank/laser/search/halving_search.hpp>
+#include <lowrank/laser/search/search.hpp>
 
 namespace {
 
@@ -137,8 +137,8 @@ struct network {
             out.weights.push_back({"layer " + std::to_string(l), w[static_cast<std::size_t>(l)]});
             out.layer_of.push_back(l);
         }
-        out.ask = [this](lowrank::sample_range r) { return score(r, 0); };
-        out.ask_from = [this](lowrank::sample_range r, idx first) { return score(r, first); };
+        out.evaluate = [this](lowrank::sample_range r) { return score(r, 0); };
+        out.evaluate_from_layer = [this](lowrank::sample_range r, idx first) { return score(r, first); };
         out.gradients = [this](lowrank::sample_range r, const auto& sink) { return gradients(r, sink); };
         return out;
     }
@@ -251,7 +251,7 @@ void exhaustive_without_hooks(benchmark::State& state) {
     measure(state, [] {
         const auto m = net().model();
         return outcome_of(lowrank::exhaustive_search(
-            lowrank::search_model<float>{.weights = m.weights, .ask = m.ask, .layers = depth}, how()));
+            lowrank::search_model<float>{.weights = m.weights, .evaluate = m.evaluate, .layers = depth}, how()));
     });
 }
 void exhaustive(benchmark::State& state) {
@@ -260,7 +260,7 @@ void exhaustive(benchmark::State& state) {
 void exhaustive_all_ranks(benchmark::State& state) {
     measure(state, [] {
         auto m = net().model();
-        m.ask_ranks = [](lowrank::sample_range r, idx weight, const auto& nested, idx) {
+        m.evaluate_ranks = [](lowrank::sample_range r, idx weight, const auto& nested, idx) {
             return lowrank::result<std::vector<lowrank::sample_scores>>(net().score_ranks(r, weight, nested));
         };
         return outcome_of(lowrank::exhaustive_search(m, how()));
@@ -320,7 +320,7 @@ void ranks_nested(benchmark::State& state) {
     lowrank::workspace ws;
     for (auto _ : state) {
         nested.for_each(
-            on.x, [&](lowrank::column_view<float> y) { lowrank::map_of(on.w).add_product(1.0F, on.x, y, ws); }, ws,
+            on.x, [&](lowrank::column_view<float> y) { lowrank::as_operator(on.w).add_product(1.0F, on.x, y, ws); }, ws,
             [](idx, lowrank::const_column_view<float> y) {
                 const matrix<float> copy = y;
                 benchmark::DoNotOptimize(copy.data());

@@ -19,13 +19,13 @@
 
 #include <benchmark/benchmark.h>
 
-#include <lowrank/core/linear_map.hpp>
+#include <lowrank/core/linear_operator.hpp>
 #include <lowrank/core/philox.hpp>
-#include <lowrank/lora/adamw.hpp>
 #include <lowrank/lora/adapted_linear.hpp>
-#include <lowrank/lora/dora.hpp>
-#include <lowrank/lora/gradient.hpp>
-#include <lowrank/lora/merge.hpp>
+#include <lowrank/lora/kinds/dora.hpp>
+#include <lowrank/lora/merge/merge.hpp>
+#include <lowrank/lora/train/adamw.hpp>
+#include <lowrank/lora/train/gradient.hpp>
 
 namespace {
 
@@ -79,14 +79,14 @@ struct problem {
     lora_adapter<S> adapter;
     workspace ws = {};
 
-    void plain() { map_of(w).add_product(S(1), x, y, ws); }
-    void plain_back() { map_of(w).add_transposed_product(S(1), dy, dx, ws); }
+    void plain() { as_operator(w).add_product(S(1), x, y, ws); }
+    void plain_back() { as_operator(w).add_transposed_product(S(1), dy, dx, ws); }
 };
 
 template <class S>
 void forward(benchmark::State& state) {
     problem<S> p(state);
-    const adapted_linear<S> layer{.base = map_of(p.w),
+    const adapted_linear<S> layer{.base = as_operator(p.w),
                                   .adapters = {{.adapter = std::make_shared<const lora_adapter<S>>(p.adapter)}}};
     measure(
         state, "x_plain", [&] { layer.add_product(S(1), p.x, p.y, p.ws); }, [&] { p.plain(); });
@@ -100,7 +100,7 @@ void dora_forward(benchmark::State& state) {
     const auto change = p.adapter.delta();
     const auto norms = adapted_row_norms(p.w, squared_row_norms(p.w), change);
     const dora_linear<S> layer{
-        .base = map_of(p.w), .change = change, .scale = dora_scale<S>(vector<S>::Ones(p.d), norms)};
+        .base = as_operator(p.w), .change = change, .scale = dora_scale<S>(vector<S>::Ones(p.d), norms)};
     measure(
         state, "x_plain", [&] { layer.add_product(S(1), p.x, p.y, p.ws); }, [&] { p.plain(); });
 }

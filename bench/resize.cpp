@@ -7,7 +7,7 @@
 
 #include <lowrank/core/philox.hpp>
 #include <lowrank/factor/spectrum.hpp>
-#include <lowrank/lora/resize.hpp>
+#include <lowrank/lora/convert/resize.hpp>
 
 namespace {
 

@@ -21,11 +21,11 @@
 
 #include <benchmark/benchmark.h>
 
-#include <lowrank/core/linear_map.hpp>
+#include <lowrank/core/linear_operator.hpp>
 #include <lowrank/core/philox.hpp>
-#include <lowrank/factor/krylov_svd.hpp>
 #include <lowrank/factor/orthonormalize.hpp>
-#include <lowrank/factor/randomized_svd.hpp>
+#include <lowrank/factor/sketched/krylov_svd.hpp>
+#include <lowrank/factor/sketched/randomized_svd.hpp>
 #include <lowrank/factor/spectrum.hpp>
 #include <lowrank/factor/svd.hpp>
 

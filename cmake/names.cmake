@@ -34,7 +34,7 @@ set(forward [=[
 ///
 ///     #include <lowrank/fwd.hpp>
 ///     class engine {
-///         std::unique_ptr<lowrank::any_map<float>> base_;
+///         std::unique_ptr<lowrank::any_operator<float>> base_;
 ///     };
 
 #include <cstdint>
@@ -83,7 +83,8 @@ endfunction()
 
 set(count 0)
 foreach(floor IN LISTS floors)
-  file(GLOB headers RELATIVE ${include_dir} ${include_dir}/lowrank/${floor}/*.hpp)
+  file(GLOB_RECURSE headers RELATIVE ${include_dir} ${include_dir}/lowrank/${floor}/*.hpp)
+  list(FILTER headers EXCLUDE REGEX "/detail/")
   list(SORT headers)
   set(of_floor "")
   foreach(header IN LISTS headers)
@@ -99,7 +100,7 @@ foreach(floor IN LISTS floors)
     string(APPEND forward "\n// ${floor}\n${of_floor}")
   endif()
 endforeach()
-if(count LESS 20 OR NOT forward MATCHES "\nclass any_map;\n" OR NOT forward MATCHES "\nenum class errc;\n")
+if(count LESS 20 OR NOT forward MATCHES "\nclass any_operator;\n" OR NOT forward MATCHES "\nenum class errc;\n")
   message(FATAL_ERROR "${count} headers below ${include_dir}: they were not understood")
 endif()
 string(APPEND umbrella "#endif  // LOWRANK_LOWRANK_HPP\n")

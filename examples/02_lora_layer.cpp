@@ -18,7 +18,7 @@ int main() {
     lowrank::fill_normal(other->lora_B, 0.1F, lowrank::philox(4));
 
     // Which adapters apply, and how strongly, is said by the layer; the adapters know nothing of it.
-    const lowrank::adapted_linear<float> layer{.base = lowrank::map_of(w),
+    const lowrank::adapted_linear<float> layer{.base = lowrank::as_operator(w),
                                                .adapters = {{trained, 1.0F}, {other, 0.5F}}};
 
     // The task: what the layer does now, plus an unknown change of rank 3.

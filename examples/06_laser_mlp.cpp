@@ -6,8 +6,8 @@
 #include <vector>
 
 #include <lowrank/core/philox.hpp>
-#include <lowrank/laser/halving_search.hpp>
-#include <lowrank/laser/search.hpp>
+#include <lowrank/laser/search/halving_search.hpp>
+#include <lowrank/laser/search/search.hpp>
 
 namespace {
 
@@ -63,7 +63,7 @@ int main() {
     }
 
     // What the search needs to know of it.
-    const lowrank::evaluator ask = [&](lowrank::sample_range r) -> lowrank::result<lowrank::sample_scores> {
+    const lowrank::evaluator evaluate = [&](lowrank::sample_range r) -> lowrank::result<lowrank::sample_scores> {
         const auto p = net.probabilities(net.activations(x.middleCols(r.begin, r.size())));
         lowrank::sample_scores scores;
         for (lowrank::index i = 0; i < r.size(); ++i) {
@@ -91,5 +91,5 @@ int main() {
                 100 * e.accuracy_interval.high);
     std::printf("%td samples scored; trying every edit on every sample finds %s with %td\n", found.evaluated_samples,
                 all.best_edit == found.best_edit ? "the same" : "another", all.evaluated_samples);
-    return e.gain_is_sure() ? 0 : 1;
+    return e.gain_is_significant() ? 0 : 1;
 }

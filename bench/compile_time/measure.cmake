@@ -121,7 +121,7 @@ cost("${text}" decompositions)
 includes_of("${eigen};${standard}" text)
 cost("${text}" foreign)
 cost("#include <lowrank/fwd.hpp>\n" forward)
-cost("#include <lowrank/core/linear_map.hpp>\n" linear_map)
+cost("#include <lowrank/core/linear_operator.hpp>\n" linear_operator)
 cost("#include <lowrank/lowrank.hpp>\n" umbrella)
 
 message("\nSmallest of ${runs} runs of ${COMPILER} -fsyntax-only, less an empty file; unit: ${unit}\n")
@@ -129,7 +129,7 @@ message("| include | ${unit} | / <Eigen/Core> | / Eigen headers of the umbrella 
 math(EXPR core_net "${core} - ${empty}")
 math(EXPR decompositions_net "${decompositions} - ${empty}")
 foreach(row "<Eigen/Core>|core" "Eigen headers of the umbrella|decompositions" "the same and its standard headers|foreign"
-            "<lowrank/fwd.hpp>|forward" "<lowrank/core/linear_map.hpp>|linear_map" "<lowrank/lowrank.hpp>|umbrella")
+            "<lowrank/fwd.hpp>|forward" "<lowrank/core/linear_operator.hpp>|linear_operator" "<lowrank/lowrank.hpp>|umbrella")
   string(REPLACE "|" ";" row "${row}")
   list(GET row 0 name)
   list(GET row 1 variable)

@@ -15,8 +15,8 @@
 #include <string>
 #include <vector>
 
-#include <lowrank/factor/krylov_svd.hpp>
-#include <lowrank/factor/randomized_svd.hpp>
+#include <lowrank/factor/sketched/krylov_svd.hpp>
+#include <lowrank/factor/sketched/randomized_svd.hpp>
 #include <lowrank/factor/truncated_svd.hpp>
 
 #ifdef LOWRANK_PEER_SPECTRA

@@ -4,8 +4,8 @@
 #include <algorithm>
 #include <system_error>
 
-#include <lowrank/io/atomic_file.hpp>
-#include <lowrank/io/checkpoint.hpp>
+#include <lowrank/io/containers/atomic_file.hpp>
+#include <lowrank/io/containers/checkpoint.hpp>
 
 #include "options.hpp"
 

@@ -16,10 +16,10 @@
 #include <vector>
 
 #include <lowrank/core/types.hpp>
-#include <lowrank/io/atomic_file.hpp>
-#include <lowrank/io/checkpoint.hpp>
-#include <lowrank/io/edit_checkpoint.hpp>
-#include <lowrank/io/safetensors.hpp>
+#include <lowrank/io/checkpoints/edit_checkpoint.hpp>
+#include <lowrank/io/containers/atomic_file.hpp>
+#include <lowrank/io/containers/checkpoint.hpp>
+#include <lowrank/io/containers/safetensors.hpp>
 
 #include "console.hpp"
 

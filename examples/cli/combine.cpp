@@ -8,7 +8,7 @@
 #include <string>
 #include <vector>
 
-#include <lowrank/io/combine_adapters.hpp>
+#include <lowrank/io/checkpoints/combine_adapters.hpp>
 
 #include "commands.hpp"
 #include "console.hpp"
@@ -41,7 +41,7 @@ lowrank::weighted_options settings(const combine_command& options) {
     }
     lowrank::weighted_options how{
         .type = *type,
-        .rule = options.as_peft ? lowrank::weighted_rule::snapshot : lowrank::weighted_rule::fixed,
+        .rule = options.as_peft ? lowrank::weighted_rule::peft_0_20 : lowrank::weighted_rule::fixed,
         .density = options.density,
         .election = options.sign == "frequency" ? lowrank::sign_election::frequency : lowrank::sign_election::total,
         .seed = options.seed};

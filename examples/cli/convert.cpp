@@ -10,8 +10,8 @@
 #include <string>
 #include <vector>
 
-#include <lowrank/io/adapter_files.hpp>
-#include <lowrank/io/gguf_model.hpp>
+#include <lowrank/io/formats/adapter_files.hpp>
+#include <lowrank/io/models/gguf_model.hpp>
 
 #include "checkpoint_edit.hpp"
 #include "commands.hpp"
@@ -209,9 +209,9 @@ void convert_adapter(const convert_options& options) {
     std::map<std::string, double> losses;
     if (!source.adapter.relatives.empty() && !has_place) {
         const auto choice =
-            options.rank > 0
-                ? lowrank::fixed_rank(options.rank)
-                : lowrank::rank_choice{.rule = lowrank::rank_rule::relative_error, .value = options.error, .least = 1};
+            options.rank > 0 ? lowrank::fixed_rank(options.rank)
+                             : lowrank::rank_choice{
+                                   .rule = lowrank::rank_rule::relative_error, .value = options.error, .min_rank = 1};
         auto plain = take_named(options.source.string(),
                                 lowrank::to_plain_lora(source.adapter, base ? &*base : nullptr, {.rank = choice}));
         source.adapter = std::move(plain.adapter);

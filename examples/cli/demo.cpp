@@ -13,14 +13,14 @@
 #include <vector>
 
 #include <lowrank/factor/spectrum.hpp>
-#include <lowrank/io/atomic_file.hpp>
+#include <lowrank/io/containers/atomic_file.hpp>
 #include <lowrank/io/peft.hpp>
-#include <lowrank/laser/edit.hpp>
-#include <lowrank/laser/gradient_search.hpp>
-#include <lowrank/laser/greedy_search.hpp>
-#include <lowrank/laser/halving_search.hpp>
-#include <lowrank/laser/search.hpp>
-#include <lowrank/lora/merge.hpp>
+#include <lowrank/laser/edits/edit.hpp>
+#include <lowrank/laser/search/gradient_search.hpp>
+#include <lowrank/laser/search/greedy_search.hpp>
+#include <lowrank/laser/search/halving_search.hpp>
+#include <lowrank/laser/search/search.hpp>
+#include <lowrank/lora/merge/merge.hpp>
 
 #include "llama/adapters.hpp"
 #include "llama/forward.hpp"

@@ -14,9 +14,9 @@
 #include <vector>
 
 #include <lowrank/core/types.hpp>
-#include <lowrank/laser/evidence.hpp>
-#include <lowrank/laser/greedy_search.hpp>
-#include <lowrank/laser/search.hpp>
+#include <lowrank/laser/evidence/evidence.hpp>
+#include <lowrank/laser/search/greedy_search.hpp>
+#include <lowrank/laser/search/search.hpp>
 
 #include "console.hpp"
 

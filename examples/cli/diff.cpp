@@ -9,8 +9,8 @@
 #include <string>
 #include <vector>
 
-#include <lowrank/io/diff_checkpoint.hpp>
-#include <lowrank/io/extract_adapter.hpp>
+#include <lowrank/io/checkpoints/diff_checkpoint.hpp>
+#include <lowrank/io/checkpoints/extract_adapter.hpp>
 
 #include "checkpoint_edit.hpp"
 #include "commands.hpp"
@@ -91,14 +91,15 @@ void add_rank(CLI::App& command, rank_options& options) {
                                "ratio", "quantile", "sv_ratio", "sv_cumulative", "sv_fro"}))
         ->capture_default_str();
     command.add_option("--value", options.value, "The rank, or the number of the rule")->capture_default_str();
-    command.add_option("--most", options.most, "The largest rank a rule may give; 0: no limit")
+    command.add_option("--most", options.max_rank, "The largest rank a rule may give; 0: no limit")
         ->check(CLI::Range(std::int64_t{0}, std::int64_t{1} << 20));
 }
 
 lowrank::rank_choice choice_of(const rank_options& options) {
-    lowrank::rank_choice out{.rule = *lowrank::rank_rule_from_name(options.rule), .value = options.value, .least = 1};
-    if (options.most > 0) {
-        out.most = options.most;
+    lowrank::rank_choice out{
+        .rule = *lowrank::rank_rule_from_name(options.rule), .value = options.value, .min_rank = 1};
+    if (options.max_rank > 0) {
+        out.max_rank = options.max_rank;
     }
     using rule = lowrank::rank_rule;
     const bool is_share = out.rule == rule::energy || out.rule == rule::frobenius_share ||

@@ -9,7 +9,7 @@
 
 #include <nlohmann/json.hpp>
 
-#include <lowrank/io/mapped_file.hpp>
+#include <lowrank/io/containers/mapped_file.hpp>
 
 #include "console.hpp"
 

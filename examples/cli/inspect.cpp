@@ -12,9 +12,9 @@
 
 #include <lowrank/core/finite.hpp>
 #include <lowrank/factor/low_rank.hpp>
-#include <lowrank/factor/rank_rules.hpp>
+#include <lowrank/factor/ranks/rank_rules.hpp>
 #include <lowrank/factor/svd.hpp>
-#include <lowrank/io/checkpoint.hpp>
+#include <lowrank/io/containers/checkpoint.hpp>
 #include <lowrank/io/peft.hpp>
 
 #include "checkpoint_edit.hpp"

@@ -12,17 +12,17 @@
 #include <optional>
 #include <vector>
 
-#include <lowrank/factor/noise_threshold.hpp>
-#include <lowrank/io/atomic_file.hpp>
+#include <lowrank/factor/ranks/noise_threshold.hpp>
+#include <lowrank/io/containers/atomic_file.hpp>
 #include <lowrank/io/peft.hpp>
-#include <lowrank/laser/detail/open_weights.hpp>
-#include <lowrank/laser/gradient_search.hpp>
-#include <lowrank/laser/greedy_search.hpp>
-#include <lowrank/laser/group_search.hpp>
-#include <lowrank/laser/halving_search.hpp>
-#include <lowrank/laser/random_change.hpp>
-#include <lowrank/laser/sample_split.hpp>
-#include <lowrank/laser/search.hpp>
+#include <lowrank/laser/edits/random_change.hpp>
+#include <lowrank/laser/search/detail/open_weights.hpp>
+#include <lowrank/laser/search/gradient_search.hpp>
+#include <lowrank/laser/search/greedy_search.hpp>
+#include <lowrank/laser/search/group_search.hpp>
+#include <lowrank/laser/search/halving_search.hpp>
+#include <lowrank/laser/search/sample_split.hpp>
+#include <lowrank/laser/search/search.hpp>
 
 #include "llama/search_hooks.hpp"
 
@@ -287,14 +287,15 @@ void look_closer(const lowrank::search_model<float>& model, const lowrank::searc
         const auto size = take(editor.write(step.what, edited));
         edited = editor.original();
         (void)take(lowrank::apply_random_change<float>(edited, size.removed_norm, seed + ++number));
-        changed.put(step.weight, {.map = lowrank::any_map<float>(lowrank::owned_map<float>(std::move(edited)))});
+        changed.put(step.weight,
+                    {.map = lowrank::any_operator<float>(lowrank::owned_operator<float>(std::move(edited)))});
     }
     index first = model.layers;
     for (const auto& step : out.steps) {
         first = std::min(first, model.layer(step.weight));
     }
     const auto scores = how.held_out.size() > 0 && !out.steps.empty()
-                            ? model.ask_from(how.held_out, first)
+                            ? model.evaluate_from_layer(how.held_out, first)
                             : lowrank::result<lowrank::sample_scores>(lowrank::sample_scores{});
     if (scores && scores->size() > 0) {
         out.random_change = lowrank::summarize(*scores);

@@ -31,9 +31,9 @@ json interval_json(const lowrank::paired_evidence& e) {
     return e.samples > 1 ? json{e.log_loss_interval.low, e.log_loss_interval.high} : json(nullptr);
 }
 
-bool gain_is_sure(const laser_results& r) {
+bool gain_is_significant(const laser_results& r) {
     const auto& e = *r.evidence;
-    return r.accuracy() ? e.gain_is_sure() : e.samples > 1 && e.log_loss_interval.low > 0;
+    return r.accuracy() ? e.gain_is_significant() : e.samples > 1 && e.log_loss_interval.low > 0;
 }
 
 /// p of the winner on the samples that chose it, times the number of candidates it was chosen from.
@@ -44,7 +44,7 @@ double p_after_selection(const laser_results& r) {
 
 /// How many held-out samples would be needed to be sure of the gain that was seen; empty when it is sure or not a gain.
 std::string warning(const laser_results& r) {
-    if (!r.evidence || gain_is_sure(r)) {
+    if (!r.evidence || gain_is_significant(r)) {
         return "";
     }
     const auto needed = r.accuracy() ? lowrank::samples_for_accuracy_gain(*r.evidence)
@@ -157,7 +157,7 @@ json laser_json(const laser_results& r) {
             held_out["accuracy_gain_interval"] = {e.accuracy_interval.low, e.accuracy_interval.high};
             held_out["mcnemar_p"] = e.mcnemar_p;
         }
-        held_out["sure"] = gain_is_sure(r);
+        held_out["sure"] = gain_is_significant(r);
         if (const auto text = warning(r); !text.empty()) {
             held_out["warning"] = text;
         }
@@ -289,7 +289,8 @@ std::string laser_text(const laser_results& r, std::size_t top) {
                       100.0 * e.accuracy_gain, 100.0 * e.confidence, 100.0 * e.accuracy_interval.low,
                       100.0 * e.accuracy_interval.high, e.mcnemar_p);
     }
-    out += gain_is_sure(r) ? "the gain is real at this confidence\n" : "the held-out samples do not show a sure gain\n";
+    out += gain_is_significant(r) ? "the gain is real at this confidence\n"
+                                  : "the held-out samples do not show a sure gain\n";
     if (const auto text = warning(r); !text.empty()) {
         out += text + "\n";
     }
@@ -335,8 +336,8 @@ std::string laser_page(const laser_results& r) {
         if (r.random_change) {
             rows.push_back({"with a random change of the same size instead", figure(*r.random_change)});
         }
-        rows.push_back(
-            {"verdict", gain_is_sure(r) ? "the gain is real at this confidence" : "no sure gain: " + warning(r)});
+        rows.push_back({"verdict", gain_is_significant(r) ? "the gain is real at this confidence"
+                                                          : "no sure gain: " + warning(r)});
         outcome += html_table({"", ""}, rows);
     }
     page.section("Outcome", outcome);

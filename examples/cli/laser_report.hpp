@@ -14,10 +14,10 @@
 #include <vector>
 
 #include <lowrank/core/types.hpp>
-#include <lowrank/laser/evidence.hpp>
-#include <lowrank/laser/greedy_search.hpp>
-#include <lowrank/laser/search_options.hpp>
-#include <lowrank/laser/sigma_gradient.hpp>
+#include <lowrank/laser/evidence/evidence.hpp>
+#include <lowrank/laser/scores/sigma_gradient.hpp>
+#include <lowrank/laser/search/greedy_search.hpp>
+#include <lowrank/laser/search/search_options.hpp>
 
 #include "console.hpp"
 

@@ -9,8 +9,8 @@
 #include <utility>
 #include <vector>
 
-#include <lowrank/io/adapter_files.hpp>
-#include <lowrank/io/merge_checkpoint.hpp>
+#include <lowrank/io/checkpoints/merge_checkpoint.hpp>
+#include <lowrank/io/formats/adapter_files.hpp>
 
 #include "checkpoint_edit.hpp"
 #include "commands.hpp"

@@ -60,9 +60,9 @@ lowrank::peft_adapter load_applicable_adapter(const fs::path& folder) {
     return adapter;
 }
 
-llama::adapter_map<float> layer_adapters(const lowrank::peft_adapter& adapter, const llama::model<float>& model,
-                                         const fs::path& folder) {
-    llama::adapter_map<float> all;
+llama::adapter_operator<float> layer_adapters(const lowrank::peft_adapter& adapter, const llama::model<float>& model,
+                                              const fs::path& folder) {
+    llama::adapter_operator<float> all;
     const auto refuse = [&](const std::string& module, const std::string& why) {
         fail(folder.string() + ": module " + module + " " + why, lowrank::errc::unsupported);
     };

@@ -7,9 +7,9 @@
 #include <string_view>
 #include <system_error>
 
-#include <lowrank/io/atomic_file.hpp>
-#include <lowrank/io/detail/shard_journal.hpp>
-#include <lowrank/io/mapped_file.hpp>
+#include <lowrank/io/checkpoints/detail/shard_journal.hpp>
+#include <lowrank/io/containers/atomic_file.hpp>
+#include <lowrank/io/containers/mapped_file.hpp>
 
 #include "console.hpp"
 

@@ -11,10 +11,10 @@
 #include <vector>
 
 #include <lowrank/core/checksum.hpp>
-#include <lowrank/factor/noise_threshold.hpp>
-#include <lowrank/factor/rank_rules.hpp>
+#include <lowrank/factor/ranks/noise_threshold.hpp>
+#include <lowrank/factor/ranks/rank_rules.hpp>
 #include <lowrank/factor/spectrum.hpp>
-#include <lowrank/laser/edit.hpp>
+#include <lowrank/laser/edits/edit.hpp>
 
 #include "checkpoint_edit.hpp"
 #include "commands.hpp"

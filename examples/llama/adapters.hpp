@@ -19,7 +19,7 @@
 #include <utility>
 #include <vector>
 
-#include <lowrank/lora/merge.hpp>
+#include <lowrank/lora/merge/merge.hpp>
 
 #include "model.hpp"
 
@@ -27,12 +27,12 @@ namespace llama {
 
 /// Adapters by module path.
 template <real S>
-using adapter_map = std::map<std::string, lowrank::any_adapter<S>>;
+using adapter_operator = std::map<std::string, lowrank::any_adapter<S>>;
 
 /// Adds `modules` to the projections they name, each refreshed with the weight it is for.
 /// \return not_found, mismatch or non_finite, naming the module, and then the model is as it was.
 template <real S>
-[[nodiscard]] status attach(model<S>& m, adapter_map<S> modules, std::type_identity_t<S> strength = S(1)) {
+[[nodiscard]] status attach(model<S>& m, adapter_operator<S> modules, std::type_identity_t<S> strength = S(1)) {
     std::vector<std::pair<projection<S>*, std::shared_ptr<const lowrank::any_adapter<S>>>> places;
     for (auto& [name, adapter] : modules) {
         projection<S>* p = find_projection(m, name);
@@ -53,7 +53,7 @@ template <real S>
                 return {errc::non_finite, "the adapter of " + name + " contains NaN or infinity"};
             }
         }
-        p->with_base([&, &a = adapter](lowrank::map_reference<S> w) { a.refresh(w); });
+        p->with_base([&, &a = adapter](lowrank::operator_reference<S> w) { a.refresh(w); });
         places.emplace_back(p, std::make_shared<const lowrank::any_adapter<S>>(std::move(adapter)));
     }
     for (auto& [p, adapter] : places) {
@@ -66,7 +66,7 @@ template <real S>
 template <real S, real From>
 [[nodiscard]] status attach(model<S>& m, const std::map<std::string, lowrank::lora_adapter<From>>& modules,
                             std::type_identity_t<S> strength = S(1)) {
-    adapter_map<S> all;
+    adapter_operator<S> all;
     for (const auto& [name, adapter] : modules) {
         all.emplace(name, lowrank::lora_adapter<S>{.lora_A = adapter.lora_A.template cast<S>(),
                                                    .lora_B = adapter.lora_B.template cast<S>(),

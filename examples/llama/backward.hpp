@@ -64,7 +64,7 @@ void project_backward(const projection<S>& p, projection<S>* gradient, const_col
         return at == options.adapters->end() ? nullptr : &at->second;
     };
     const auto key = mask_of(p, options.dropout == nullptr ? dropout_step{} : *options.dropout);
-    p.with_base([&](lowrank::map_reference<S> w) {
+    p.with_base([&](lowrank::operator_reference<S> w) {
         lowrank::adapted_backward<S>(w, p.adapters, x, dy, gradient_of, &dx, ws,
                                      options.dropout == nullptr ? nullptr : &key);
     });
@@ -136,7 +136,7 @@ void head_backward(const model<S>& m, const_column_view<S> x, const_column_view<
     column_view<S> dnormed = ws.take<S>(x.rows(), x.cols());
     dnormed.setZero();
     if (m.shape.tie_word_embeddings && !m.lm_head.base) {
-        lowrank::map_of(m.embed_tokens).add_transposed_product(S(1), dlogits, dnormed, ws);
+        lowrank::as_operator(m.embed_tokens).add_transposed_product(S(1), dlogits, dnormed, ws);
         if (options.gradients != nullptr) {
             options.gradients->embed_tokens.noalias() += dlogits * normed.transpose();
         }

@@ -81,7 +81,7 @@ void project(const projection<S>& p, const_column_view<S> x, column_view<S> y, w
         y.setZero();
     }
     const auto key = mask_of(p, dropout == nullptr ? dropout_step{} : *dropout);
-    p.with_base([&](lowrank::map_reference<S> w) {
+    p.with_base([&](lowrank::operator_reference<S> w) {
         lowrank::add_adapted_product<S>(w, p.adapters, x, y, ws, dropout == nullptr ? nullptr : &key);
     });
 }
@@ -288,7 +288,7 @@ template <real S>
 void head_product(const model<S>& m, const_column_view<S> x, column_view<S> y, workspace& ws) {
     if (m.shape.tie_word_embeddings && !m.lm_head.base) {
         y.setZero();
-        lowrank::map_of(m.embed_tokens).add_product(S(1), x, y, ws);
+        lowrank::as_operator(m.embed_tokens).add_product(S(1), x, y, ws);
     } else {
         project<S>(m.lm_head, x, y, ws, nullptr);
     }

@@ -12,7 +12,7 @@
 /// The products of the edited projection are those of lowrank::nested_ranks; of the rest of the layer only what comes
 /// after it is run again for each rank.
 
-#include <lowrank/laser/nested_ranks.hpp>
+#include <lowrank/laser/edits/nested_ranks.hpp>
 
 #include "forward.hpp"
 
@@ -43,7 +43,7 @@ void layer_by_ranks(const model<S>& m, const batch& b, index number, projection<
     // out = the edited projection of `in`, bias included, then `go_on(i)`, for each rank.
     const auto each_rank = [&](const_column_view<S> in, column_view<S> out, auto&& go_on) {
         const auto full = [&](column_view<S> wx) {
-            p.with_base([&](lowrank::map_reference<S> w) { w.add_product(S(1), in, wx, ws); });
+            p.with_base([&](lowrank::operator_reference<S> w) { w.add_product(S(1), in, wx, ws); });
         };
         nested.for_each(in, full, ws, [&](index i, const_column_view<S> wx) {
             out = wx;
@@ -61,14 +61,18 @@ void layer_by_ranks(const model<S>& m, const batch& b, index number, projection<
     const bool q = which == &layer<S>::q_proj, k = which == &layer<S>::k_proj, v = which == &layer<S>::v_proj;
     if (q || k || v) {
         bool rotate_others = true;
-        each_rank(normed, q ? room.q : k ? room.k : room.v, [&](index i) {
-            detail::attend_sequences<S>(c, b, room, table, ws, q || rotate_others, k || rotate_others);
-            rotate_others = false;
-            x = input;
-            detail::add_attention<S>(l, x, room, nullptr, ws);
-            detail::add_mlp<S>(c, l, x, room, nullptr, ws);
-            body(i, const_column_view<S>(x));
-        });
+        each_rank(normed,
+                  q   ? room.q
+                  : k ? room.k
+                      : room.v,
+                  [&](index i) {
+                      detail::attend_sequences<S>(c, b, room, table, ws, q || rotate_others, k || rotate_others);
+                      rotate_others = false;
+                      x = input;
+                      detail::add_attention<S>(l, x, room, nullptr, ws);
+                      detail::add_mlp<S>(c, l, x, room, nullptr, ws);
+                      body(i, const_column_view<S>(x));
+                  });
         return;
     }
     detail::attend_sequences<S>(c, b, room, table, ws);

@@ -3,7 +3,7 @@
 #define LLAMA_LLAMA_HPP
 
 /// \file
-/// The whole engine: a Llama-architecture model on the library's linear maps. See docs/llama-example.md.
+/// The whole engine: a Llama-architecture model on the library's linear operators. See docs/llama-example.md.
 
 #include "adapters.hpp"   // IWYU pragma: export
 #include "backward.hpp"   // IWYU pragma: export

@@ -18,8 +18,8 @@
 #include <string_view>
 #include <vector>
 
-#include <lowrank/io/checkpoint.hpp>
-#include <lowrank/io/safetensors_writer.hpp>
+#include <lowrank/io/containers/checkpoint.hpp>
+#include <lowrank/io/containers/safetensors_writer.hpp>
 
 #include "model.hpp"
 

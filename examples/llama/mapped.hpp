@@ -24,8 +24,8 @@
 #include <utility>
 
 #include <lowrank/core/finite.hpp>
-#include <lowrank/io/checkpoint.hpp>
-#include <lowrank/laser/edit.hpp>
+#include <lowrank/io/containers/checkpoint.hpp>
+#include <lowrank/laser/edits/edit.hpp>
 
 #include "batch.hpp"
 #include "load.hpp"
@@ -94,7 +94,7 @@ public:
         if (edit == nullptr) {
             p->base = own;
         } else if (edit->beside) {
-            p->base = lowrank::any_map<S>(lowrank::sum_map<S>({{.map = own}, {.map = edit->map}}));
+            p->base = lowrank::any_operator<S>(lowrank::operator_sum<S>({{.map = own}, {.map = edit->map}}));
         } else {
             p->base = edit->map;
         }
@@ -108,8 +108,7 @@ public:
             return;
         }
         const auto& l = net_.layers[static_cast<std::size_t>(number)];
-        for (const auto* p :
-             {&l.q_proj, &l.k_proj, &l.v_proj, &l.o_proj, &l.gate_proj, &l.up_proj, &l.down_proj}) {
+        for (const auto* p : {&l.q_proj, &l.k_proj, &l.v_proj, &l.o_proj, &l.gate_proj, &l.up_proj, &l.down_proj}) {
             release(p->name + ".weight");
         }
     }
@@ -135,15 +134,15 @@ private:
 
     /// The tensor as a map on the file's memory; one that cannot be viewed in place is converted and kept.
     template <lowrank::storage T>
-    [[nodiscard]] std::optional<lowrank::any_map<S>> view_as(const std::string& name) const {
+    [[nodiscard]] std::optional<lowrank::any_operator<S>> view_as(const std::string& name) const {
         if constexpr (std::same_as<lowrank::compute_t<T>, S>) {
             if (const auto view = file_.template view<T>(name)) {
-                return lowrank::any_map<S>(lowrank::dense_map<T>(*view));
+                return lowrank::any_operator<S>(lowrank::dense_operator<T>(*view));
             }
         }
         return std::nullopt;
     }
-    [[nodiscard]] result<lowrank::any_map<S>> map_of_tensor(const std::string& name) const {
+    [[nodiscard]] result<lowrank::any_operator<S>> map_of_tensor(const std::string& name) const {
         for (const auto& view : {view_as<S>(name), view_as<lowrank::bfloat16>(name), view_as<lowrank::half>(name)}) {
             if (view) {
                 return *view;
@@ -153,7 +152,7 @@ private:
         if (!values) {
             return values.error();
         }
-        return lowrank::any_map<S>(lowrank::owned_map<S>(*std::move(values)));
+        return lowrank::any_operator<S>(lowrank::owned_operator<S>(*std::move(values)));
     }
 
     [[nodiscard]] status attach() {
@@ -192,7 +191,7 @@ private:
             }
         });
         const auto take = [&](projection<S>& p, const std::string& name) {
-            auto map = why ? map_of_tensor(name) : result<lowrank::any_map<S>>(why);
+            auto map = why ? map_of_tensor(name) : result<lowrank::any_operator<S>>(why);
             why = map ? status{} : map.error();
             if (why) {
                 p.base = *map;
@@ -209,7 +208,7 @@ private:
     model<S> net_;
     lowrank::checkpoint file_;
     std::map<std::string, std::size_t, std::less<>> places_ = {};
-    std::map<std::string, lowrank::any_map<S>> own_ = {};  ///< Each projection on the file.
+    std::map<std::string, lowrank::any_operator<S>> own_ = {};  ///< Each projection on the file.
 };
 
 }  // namespace llama

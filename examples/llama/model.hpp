@@ -7,7 +7,7 @@
 ///
 ///     auto* q = llama::find_projection(m, "model.layers.0.self_attn.q_proj");
 ///     q->adapters.push_back({.adapter = poet, .strength = 0.5F});     // adapts; LoRA, DoRA, LoHa, (IA)^3, ...
-///     q->base = lowrank::any_map<float>(truncated);                   // multiplies by something else
+///     q->base = lowrank::any_operator<float>(truncated);                   // multiplies by something else
 ///     lowrank::weight_view<float> w = *llama::find_weight(m, "model.layers.0.self_attn.q_proj.weight");
 ///
 /// Weights are `out x in` row-major as in the checkpoint. A copy of a model copies its weights and shares its adapters.
@@ -20,8 +20,8 @@
 #include <vector>
 
 #include <lowrank/core/finite.hpp>
-#include <lowrank/core/linear_map.hpp>
-#include <lowrank/core/map_reference.hpp>
+#include <lowrank/core/linear_operator.hpp>
+#include <lowrank/core/operator_reference.hpp>
 #include <lowrank/core/philox.hpp>
 #include <lowrank/lora/adapter_stack.hpp>
 
@@ -39,25 +39,25 @@ using lowrank::vector;
 using lowrank::weight_view;
 using lowrank::workspace;
 
-/// One linear layer, y = (W + sum of what adapters change) x + bias. Without the bias it is a linear map of the
+/// One linear layer, y = (W + sum of what adapters change) x + bias. Without the bias it is a linear operator of the
 /// library.
 template <real S>
 struct projection {
     using scalar = S;
 
-    std::string name = {};                         ///< Module path: "model.layers.0.self_attn.q_proj".
-    row_matrix<S> weight = {};                     ///< out x in
-    vector<S> bias = {};                           ///< out, or empty.
-    std::optional<lowrank::any_map<S>> base = {};  ///< If set, multiplied in the place of `weight`.
-    std::vector<used_adapter<S>> adapters = {};    ///< Of any kind, each with its strength, in no particular order.
-    std::uint64_t number = 0;                      ///< Its place in the model; names its dropout masks.
+    std::string name = {};                              ///< Module path: "model.layers.0.self_attn.q_proj".
+    row_matrix<S> weight = {};                          ///< out x in
+    vector<S> bias = {};                                ///< out, or empty.
+    std::optional<lowrank::any_operator<S>> base = {};  ///< If set, multiplied in the place of `weight`.
+    std::vector<used_adapter<S>> adapters = {};  ///< Of any kind, each with its strength, in no particular order.
+    std::uint64_t number = 0;                    ///< Its place in the model; names its dropout masks.
 
     [[nodiscard]] index rows() const { return base ? base->rows() : weight.rows(); }
     [[nodiscard]] index cols() const { return base ? base->cols() : weight.cols(); }
 
     /// Y += alpha (adapted base) X.
     void add_product(S alpha, const_column_view<S> x, column_view<S> y, workspace& ws) const {
-        with_base([&](lowrank::map_reference<S> w) {
+        with_base([&](lowrank::operator_reference<S> w) {
             scaled(alpha, x, ws,
                    [&](const_column_view<S> in) { lowrank::add_adapted_product<S>(w, adapters, in, y, ws); });
         });
@@ -65,7 +65,7 @@ struct projection {
 
     /// Y += alpha (adapted base)^T X.
     void add_transposed_product(S alpha, const_column_view<S> x, column_view<S> y, workspace& ws) const {
-        with_base([&](lowrank::map_reference<S> w) {
+        with_base([&](lowrank::operator_reference<S> w) {
             scaled(alpha, x, ws, [&](const_column_view<S> in) {
                 lowrank::add_adapted_transposed_product<S>(w, adapters, in, y, ws);
             });
@@ -76,15 +76,15 @@ struct projection {
     template <class F>
     void with_base(F&& use) const {
         if (base) {
-            use(lowrank::map_reference<S>(*base));
+            use(lowrank::operator_reference<S>(*base));
         } else {
-            const auto dense = lowrank::map_of(weight);
-            use(lowrank::map_reference<S>(dense));
+            const auto dense = lowrank::as_operator(weight);
+            use(lowrank::operator_reference<S>(dense));
         }
     }
     /// The same as a map that shares `base` or borrows `weight`.
-    [[nodiscard]] lowrank::any_map<S> base_map() const {
-        return base ? *base : lowrank::any_map<S>(lowrank::map_of(weight));
+    [[nodiscard]] lowrank::any_operator<S> base_map() const {
+        return base ? *base : lowrank::any_operator<S>(lowrank::as_operator(weight));
     }
 
 private:

@@ -29,7 +29,7 @@
 
 #include <lowrank/core/parallel.hpp>
 #include <lowrank/core/workspace.hpp>
-#include <lowrank/laser/search_model.hpp>
+#include <lowrank/laser/search/search_model.hpp>
 
 #include "backward.hpp"
 #include "batch.hpp"
@@ -100,18 +100,18 @@ public:
                 edited_.push_back({p.name, layer, head ? -1 : (seen - 1) % 7});
             }
         });
-        out.ask = [this](lowrank::sample_range r) { return score_from(r, 0); };
-        out.ask_from = [this](lowrank::sample_range r, index first) { return score_from(r, first); };
+        out.evaluate = [this](lowrank::sample_range r) { return score_from(r, 0); };
+        out.evaluate_from_layer = [this](lowrank::sample_range r, index first) { return score_from(r, first); };
         out.gradients = [this](lowrank::sample_range r, const lowrank::gradient_sink<S>& sink) {
             return mapped_ == nullptr ? gradients(r, sink) : gradients_by_layer(r, sink);
         };
         if (!adapted) {
-            out.ask_ranks = [this](lowrank::sample_range r, index weight, const lowrank::nested_ranks<S>& nested,
-                                   index first) { return score_ranks(r, weight, nested, first); };
+            out.evaluate_ranks = [this](lowrank::sample_range r, index weight, const lowrank::nested_ranks<S>& nested,
+                                        index first) { return score_ranks(r, weight, nested, first); };
         }
         if (mapped_ != nullptr) {
             out.read = [this](index w) { return mapped_->read(edited_[static_cast<std::size_t>(w)].name); };
-            out.place = [this](index w, const lowrank::placed_edit<S>* edit) {
+            out.override_weight = [this](index w, const lowrank::placed_edit<S>* edit) {
                 mapped_->place(edited_[static_cast<std::size_t>(w)].name, edit);
             };
         }
@@ -383,7 +383,9 @@ private:
             const auto edit =
                 lowrank::place_components(nested.factors(), lowrank::component_set::first(nested.ranks()[i]));
             model_->lm_head.base =
-                edit.beside ? lowrank::any_map<S>(lowrank::sum_map<S>({{.map = own_map}, {.map = edit.map}})) : edit.map;
+                edit.additive
+                    ? lowrank::any_operator<S>(lowrank::operator_sum<S>({{.map = own_map}, {.map = edit.map}}))
+                    : edit.map;
             run(groups, [&](std::size_t g) {
                 const auto ws = scratch_.borrow();
                 scored[g * candidates + i] = score(*model_, states[g].b, states[g].x, *ws);

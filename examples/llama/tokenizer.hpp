@@ -25,7 +25,7 @@
 #include <vector>
 
 #include <lowrank/core/finite.hpp>
-#include <lowrank/io/mapped_file.hpp>
+#include <lowrank/io/containers/mapped_file.hpp>
 
 #include "config.hpp"
 

@@ -28,9 +28,9 @@
 #include <lowrank/core/parallel.hpp>
 #include <lowrank/core/philox.hpp>
 #include <lowrank/core/progress.hpp>
-#include <lowrank/lora/adamw.hpp>
-#include <lowrank/lora/schedule.hpp>
-#include <lowrank/lora/trainer.hpp>
+#include <lowrank/lora/train/adamw.hpp>
+#include <lowrank/lora/train/schedule.hpp>
+#include <lowrank/lora/train/trainer.hpp>
 
 #include "adapters.hpp"
 #include "backward.hpp"
@@ -317,7 +317,7 @@ struct finetune_options {
 template <real S>
 struct finetune_result {
     std::map<std::string, lowrank::lora_adapter<S>> adapters = {};  ///< By module path; empty unless plain LoRA.
-    adapter_map<S> modules = {};                                    ///< The same for every kind.
+    adapter_operator<S> modules = {};                               ///< The same for every kind.
     training_report report = {};
     std::map<std::string, std::vector<bool>> kept = {};  ///< With `adalora`: which triplets a module has kept.
 };

@@ -88,7 +88,7 @@ template <real S>
                 }
                 return lowrank::dora_adapter<S>{
                     .lora = lowrank::make_lora<S>(p.rows(), p.cols(), lora_of(p, false)),
-                    .magnitude = lowrank::squared_row_norms_of_map(*p.base).cwiseSqrt().template cast<S>()};
+                    .magnitude = lowrank::squared_row_norms_of_operator(*p.base).cwiseSqrt().template cast<S>()};
             };
         case variant::adalora:
             return [=](const projection<S>& p) -> any_adapter<S> {

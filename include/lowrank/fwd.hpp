@@ -8,7 +8,7 @@
 ///
 ///     #include <lowrank/fwd.hpp>
 ///     class engine {
-///         std::unique_ptr<lowrank::any_map<float>> base_;
+///         std::unique_ptr<lowrank::any_operator<float>> base_;
 ///     };
 
 #include <cstdint>
@@ -21,15 +21,15 @@ namespace lowrank::inline LOWRANK_ABI {
 // core
 class contract_violation;
 template <storage T, int Order>
-class dense_map;
+class dense_operator;
 template <storage T>
-class owned_map;
+class owned_operator;
 template <real S>
-class any_map;
+class any_operator;
 template <real S>
-class sum_map;
+class operator_sum;
 template <real S>
-class map_reference;
+class operator_reference;
 class philox;
 struct progress;
 enum class errc;
@@ -40,23 +40,10 @@ class result;
 class workspace;
 
 // factor
-struct adaptive_svd_options;
-struct spectral_norm_options;
-struct spectral_norm_result;
 template <real S>
 struct resize_result;
 template <real S>
-struct pivoted_qr_result;
-struct pivoted_qr_options;
-template <real S>
-struct interpolative_result;
-template <real S>
-struct cur_result;
-struct krylov_svd_options;
-template <real S>
 struct low_rank;
-enum class metric_kind;
-class metric;
 template <real S>
 struct thin_qr_result;
 enum class orthonormalization;
@@ -66,21 +53,26 @@ struct cluster_options;
 struct cluster_result;
 template <real S>
 struct partition_result;
-struct randomized_svd_options;
 struct budget_item;
 struct rank_plan;
+struct adaptive_svd_options;
+struct spectral_norm_options;
+struct spectral_norm_result;
 template <real S>
-struct shared_basis_result;
+struct pivoted_qr_result;
+struct pivoted_qr_options;
+template <real S>
+struct interpolative_result;
+template <real S>
+struct cur_result;
+struct krylov_svd_options;
+struct randomized_svd_options;
 struct single_pass_options;
 template <real S>
 class single_pass_sketch;
 enum class sigma_split;
 template <real S>
 class spectrum;
-class gram_accumulator;
-class triangle_accumulator;
-class moment_accumulator;
-class fisher_accumulator;
 template <real S>
 struct svd_result;
 struct symmetric_eigen_result;
@@ -88,11 +80,19 @@ enum class error_source;
 struct error_evidence;
 template <real S>
 struct truncated_svd_result;
-struct metrics;
+template <real S>
+struct shared_basis_result;
+class gram_accumulator;
+class qr_accumulator;
+class moment_accumulator;
+class fisher_accumulator;
+struct weightings;
 template <real S>
 class weighted_spectrum;
 template <real S>
 struct weighted_svd_result;
+enum class weighting_kind;
+class weighting;
 
 // quant
 enum class ggml_type : std::int32_t;
@@ -102,19 +102,6 @@ struct normal_float_matrix;
 
 // lora
 template <real S>
-struct adalora_adapter;
-struct adalora_options;
-struct adalora_schedule;
-struct adalora_budget;
-template <real S>
-struct adalora_importance;
-template <real S>
-struct adalora_allocator;
-struct adalora_allocation;
-struct adamw_options;
-template <real S>
-struct adamw_state;
-template <real S>
 struct active_adapter;
 template <real S>
 struct adapted_linear;
@@ -123,34 +110,41 @@ struct delta_gradient;
 template <real S>
 struct used_adapter;
 template <real S>
-struct alora_adapter;
+struct rotation_factor;
+template <real S>
+struct block_rotation;
+template <real S>
+struct tucker_gradient;
 template <real S>
 struct adapter_parameter;
 template <real S>
 class adapter_gradient;
 template <real S>
 class any_adapter;
-struct dropped_blocks;
-template <real S>
-struct rotation_factor;
-template <real S>
-struct block_rotation;
-struct boft_options;
-template <real S>
-struct boft_adapter;
 enum class combine_rule;
 enum class sign_election;
 enum class ties_divisor;
 struct combine_options;
-enum class padding_mode;
-struct conv_geometry;
-template <storage T>
-class grouped_map;
-template <real S>
-struct conv_lora_adapter;
+enum class combination_type;
+enum class weighted_rule;
+struct weighted_options;
+enum class masked_tensor;
 template <real S>
 struct lora_conversion;
-enum class corda_metric;
+struct extraction_options;
+template <real S>
+struct lora_extraction;
+enum class rank_rule;
+struct rank_choice;
+template <real S>
+struct lora_resize;
+template <real S>
+struct change_diagnostics;
+enum class direction_side;
+struct amplification_result;
+struct intruder;
+struct intruder_options;
+enum class corda_weighting;
 struct corda_options;
 class input_statistics;
 struct input_components;
@@ -158,28 +152,37 @@ struct eva_options;
 enum class lora_ga_direction;
 enum class lora_ga_scale;
 struct lora_ga_options;
+enum class random_init;
+struct normal_float_quantizer;
+struct ggml_quantizer;
+struct loftq_options;
 template <real S>
-struct change_diagnostics;
-enum class direction_side;
-struct amplification_result;
-struct intruder;
-struct intruder_options;
+struct loftq_start;
+enum class init_scaling;
+template <real S>
+struct adalora_adapter;
+struct adalora_options;
+template <real S>
+struct alora_adapter;
+struct boft_options;
+template <real S>
+struct boft_adapter;
+enum class padding_mode;
+struct conv_geometry;
+template <storage T>
+class grouped_operator;
+template <real S>
+struct conv_lora_adapter;
 template <real S>
 struct dora_adapter;
 template <real S>
 struct dora_linear;
-struct dropout_key;
 struct embedding_options;
-struct extraction_options;
-template <real S>
-struct lora_extraction;
-template <real S>
-struct lora_gradient;
 struct hira_options;
 template <real S>
 struct hira_adapter;
 template <storage T>
-class hira_map;
+class hira_operator;
 class hira_rows;
 template <real S>
 struct householder_rotation;
@@ -187,52 +190,36 @@ struct hra_options;
 template <real S>
 struct hra_adapter;
 template <real S>
-struct scaled_map;
+struct scaled_operator;
 template <real S>
 struct ia3_adapter;
-enum class random_init;
 template <real S>
 struct kasa_adapter;
 template <real S>
 struct kasa_start;
-struct normal_float_quantizer;
-struct ggml_quantizer;
-struct loftq_options;
-template <real S>
-struct loftq_start;
 template <real S>
 struct loha_adapter;
 struct loha_options;
 template <real S>
 struct lokr_factor;
 template <real S>
-struct kronecker_map;
+struct kronecker_operator;
 template <real S>
 struct lokr_adapter;
 struct lokr_options;
 struct lora_options;
 template <real S>
 struct lora_adapter;
-struct merge_audit;
-struct merge_receipt;
-template <real S>
-struct merge_options;
-template <storage T>
-class merge_stack;
-struct transformed_merge_options;
-struct product_rows;
-template <real S>
-struct merged_linear_adapter;
 struct miss_options;
 template <real S>
-struct miss_map;
+struct miss_operator;
 template <real S>
 struct miss_adapter;
 struct miss_bat_options;
 template <real S>
 struct miss_bat_adapter;
 template <storage T>
-class miss_bat_map;
+class miss_bat_operator;
 class miss_bat_rows;
 struct oft_options;
 template <real S>
@@ -243,16 +230,39 @@ enum class randlora_kind;
 struct randlora_options;
 template <real S>
 struct randlora_adapter;
-enum class rank_rule;
-struct rank_choice;
 template <real S>
-struct lora_resize;
+struct vera_projections;
+template <real S>
+struct vera_adapter;
+struct merge_audit;
+struct merge_receipt;
+template <real S>
+struct merge_options;
+template <storage T>
+class merge_stack;
+struct transformed_merge_options;
+struct product_rows;
+template <real S>
+struct merged_linear_adapter;
+struct adalora_schedule;
+struct adalora_budget;
+template <real S>
+struct adalora_importance;
+template <real S>
+struct adalora_allocator;
+struct adalora_allocation;
+struct adamw_options;
+template <real S>
+struct adamw_state;
+struct dropped_blocks;
+struct dropout_key;
+template <real S>
+struct lora_gradient;
 enum class decay;
 struct learning_rate_schedule;
 struct sgd_options;
 template <real S>
 struct sgd_state;
-enum class init_scaling;
 template <real S>
 struct trainable;
 struct parameter_group;
@@ -263,20 +273,9 @@ template <real S>
 struct trainer_state;
 template <real S>
 class trainer;
-template <real S>
-struct tucker_gradient;
-template <real S>
-struct vera_projections;
-template <real S>
-struct vera_adapter;
-enum class combination_type;
-enum class weighted_rule;
-struct weighted_options;
-enum class masked_tensor;
 
 // laser
 class component_set;
-enum class data_free_policy;
 struct edit;
 template <real S>
 struct placed_edit;
@@ -284,12 +283,27 @@ template <storage T>
 struct edit_receipt;
 template <storage T>
 struct applied_edit;
+struct weight_shape;
+struct joint_plan;
+class search_journal;
+template <storage T>
+struct named_weight;
+template <real S>
+class nested_ranks;
+struct edit_size;
+template <storage T>
+class weight_editor;
 struct sample_range;
 struct sample_scores;
 struct score;
 struct evaluation_options;
 struct interval;
 struct paired_evidence;
+enum class data_free_policy;
+struct sigma_scores;
+enum class screening_policy;
+template <real S>
+class sigma_gradient;
 struct gradient_options;
 template <real S>
 struct gradient_search_result;
@@ -300,13 +314,6 @@ struct weight_group;
 struct group_candidate;
 struct group_result;
 struct halving_options;
-struct weight_shape;
-struct joint_plan;
-class search_journal;
-template <storage T>
-struct named_weight;
-template <real S>
-class nested_ranks;
 struct split_options;
 struct sample_split;
 template <storage T>
@@ -316,13 +323,6 @@ struct search_candidate;
 struct search_record;
 template <real S>
 struct search_result;
-struct sigma_scores;
-enum class screening_policy;
-template <real S>
-class sigma_gradient;
-struct edit_size;
-template <storage T>
-class weight_editor;
 
 }  // namespace lowrank::inline LOWRANK_ABI
 

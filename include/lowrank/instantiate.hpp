@@ -17,9 +17,9 @@
 /// LOWRANK_INSTANTIATE_KERNELS, LOWRANK_INSTANTIATE_ADAPTERS and their like split further.
 
 #include <lowrank/core/skinny_product.hpp>
-#include <lowrank/factor/krylov_svd.hpp>
 #include <lowrank/factor/orthonormalize.hpp>
-#include <lowrank/factor/randomized_svd.hpp>
+#include <lowrank/factor/sketched/krylov_svd.hpp>
+#include <lowrank/factor/sketched/randomized_svd.hpp>
 #include <lowrank/factor/svd.hpp>
 #include <lowrank/factor/symmetric_eigen.hpp>
 #include <lowrank/lora/any_adapter.hpp>

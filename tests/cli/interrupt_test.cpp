@@ -11,8 +11,8 @@
 
 #include <nlohmann/json.hpp>
 
+#include <lowrank/io/containers/safetensors.hpp>
 #include <lowrank/io/peft.hpp>
-#include <lowrank/io/safetensors.hpp>
 
 #include "process.hpp"
 #include "tiny_checkpoint.hpp"

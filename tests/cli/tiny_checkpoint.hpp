@@ -17,7 +17,7 @@
 
 #include <lowrank/core/philox.hpp>
 #include <lowrank/core/types.hpp>
-#include <lowrank/io/safetensors.hpp>
+#include <lowrank/io/containers/safetensors.hpp>
 
 #include "process.hpp"
 

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 // Arithmetic is done in float or double; the message names the concept.
 // expects: real<|concept real
-#include <lowrank/core/linear_map.hpp>
+#include <lowrank/core/linear_operator.hpp>
 
 int main() {
 #ifdef LOWRANK_COMPILE_FAIL
@@ -9,5 +9,5 @@ int main() {
 #else
     using scalar = double;
 #endif
-    return static_cast<int>(sizeof(lowrank::any_map<scalar>) == 0);
+    return static_cast<int>(sizeof(lowrank::any_operator<scalar>) == 0);
 }

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 // Activations in double do not meet a weight that computes in float by accident.
 // expects: no matching function|could not convert|no viable conversion
-#include <lowrank/core/linear_map.hpp>
+#include <lowrank/core/linear_operator.hpp>
 
 int main() {
     const lowrank::row_matrix<float> w(3, 4);

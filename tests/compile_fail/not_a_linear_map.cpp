@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: MIT
-// A type without a transposed product is not a linear map, and the message names the concept.
-// expects: linear_map|mappable
-#include <lowrank/core/linear_map.hpp>
+// A type without a transposed product is not a linear operator, and the message names the concept.
+// expects: linear_operator|operator_like
+#include <lowrank/core/linear_operator.hpp>
 
-struct half_a_map {
+struct half_an_operator {
     using scalar = float;
     [[nodiscard]] lowrank::index rows() const { return 1; }
     [[nodiscard]] lowrank::index cols() const { return 1; }
@@ -16,6 +16,6 @@ struct half_a_map {
 };
 
 int main() {
-    const lowrank::any_map<float> erased = half_a_map{};
+    const lowrank::any_operator<float> erased = half_an_operator{};
     return static_cast<int>(lowrank::apply(erased, lowrank::matrix<float>(1, 1)).rows()) - 1;
 }

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 // A row-major X where columns are samples would be transposed data or a silent copy: it is refused.
 // expects: no matching function|could not convert|no viable conversion
-#include <lowrank/core/linear_map.hpp>
+#include <lowrank/core/linear_operator.hpp>
 
 int main() {
     const lowrank::row_matrix<float> w(3, 4);

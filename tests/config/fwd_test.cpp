@@ -11,7 +11,7 @@
 namespace {
 struct engine {
     std::shared_ptr<const lowrank::lora_adapter<float>> adapter;
-    std::shared_ptr<const lowrank::any_map<float>> base;
+    std::shared_ptr<const lowrank::any_operator<float>> base;
     lowrank::matrix<float>* activations = nullptr;
 };
 engine make_engine();
@@ -26,8 +26,8 @@ namespace {
 engine make_engine() {
     engine e;
     e.adapter = std::make_shared<const lowrank::lora_adapter<float>>(lowrank::make_lora<float>(3, 2, {.r = 1}));
-    e.base = std::make_shared<const lowrank::any_map<float>>(
-        lowrank::owned_map<float>(lowrank::row_matrix<float>::Identity(3, 2)));
+    e.base = std::make_shared<const lowrank::any_operator<float>>(
+        lowrank::owned_operator<float>(lowrank::row_matrix<float>::Identity(3, 2)));
     return e;
 }
 }  // namespace

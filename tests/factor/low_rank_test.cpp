@@ -8,8 +8,8 @@
 using namespace lowrank;
 using namespace lowrank_tests;
 
-static_assert(linear_map<low_rank<float>>);
-static_assert(linear_map<low_rank<double>>);
+static_assert(linear_operator<low_rank<float>>);
+static_assert(linear_operator<low_rank<double>>);
 
 TEST_CASE_TEMPLATE("low_rank applies like its dense product", S, float, double) {
     const low_rank<S> a{.left = gaussian<S>(31, 5, 1), .right = gaussian<S>(5, 17, 2)};

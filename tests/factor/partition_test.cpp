@@ -10,7 +10,7 @@
 using namespace lowrank;
 using namespace lowrank_tests;
 
-static_assert(linear_map<partitioned_low_rank<float>>);
+static_assert(linear_operator<partitioned_low_rank<float>>);
 
 namespace {
 

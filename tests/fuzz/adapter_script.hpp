@@ -10,9 +10,9 @@
 #include <string_view>
 #include <vector>
 
-#include <lowrank/io/detail/peft_names.hpp>
-#include <lowrank/io/dtype.hpp>
-#include <lowrank/io/peft_config.hpp>
+#include <lowrank/io/containers/dtype.hpp>
+#include <lowrank/io/peft/detail/peft_names.hpp>
+#include <lowrank/io/peft/peft_config.hpp>
 
 namespace fuzzing {
 

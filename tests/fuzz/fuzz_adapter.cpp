@@ -14,9 +14,9 @@
 #include <variant>
 #include <vector>
 
-#include <lowrank/io/adapter_files.hpp>
-#include <lowrank/io/merge_checkpoint.hpp>
-#include <lowrank/io/plain_lora.hpp>
+#include <lowrank/io/checkpoints/merge_checkpoint.hpp>
+#include <lowrank/io/formats/adapter_files.hpp>
+#include <lowrank/io/formats/plain_lora.hpp>
 
 #include "adapter_script.hpp"
 

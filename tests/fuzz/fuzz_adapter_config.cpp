@@ -7,7 +7,7 @@
 #include <string>
 #include <vector>
 
-#include <lowrank/io/peft_config.hpp>
+#include <lowrank/io/peft/peft_config.hpp>
 
 extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
     using namespace lowrank;

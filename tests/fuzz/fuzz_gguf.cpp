@@ -5,7 +5,7 @@
 #include <cstdlib>
 #include <span>
 
-#include <lowrank/io/gguf_lora.hpp>
+#include <lowrank/io/formats/gguf_lora.hpp>
 
 extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
     using namespace lowrank;

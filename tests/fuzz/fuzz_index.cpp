@@ -5,7 +5,7 @@
 #include <cstdlib>
 #include <span>
 
-#include <lowrank/io/checkpoint.hpp>
+#include <lowrank/io/containers/checkpoint.hpp>
 
 extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
     const auto entries = lowrank::detail::read_index(std::as_bytes(std::span(data, size)));

@@ -5,7 +5,7 @@
 #include <cstdlib>
 #include <string_view>
 
-#include <lowrank/laser/journal.hpp>
+#include <lowrank/laser/edits/journal.hpp>
 
 extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
     using lowrank::search_journal;

@@ -7,7 +7,7 @@
 #include <span>
 #include <vector>
 
-#include <lowrank/io/safetensors.hpp>
+#include <lowrank/io/containers/safetensors.hpp>
 
 extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
     using namespace lowrank;

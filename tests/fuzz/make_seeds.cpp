@@ -12,10 +12,10 @@
 #include <string_view>
 #include <vector>
 
-#include <lowrank/io/atomic_file.hpp>
-#include <lowrank/io/gguf_lora.hpp>
+#include <lowrank/io/containers/atomic_file.hpp>
+#include <lowrank/io/containers/safetensors.hpp>
+#include <lowrank/io/formats/gguf_lora.hpp>
 #include <lowrank/io/peft.hpp>
-#include <lowrank/io/safetensors.hpp>
 
 #include "adapter_script.hpp"
 

@@ -10,9 +10,9 @@
 #include <string>
 #include <vector>
 
-#include <lowrank/core/linear_map.hpp>
-#include <lowrank/lora/adalora_allocator.hpp>
-#include <lowrank/lora/adamw.hpp>
+#include <lowrank/core/linear_operator.hpp>
+#include <lowrank/lora/train/adalora_allocator.hpp>
+#include <lowrank/lora/train/adamw.hpp>
 
 #include "golden_case.hpp"
 

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: MIT
 // Family "dora": magnitude and direction, on every kind of layer.
-#include <lowrank/core/linear_map.hpp>
+#include <lowrank/core/linear_operator.hpp>
 #include <lowrank/factor/factored_algebra.hpp>
-#include <lowrank/lora/dora.hpp>
-#include <lowrank/lora/embedding.hpp>
-#include <lowrank/lora/merge.hpp>
+#include <lowrank/lora/kinds/dora.hpp>
+#include <lowrank/lora/kinds/embedding.hpp>
+#include <lowrank/lora/merge/merge.hpp>
 
 #include "golden_case.hpp"
 #include "layer.hpp"

@@ -2,14 +2,14 @@
 // Families "adalora", "vera", "loha", "lokr" and "ia3".
 #include <memory>
 
-#include <lowrank/core/linear_map.hpp>
-#include <lowrank/lora/adalora.hpp>
-#include <lowrank/lora/ia3.hpp>
-#include <lowrank/lora/loha.hpp>
-#include <lowrank/lora/lokr.hpp>
-#include <lowrank/lora/merge.hpp>
-#include <lowrank/lora/tucker.hpp>
-#include <lowrank/lora/vera.hpp>
+#include <lowrank/core/linear_operator.hpp>
+#include <lowrank/lora/algebra/tucker.hpp>
+#include <lowrank/lora/kinds/adalora.hpp>
+#include <lowrank/lora/kinds/ia3.hpp>
+#include <lowrank/lora/kinds/loha.hpp>
+#include <lowrank/lora/kinds/lokr.hpp>
+#include <lowrank/lora/kinds/vera.hpp>
+#include <lowrank/lora/merge/merge.hpp>
 
 #include "adalora_training.hpp"
 #include "golden_case.hpp"
@@ -40,7 +40,7 @@ struct at_layer {
 /// Forward, input gradient, merge and unmerge of base + change; returns the gradients of the factors.
 template <class S>
 delta_gradient<S> run_change(const layer<S>& l, const low_rank<S>& change, computed<S>& out) {
-    const sum_map<S> map({{.map = l.base()}, {.map = change}});
+    const operator_sum<S> map({{.map = l.base()}, {.map = change}});
     matrix<S> y = apply(map, l.x());
     y.colwise() += l.bias();
     l.put_output(out, y);
@@ -188,7 +188,7 @@ void run_ia3(const golden_case& c, computed<S>& out) {
         for (lowrank::index i = 0; i < full.size(); ++i) {
             full(i) = scale(i / taps);
         }
-        scaled_map<S> map{.base = l.base()};
+        scaled_operator<S> map{.base = l.base()};
         (feedforward ? map.input_scale : map.output_scale) = full;
         const vector<S> bias = feedforward ? l.bias() : vector<S>(l.bias().cwiseProduct(scale));
         matrix<S> y = apply(map, l.x());

@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: MIT
 // Family "init": PiSSA, OLoRA, LoftQ, and a trained PiSSA adapter as plain LoRA.
-#include <lowrank/core/linear_map.hpp>
+#include <lowrank/core/linear_operator.hpp>
 #include <lowrank/factor/spectrum.hpp>
 #include <lowrank/lora/adapted_linear.hpp>
-#include <lowrank/lora/convert.hpp>
-#include <lowrank/lora/loftq.hpp>
-#include <lowrank/lora/spectral_init.hpp>
-#include <lowrank/quant/normal_float.hpp>
+#include <lowrank/lora/convert/convert.hpp>
+#include <lowrank/lora/init/loftq.hpp>
+#include <lowrank/lora/init/spectral_init.hpp>
+#include <lowrank/quant/formats/normal_float.hpp>
 
 #include "golden_case.hpp"
 #include "layer.hpp"
@@ -28,7 +28,7 @@ lora_adapter<S> init_adapter_at(const golden_case& c, const std::string& name, c
 /// The output of W under an adapter, which an init leaves as it was.
 template <class S>
 void put_init_output(const layer<S>& l, const row_matrix<S>& w, const lora_adapter<S>& a, computed<S>& out) {
-    const sum_map<S> map({{.map = map_of(w)}, {.map = a}});
+    const operator_sum<S> map({{.map = as_operator(w)}, {.map = a}});
     matrix<S> y = apply(map, l.x());
     y.colwise() += l.bias();
     l.put_output(out, y);

@@ -3,7 +3,7 @@
 #include <cmath>
 #include <sstream>
 
-#include <lowrank/factor/rank_rules.hpp>
+#include <lowrank/factor/ranks/rank_rules.hpp>
 #include <lowrank/factor/spectrum.hpp>
 #include <lowrank/prune/magnitude.hpp>
 

@@ -2,13 +2,13 @@
 // Families "lora" and "loralib": forward, gradients and merged weights of layers under LoRA adapters.
 #include <memory>
 
-#include <lowrank/core/linear_map.hpp>
+#include <lowrank/core/linear_operator.hpp>
 #include <lowrank/factor/factored_algebra.hpp>
 #include <lowrank/lora/adapted_linear.hpp>
-#include <lowrank/lora/conv_lora.hpp>
-#include <lowrank/lora/embedding.hpp>
-#include <lowrank/lora/merge.hpp>
-#include <lowrank/lora/merged_linear.hpp>
+#include <lowrank/lora/kinds/conv_lora.hpp>
+#include <lowrank/lora/kinds/embedding.hpp>
+#include <lowrank/lora/merge/merge.hpp>
+#include <lowrank/lora/merge/merged_linear.hpp>
 #include <lowrank/lora/mixed_batch.hpp>
 
 #include "golden_case.hpp"
@@ -209,7 +209,7 @@ void run_loralib_layer(const golden_case& c, const std::string& name, computed<S
                                         .r = l.info().at("r"),
                                         .lora_alpha = alpha};
         const row_matrix<S> merged = l.weight() + conv.dense_delta();
-        const grouped_map<S> map(merged, l.groups());
+        const grouped_operator<S> map(merged, l.groups());
         matrix<S> y = apply(map, l.x());
         y.colwise() += l.bias();
         l.put_output(out, y);
@@ -233,7 +233,7 @@ void run_loralib_layer(const golden_case& c, const std::string& name, computed<S
         plain = {.lora_A = a, .lora_B = b, .lora_alpha = alpha};
         change = plain.delta();
     }
-    const sum_map<S> map({{.map = l.base()}, {.map = change}});
+    const operator_sum<S> map({{.map = l.base()}, {.map = change}});
     matrix<S> y = apply(map, l.x());
     y.colwise() += l.bias();
     l.put_output(out, y);

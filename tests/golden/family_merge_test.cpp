@@ -3,8 +3,8 @@
 #include <cstring>
 #include <regex>
 
-#include <lowrank/lora/lora.hpp>
-#include <lowrank/lora/merge.hpp>
+#include <lowrank/lora/kinds/lora.hpp>
+#include <lowrank/lora/merge/merge.hpp>
 
 #include "golden_case.hpp"
 

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: MIT
 // Families "oft" and "boft": rotations of the inputs.
-#include <lowrank/core/linear_map.hpp>
-#include <lowrank/lora/boft.hpp>
-#include <lowrank/lora/merge_transformed.hpp>
-#include <lowrank/lora/oft.hpp>
+#include <lowrank/core/linear_operator.hpp>
+#include <lowrank/lora/kinds/boft.hpp>
+#include <lowrank/lora/kinds/oft.hpp>
+#include <lowrank/lora/merge/merge_transformed.hpp>
 
 #include "golden_case.hpp"
 #include "layer.hpp"

@@ -4,13 +4,13 @@
 #include <cmath>
 #include <span>
 
-#include <lowrank/core/linear_map.hpp>
-#include <lowrank/lora/adamw.hpp>
-#include <lowrank/lora/dora.hpp>
-#include <lowrank/lora/embedding.hpp>
-#include <lowrank/lora/gradient.hpp>
-#include <lowrank/lora/merged_linear.hpp>
-#include <lowrank/lora/sgd.hpp>
+#include <lowrank/core/linear_operator.hpp>
+#include <lowrank/lora/kinds/dora.hpp>
+#include <lowrank/lora/kinds/embedding.hpp>
+#include <lowrank/lora/merge/merged_linear.hpp>
+#include <lowrank/lora/train/adamw.hpp>
+#include <lowrank/lora/train/gradient.hpp>
+#include <lowrank/lora/train/sgd.hpp>
 
 #include "golden_case.hpp"
 
@@ -48,7 +48,7 @@ struct trained_layer {
 
     [[nodiscard]] vector<S> norms() const { return adapted_row_norms(weight, base_norms2, lora.delta()); }
     [[nodiscard]] dora_linear<S> dora(const vector<S>& n) const {
-        return {.base = map_of(weight), .change = lora.delta(), .scale = dora_scale<S>(magnitude.col(0), n)};
+        return {.base = as_operator(weight), .change = lora.delta(), .scale = dora_scale<S>(magnitude.col(0), n)};
     }
 
     [[nodiscard]] matrix<S> forward(const matrix<S>& x) const {
@@ -64,7 +64,7 @@ struct trained_layer {
         matrix<S> dx = matrix<S>::Zero(x.rows(), x.cols());
         column_view<S> dx_view = dx;
         if (magnitude.size() == 0) {
-            map_of(weight).add_transposed_product(S(1), dy, dx, ws);
+            as_operator(weight).add_transposed_product(S(1), dy, dx, ws);
             lora_backward(lora, S(1), x, dy, gradient, &dx_view, ws);
             return dx;
         }

@@ -2,8 +2,8 @@
 // Family "add_weighted_adapter": the combination types of PEFT, and their functions on bare tensors.
 #include <sstream>
 
-#include <lowrank/lora/combine.hpp>
-#include <lowrank/lora/weighted_adapter.hpp>
+#include <lowrank/lora/combine/combine.hpp>
+#include <lowrank/lora/combine/weighted_adapter.hpp>
 
 #include "golden_case.hpp"
 #include "layer.hpp"

@@ -27,7 +27,7 @@
 #include <nlohmann/json.hpp>
 
 #include <lowrank/core/types.hpp>
-#include <lowrank/io/safetensors.hpp>
+#include <lowrank/io/containers/safetensors.hpp>
 
 namespace lowrank_tests {
 

@@ -12,8 +12,8 @@
 #include <string>
 #include <vector>
 
-#include <lowrank/core/linear_map.hpp>
-#include <lowrank/lora/conv.hpp>
+#include <lowrank/core/linear_operator.hpp>
+#include <lowrank/lora/kinds/conv.hpp>
 
 #include "golden_case.hpp"
 
@@ -90,7 +90,7 @@ public:
     [[nodiscard]] const lowrank::row_matrix<S>& weight() const { return weight_; }
     [[nodiscard]] const lowrank::vector<S>& bias() const { return bias_; }
     [[nodiscard]] bool has_bias() const { return info_.value("bias", false); }
-    [[nodiscard]] lowrank::any_map<S> base() const { return lowrank::grouped_map<S>(weight_, groups_); }
+    [[nodiscard]] lowrank::any_operator<S> base() const { return lowrank::grouped_operator<S>(weight_, groups_); }
 
     [[nodiscard]] const lowrank::matrix<S>& x() const { return x_; }
     [[nodiscard]] bool has_gradient() const { return dy_.size() > 0; }

@@ -3,7 +3,7 @@
 #include <cstdio>
 
 #include <lowrank/lora/adapted_linear.hpp>
-#include <lowrank/lora/lora.hpp>
+#include <lowrank/lora/kinds/lora.hpp>
 
 int main() {
     lowrank::row_matrix<float> w(6, 4);

@@ -2,7 +2,7 @@
 // lowrank::io: a file that is not there is a status, not a crash.
 #include <cstdio>
 
-#include <lowrank/io/safetensors.hpp>
+#include <lowrank/io/containers/safetensors.hpp>
 
 int main() {
     const auto file = lowrank::safetensors_file::open("no-such-file.safetensors");

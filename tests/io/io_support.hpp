@@ -22,9 +22,9 @@
 
 #include <doctest/doctest.h>
 
-#include <lowrank/io/atomic_file.hpp>
-#include <lowrank/io/mapped_file.hpp>
-#include <lowrank/io/safetensors_writer.hpp>
+#include <lowrank/io/containers/atomic_file.hpp>
+#include <lowrank/io/containers/mapped_file.hpp>
+#include <lowrank/io/containers/safetensors_writer.hpp>
 
 namespace lowrank_tests {
 

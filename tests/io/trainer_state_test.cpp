@@ -6,9 +6,9 @@
 
 #include <doctest/doctest.h>
 
-#include <lowrank/io/safetensors.hpp>
-#include <lowrank/io/safetensors_writer.hpp>
-#include <lowrank/lora/trainer.hpp>
+#include <lowrank/io/containers/safetensors.hpp>
+#include <lowrank/io/containers/safetensors_writer.hpp>
+#include <lowrank/lora/train/trainer.hpp>
 
 namespace {
 
@@ -16,7 +16,7 @@ using namespace lowrank;
 
 trainer<float> fresh_trainer(const row_matrix<float>& w) {
     trainer<float> t({.learning_rate = 1e-2, .weight_decay = 0.1});
-    t.add("model.layer", make_dora(w, {.r = 2, .seed = 4}), map_of(w));
+    t.add("model.layer", make_dora(w, {.r = 2, .seed = 4}), as_operator(w));
     return t;
 }
 
@@ -28,7 +28,7 @@ void train_steps(trainer<float>& t, const row_matrix<float>& w, std::uint64_t fi
         fill_normal(x, 1.0F, philox(1, step));
         fill_normal(dy, 1.0F, philox(2, step));
         auto g = t.adapter(0).zero_gradient();
-        t.adapter(0).backward(map_of(w), 1.0F, x, dy, g, nullptr, ws);
+        t.adapter(0).backward(as_operator(w), 1.0F, x, dy, g, nullptr, ws);
         t.accumulate(0, g);
         REQUIRE(t.step().has_value());
     }

@@ -16,9 +16,9 @@
 
 #include <lowrank/core/philox.hpp>
 #include <lowrank/factor/svd.hpp>
-#include <lowrank/laser/edit_list.hpp>
-#include <lowrank/laser/evaluation.hpp>
-#include <lowrank/laser/search_model.hpp>
+#include <lowrank/laser/edits/edit_list.hpp>
+#include <lowrank/laser/evidence/evaluation.hpp>
+#include <lowrank/laser/search/search_model.hpp>
 
 namespace lowrank_tests {
 
@@ -63,8 +63,8 @@ struct planted_model {
     [[nodiscard]] sample_scores operator()(sample_range r) const {
         using S = compute_t<T>;
         ++calls;
-        return scores_of(
-            r, head.template cast<S>() * (mixer.template cast<S>() * samples.middleCols(r.begin, r.size())));
+        return scores_of(r,
+                         head.template cast<S>() * (mixer.template cast<S>() * samples.middleCols(r.begin, r.size())));
     }
 
     [[nodiscard]] sample_scores scores_of(sample_range r, const matrix<compute_t<T>>& logits) const {
@@ -103,14 +103,14 @@ struct planted_model {
 
     /// Two layers, the mixer below the head.
     [[nodiscard]] search_model<T> searchable() {
-        search_model<T> out{.weights = weights(), .ask = ask(), .layers = 2, .layer_of = {0, 1}};
-        out.ask_from = [this](sample_range r, lowrank::index) { return (*this)(r); };
+        search_model<T> out{.weights = weights(), .evaluate = evaluate(), .layers = 2, .layer_of = {0, 1}};
+        out.evaluate_from_layer = [this](sample_range r, lowrank::index) { return (*this)(r); };
         out.gradients = [this](sample_range r, const gradient_sink<compute_t<T>>& sink) { return gradients(r, sink); };
         return out;
     }
 
     [[nodiscard]] std::vector<named_weight<T>> weights() { return {{"mixer", mixer}, {"head", head}}; }
-    [[nodiscard]] evaluator ask() const {
+    [[nodiscard]] evaluator evaluate() const {
         return [this](sample_range r) { return (*this)(r); };
     }
 };
@@ -143,19 +143,20 @@ struct kept_elsewhere {
             return named_weight<T>(name, weight_view<T>(nullptr, planted_model<T>::size, planted_model<T>::size));
         };
         search_model<T> out{.weights = {nothing("mixer"), nothing("head")}, .layers = 2, .layer_of = {0, 1}};
-        out.ask = [this](sample_range r) -> result<sample_scores> {
+        out.evaluate = [this](sample_range r) -> result<sample_scores> {
             ++model.calls;
             return model.scores_of(r, product(1, product(0, model.samples.middleCols(r.begin, r.size()))));
         };
-        out.ask_from = [ask = out.ask](sample_range r, lowrank::index) { return ask(r); };
+        out.evaluate_from_layer = [evaluate = out.evaluate](sample_range r, lowrank::index) { return evaluate(r); };
         out.gradients = [this](sample_range r, const gradient_sink<S>& sink) { return model.gradients(r, sink); };
         out.read = [this](lowrank::index w) -> result<row_matrix<T>> { return own(w); };
-        out.place = [this](lowrank::index w, const placed_edit<S>* edit) {
+        out.override_weight = [this](lowrank::index w, const placed_edit<S>* edit) {
             auto& at = placed[static_cast<std::size_t>(w)];
             edit == nullptr ? at.reset() : (void)(at = *edit);
         };
         if (all_ranks) {
-            out.ask_ranks = [this](sample_range r, lowrank::index w, const nested_ranks<S>& nested, lowrank::index) {
+            out.evaluate_ranks = [this](sample_range r, lowrank::index w, const nested_ranks<S>& nested,
+                                        lowrank::index) {
                 ++rank_calls;
                 matrix<S> x = model.samples.middleCols(r.begin, r.size());
                 x = w == 1 ? product(0, x) : x;

@@ -238,7 +238,7 @@ TEST_CASE("generation stops where it is told to") {
     CHECK(*llama::generate(m, {4}, {.max_new_tokens = 0}) == std::vector<int>{4});
 }
 
-TEST_CASE_TEMPLATE("any linear map in the place of a weight, and adapters beside it, act as the merged weight", S,
+TEST_CASE_TEMPLATE("any linear operator in the place of a weight, and adapters beside it, act as the merged weight", S,
                    float, double) {
     const double tolerance = std::is_same_v<S, float> ? 1e-4 : 1e-12;
     for (const bool tied : {true, false}) {
@@ -262,7 +262,8 @@ TEST_CASE_TEMPLATE("any linear map in the place of a weight, and adapters beside
                   .maxCoeff() > S(1e-3));
 
         llama::for_each_projection(m, [&](llama::projection<S>& p) {
-            auto whole = lowrank::any_map<S>(lowrank::owned_map<S>(llama::find_projection(merged, p.name)->weight));
+            auto whole =
+                lowrank::any_operator<S>(lowrank::owned_operator<S>(llama::find_projection(merged, p.name)->weight));
             p.base = whole;
             p.weight.setConstant(std::numeric_limits<S>::quiet_NaN());  // no longer read
             p.adapters.clear();

@@ -19,7 +19,7 @@
 
 #include <lowrank/factor/spectrum.hpp>
 #include <lowrank/io/peft.hpp>
-#include <lowrank/lora/merge.hpp>
+#include <lowrank/lora/merge/merge.hpp>
 
 #include "support/shared.hpp"
 
@@ -219,7 +219,7 @@ TEST_CASE("truncating its weights gives the losses of golden/laser.json") {
         CAPTURE(rank);
         llama::for_each_projection(m, [&](llama::projection<float>& p) {
             if (p.name.ends_with(module)) {
-                p.base = lowrank::any_map<float>(spectra.at(p.name + ".weight").truncate(rank));
+                p.base = lowrank::any_operator<float>(spectra.at(p.name + ".weight").truncate(rank));
             }
         });
         CHECK(std::abs(mean_nll(m, b) - family["mean_nll"].get<double>()) < 1e-3);
@@ -286,7 +286,7 @@ TEST_CASE("the DoRA adapter gives the reference loss, and mixtures equal their m
     const auto read = [&](const char* name) {
         const auto peft = lowrank::read_peft(shared / "adapters/stories260K" / name);
         REQUIRE_MESSAGE(peft.has_value(), peft.error().message);
-        llama::adapter_map<float> all(peft->modules.begin(), peft->modules.end());
+        llama::adapter_operator<float> all(peft->modules.begin(), peft->modules.end());
         for (const auto& [module, relative] : peft->relatives) {
             const auto& dora = std::get<lowrank::peft_lora>(relative);
             REQUIRE(dora.magnitude.size() > 0);

@@ -5,7 +5,7 @@
 
 #include <doctest/doctest.h>
 
-#include <lowrank/laser/edit.hpp>
+#include <lowrank/laser/edits/edit.hpp>
 
 #include "llama/tiny_models.hpp"
 
@@ -24,18 +24,17 @@ TEST_CASE("a layer at several ranks of any of its projections says what it says 
             const std::vector<llama::index> ranks = {0, 2, s.size() - 1, s.size()};
             const lowrank::nested_ranks<double> nested(s, ranks);
             int calls = 0;
-            llama::layer_by_ranks(
-                m, b, 1, which, nested, lowrank::const_column_view<double>(inputs[1]), ws,
-                [&](llama::index i, lowrank::const_column_view<double> output) {
-                    ++calls;
-                    auto edited = m;
-                    auto& w = (edited.layers[1].*which).weight;
-                    REQUIRE(lowrank::truncate_weight<double>(lowrank::weight_view<double>(w), s,
-                                                             ranks[static_cast<std::size_t>(i)]));
-                    lowrank::workspace other;
-                    const auto want = llama::forward_from(edited, b, 1, inputs[1], other);
-                    CHECK((output - want).norm() <= 1e-12 * want.norm());
-                });
+            llama::layer_by_ranks(m, b, 1, which, nested, lowrank::const_column_view<double>(inputs[1]), ws,
+                                  [&](llama::index i, lowrank::const_column_view<double> output) {
+                                      ++calls;
+                                      auto edited = m;
+                                      auto& w = (edited.layers[1].*which).weight;
+                                      REQUIRE(lowrank::truncate_weight<double>(lowrank::weight_view<double>(w), s,
+                                                                               ranks[static_cast<std::size_t>(i)]));
+                                      lowrank::workspace other;
+                                      const auto want = llama::forward_from(edited, b, 1, inputs[1], other);
+                                      CHECK((output - want).norm() <= 1e-12 * want.norm());
+                                  });
             CHECK(calls == 4);
         }
     }

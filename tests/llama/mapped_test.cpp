@@ -13,8 +13,8 @@
 
 #include <doctest/doctest.h>
 
-#include <lowrank/laser/gradient_search.hpp>
-#include <lowrank/laser/greedy_search.hpp>
+#include <lowrank/laser/search/gradient_search.hpp>
+#include <lowrank/laser/search/greedy_search.hpp>
 
 #include "llama/tiny_models.hpp"
 
@@ -47,7 +47,8 @@ struct model_folder {
             if (w.cols() == 1) {
                 shard.back().shape.resize(1);
             }
-            map += (map.empty() ? "\"" : ",\"") + name + "\":\"part" + std::to_string((number - 1) % 2) + ".safetensors\"";
+            map +=
+                (map.empty() ? "\"" : ",\"") + name + "\":\"part" + std::to_string((number - 1) % 2) + ".safetensors\"";
         });
         for (int i = 0; i < 2; ++i) {
             REQUIRE(lowrank::write_safetensors(path / ("part" + std::to_string(i) + ".safetensors"), shards[i]));
@@ -83,8 +84,9 @@ TEST_CASE_TEMPLATE("a model in its file scores as the loaded one, to the bit, an
         const auto in_memory = whole.hooks(), in_file = parts.hooks();
         CHECK(in_file.weights.front().weight.data() == nullptr);
         CHECK(in_file.weights.front().weight.rows() == in_memory.weights.front().weight.rows());
-        CHECK(in_file.ask({0, 12}).value().log_loss == in_memory.ask({0, 12}).value().log_loss);
-        CHECK(in_file.ask_from({3, 9}, 2).value().log_loss == in_memory.ask_from({3, 9}, 2).value().log_loss);
+        CHECK(in_file.evaluate({0, 12}).value().log_loss == in_memory.evaluate({0, 12}).value().log_loss);
+        CHECK(in_file.evaluate_from_layer({3, 9}, 2).value().log_loss ==
+              in_memory.evaluate_from_layer({3, 9}, 2).value().log_loss);
         CHECK(in_file.read(4).value() == in_memory.weights[4].weight);
 
         // One backward pass, layer by layer, hands out the same.
@@ -110,10 +112,10 @@ TEST_CASE_TEMPLATE("a model in its file scores as the loaded one, to the bit, an
         const auto s = lowrank::make_spectrum(in_file.read(2).value()).value();
         for (const llama::index k : {llama::index{2}, s.size() - 1}) {
             auto edit = lowrank::place_components(s, lowrank::component_set::first(k));
-            in_file.place(2, &edit);
+            in_file.override_weight(2, &edit);
             const auto receipt = lowrank::truncate_weight<float>(in_memory.weights[2].weight, s, k).value();
-            const auto a = in_file.ask({0, 12}).value(), c = in_memory.ask({0, 12}).value();
-            in_file.place(2, nullptr);
+            const auto a = in_file.evaluate({0, 12}).value(), c = in_memory.evaluate({0, 12}).value();
+            in_file.override_weight(2, nullptr);
             REQUIRE(lowrank::undo_edit<float>(in_memory.weights[2].weight, receipt));
             for (std::size_t i = 0; i < 12; ++i) {
                 CHECK(a.log_loss[i] == doctest::Approx(c.log_loss[i]).epsilon(1e-5));

@@ -7,8 +7,8 @@
 
 #include <doctest/doctest.h>
 
-#include <lowrank/laser/gradient_search.hpp>
-#include <lowrank/laser/search.hpp>
+#include <lowrank/laser/search/gradient_search.hpp>
+#include <lowrank/laser/search/search.hpp>
 
 #include "llama/tiny_models.hpp"
 
@@ -39,7 +39,7 @@ TEST_CASE("a re-run from a layer scores as the whole pass, whatever the cache ho
         CHECK(hooks.layers == 4);
         CHECK(hooks.layer_of.front() == 0);
         CHECK(hooks.layer_of.back() == 3);
-        const auto unedited = hooks.ask_from({0, 5}, 4).value();
+        const auto unedited = hooks.evaluate_from_layer({0, 5}, 4).value();
         for (std::size_t s = 0; s < 5; ++s) {
             CHECK(unedited.log_loss[s] ==
                   doctest::Approx(plain.sequence_nll[s] / static_cast<double>(b.length(static_cast<llama::index>(s))))
@@ -48,14 +48,14 @@ TEST_CASE("a re-run from a layer scores as the whole pass, whatever the cache ho
         for (const std::size_t w : {std::size_t{20}, std::size_t{9}, std::size_t{27}, std::size_t{1}}) {
             const llama::row_matrix<float> before = hooks.weights[w].weight;
             hooks.weights[w].weight *= 0.5F;
-            const auto fast = hooks.ask_from({1, 5}, hooks.layer_of[w]).value();
+            const auto fast = hooks.evaluate_from_layer({1, 5}, hooks.layer_of[w]).value();
             llama::searchable<float> fresh(m, b, {.group_tokens = 8});
-            const auto slow = fresh.hooks().ask({1, 5}).value();
+            const auto slow = fresh.hooks().evaluate({1, 5}).value();
             for (std::size_t s = 0; s < 4; ++s) {
                 CHECK(fast.log_loss[s] == doctest::Approx(slow.log_loss[s]).epsilon(1e-6));
             }
             // Bit for bit, it does not matter what was asked before.
-            CHECK(fresh.hooks().ask_from({1, 5}, hooks.layer_of[w]).value().log_loss == fast.log_loss);
+            CHECK(fresh.hooks().evaluate_from_layer({1, 5}, hooks.layer_of[w]).value().log_loss == fast.log_loss);
             CHECK(fast.log_loss[0] != unedited.log_loss[1]);
             hooks.weights[w].weight = before;
         }
@@ -77,14 +77,14 @@ TEST_CASE("samples are sequences, tokens or last tokens, and ranges may cut a se
     const auto plain = llama::evaluate(m, b).value();
     llama::searchable<float> tokens(m, b, {.kind = llama::sample_kind::token});
     CHECK(tokens.samples_in(2) == 10);
-    const auto middle = tokens.hooks().ask({2, 11}).value();
+    const auto middle = tokens.hooks().evaluate({2, 11}).value();
     REQUIRE(middle.size() == 9);
     for (std::size_t i = 0; i < 9; ++i) {
         CHECK(middle.log_loss[i] == doctest::Approx(-plain.log_probability[i + 2]).epsilon(1e-6));
         CHECK((middle.correct[i] != 0) == plain.top1[i + 2]);
     }
     llama::searchable<float> last(m, b, {.kind = llama::sample_kind::last_token});
-    const auto answers = last.hooks().ask({0, 3}).value();
+    const auto answers = last.hooks().evaluate({0, 3}).value();
     CHECK(answers.log_loss[1] == doctest::Approx(-plain.log_probability[9]).epsilon(1e-6));
     CHECK(last.hooks([](const std::string& name) { return name.ends_with("up_proj"); }).weights.size() == 2);
 }
@@ -97,7 +97,7 @@ TEST_CASE("the hook's gradients of singular values agree with central difference
     const auto found = lowrank::gradient_search(hooks, {.validation = {0, 3}, .fractions = {0.5}}, {.samples = 3});
     REQUIRE(found);
     REQUIRE(found.scores.size() == 14);
-    const auto mean_loss = [&] { return lowrank::summarize(hooks.ask({0, 3}).value()).log_loss; };
+    const auto mean_loss = [&] { return lowrank::summarize(hooks.evaluate({0, 3}).value()).log_loss; };
     for (const std::size_t w : {0U, 4U, 6U, 10U, 13U}) {
         CAPTURE(w);
         auto view = hooks.weights[w].weight;
@@ -124,7 +124,7 @@ TEST_CASE("a search with hooks ends as one without") {
     auto hooks = engine.hooks();
     const lowrank::search_options how{.validation = {0, 8}, .held_out = {8, 12}, .fractions = {0.7, 0.3}};
     const auto fast = lowrank::exhaustive_search(hooks, how);
-    const lowrank::search_model<float> least{.weights = hooks.weights, .ask = hooks.ask};
+    const lowrank::search_model<float> least{.weights = hooks.weights, .evaluate = hooks.evaluate};
     const auto slow = lowrank::exhaustive_search(least, how);
     REQUIRE(fast);
     REQUIRE(slow);

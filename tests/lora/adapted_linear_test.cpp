@@ -8,7 +8,7 @@
 using namespace lowrank;
 using namespace lowrank_tests;
 
-static_assert(linear_map<adapted_linear<float>> && linear_map<adapted_linear<double>>);
+static_assert(linear_operator<adapted_linear<float>> && linear_operator<adapted_linear<double>>);
 
 namespace {
 
@@ -23,7 +23,7 @@ TEST_CASE_TEMPLATE("the base plus every adapter at its strength", S, float, doub
     const auto w = random_weight<S>(12, 20, 1);
     const auto a = random_adapter<S>(12, 20, {.r = 3, .lora_alpha = 6, .seed = 1});
     const auto b = random_adapter<S>(12, 20, {.r = 7, .lora_alpha = 4, .use_rslora = true, .seed = 2});
-    const adapted_linear<S> layer{.base = map_of(w),
+    const adapted_linear<S> layer{.base = as_operator(w),
                                   .adapters = {{.adapter = shared(a), .strength = S(0.5)}, {.adapter = shared(b)}}};
     const auto wide = [](const auto& m) { return matrix<double>(m.template cast<double>()); };
     const matrix<double> dense = wide(w) + 0.5 * wide(a.delta().dense()) + wide(b.delta().dense());
@@ -32,10 +32,10 @@ TEST_CASE_TEMPLATE("the base plus every adapter at its strength", S, float, doub
     CHECK(relative_diff(apply(layer, x), matrix<double>(dense * wide(x))) < 200 * epsilon<S>);
     CHECK(relative_diff(apply_transposed(layer, g), matrix<double>(dense.transpose() * wide(g))) < 200 * epsilon<S>);
 
-    SUBCASE("behind any_map, and as the base of another layer") {
+    SUBCASE("behind any_operator, and as the base of another layer") {
         const adapted_linear<S> outer{.base = layer, .adapters = {{.adapter = shared(a), .strength = S(-0.5)}}};
         const matrix<double> less = wide(w) + wide(b.delta().dense());
-        CHECK(relative_diff(apply(any_map<S>(outer), x), matrix<double>(less * wide(x))) < 200 * epsilon<S>);
+        CHECK(relative_diff(apply(any_operator<S>(outer), x), matrix<double>(less * wide(x))) < 200 * epsilon<S>);
     }
 }
 
@@ -44,7 +44,7 @@ TEST_CASE_TEMPLATE("adapters with a zero B or strength 0 leave the base's bits",
     const auto w = random_weight<T>(33, 21, 1);
     const auto fresh = shared(make_lora<S>(33, 21, {.r = 4, .seed = 1}));
     const auto trained = shared(random_adapter<S>(33, 21, {.r = 4, .seed = 1}));
-    const adapted_linear<S> layer{.base = map_of(w),
+    const adapted_linear<S> layer{.base = as_operator(w),
                                   .adapters = {{.adapter = fresh}, {.adapter = trained, .strength = S(0)}}};
     const auto x = random_matrix<S>(21, 5, 2);
     CHECK(same_bits(apply(layer, x), apply(w, x)));
@@ -68,7 +68,7 @@ TEST_CASE("an engine's row-major activations enter and leave without a copy") {
     }
     const auto w = random_weight<float>(6, 10, 1);
     const auto a = random_adapter<float>(6, 10, {.r = 2, .seed = 1});
-    const adapted_linear<float> layer{.base = map_of(w), .adapters = {{.adapter = shared(a)}}};
+    const adapted_linear<float> layer{.base = as_operator(w), .adapters = {{.adapter = shared(a)}}};
     const const_column_view<float> x(in.data(), 10, tokens);
     column_view<float> y(out.data(), 6, tokens);
     workspace ws;
@@ -84,7 +84,7 @@ TEST_CASE("an engine's row-major activations enter and leave without a copy") {
 TEST_CASE("adapters that do not fit are contract violations") {
     const auto w = random_weight<float>(6, 10, 1);
     const matrix<float> x = matrix<float>::Ones(10, 1);
-    adapted_linear<float> layer{.base = map_of(w), .adapters = {{.adapter = shared(make_lora<float>(6, 9))}}};
+    adapted_linear<float> layer{.base = as_operator(w), .adapters = {{.adapter = shared(make_lora<float>(6, 9))}}};
     CHECK_THROWS_AS((void)apply(layer, x), contract_violation);
     layer.adapters = {active_adapter<float>{}};
     CHECK_THROWS_AS((void)apply(layer, x), contract_violation);

@@ -8,7 +8,7 @@ using namespace lowrank_tests;
 
 TEST_CASE_TEMPLATE("all kinds at once add their changes of the original weight, in any order", S, float, double) {
     const row_matrix<S> w = random_weight<S>(some_out, some_in, 1, 0.4);
-    const auto base = map_of(w);
+    const auto base = as_operator(w);
     std::vector<used_adapter<S>> stack;
     matrix<double> want = w.template cast<double>();
     S strength = S(0.3);
@@ -54,7 +54,7 @@ TEST_CASE("no adapter, and LoRA whose B is zero, leave the base's output bit for
     workspace ws;
     const auto product = [&](std::vector<used_adapter<float>> stack, const dropout_key* key = nullptr) {
         matrix<float> y = matrix<float>::Zero(some_out, 9);
-        add_adapted_product<float>(map_of(w), stack, x, y, ws, key);
+        add_adapted_product<float>(as_operator(w), stack, x, y, ws, key);
         return y;
     };
     const matrix<float> plain = apply(w, x);

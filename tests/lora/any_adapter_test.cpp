@@ -38,7 +38,7 @@ TEST_CASE_TEMPLATE("the transposed product is the transpose", S, float, double) 
         workspace ws;
         const matrix<S> unit = matrix<S>::Identity(some_out, some_out);
         matrix<S> y = matrix<S>::Zero(some_in, some_out);
-        a.add_transposed_product(map_of(w), S(0.7), unit, y, ws);
+        a.add_transposed_product(as_operator(w), S(0.7), unit, y, ws);
         const matrix<S> back = a.additive() ? matrix<S>(y + w.transpose()) : y;
         CHECK(relative_diff(matrix<S>(back.transpose()), adapted_weight(a, w, S(0.7))) < 50 * epsilon<S>);
     }
@@ -46,7 +46,7 @@ TEST_CASE_TEMPLATE("the transposed product is the transpose", S, float, double) 
 
 TEST_CASE("forward and backward allocate nothing after the first call") {
     const row_matrix<float> w = random_weight<float>(some_out, some_in, 1, 0.4);
-    const auto base = map_of(w);
+    const auto base = as_operator(w);
     const auto x = random_matrix<float>(some_in, 30, 2);
     const auto dy = random_matrix<float>(some_out, 30, 3);
     for (const auto& a : some_adapters<float>(w)) {
@@ -99,7 +99,7 @@ TEST_CASE("kinds, parameters and copies") {
 
 TEST_CASE("gradients add up, and one of another adapter is refused") {
     const row_matrix<double> w = random_weight<double>(some_out, some_in, 1, 0.4);
-    const auto base = map_of(w);
+    const auto base = as_operator(w);
     const auto x = random_matrix<double>(some_in, 6, 2);
     const auto dy = random_matrix<double>(some_out, 6, 3);
     auto all = some_adapters<double>(w);
@@ -127,5 +127,5 @@ TEST_CASE("gradients add up, and one of another adapter is refused") {
     std::vector<double> too_few(3);
     CHECK_THROWS_AS(all.front().pull_back(right, too_few), contract_violation);
     const row_matrix<double> other = random_weight<double>(3, some_in, 1);
-    CHECK_THROWS_AS(all.front().refresh(map_of(other)), contract_violation);
+    CHECK_THROWS_AS(all.front().refresh(as_operator(other)), contract_violation);
 }

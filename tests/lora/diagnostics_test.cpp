@@ -3,7 +3,7 @@
 
 #include <cmath>
 
-#include <lowrank/lora/convert.hpp>
+#include <lowrank/lora/convert/convert.hpp>
 
 #include "support.hpp"
 
@@ -78,7 +78,7 @@ TEST_CASE("similarities on planted directions") {
     CHECK(nowhere.projected == doctest::Approx(0).epsilon(1e-12));
 }
 
-TEST_CASE("an intruder is found and weakened") {
+TEST_CASE("an intruder is found and scale_at_strength") {
     matrix<double> w = matrix<double>::Zero(12, 10);
     for (lowrank::index i = 0; i < 10; ++i) {
         w(i, i) = 10.0 - static_cast<double>(i);

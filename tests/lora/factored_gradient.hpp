@@ -5,7 +5,7 @@
 /// \file
 /// The gradient of a fixed loss through the change of a factored adapter, in its parameters.
 
-#include <lowrank/core/linear_map.hpp>
+#include <lowrank/core/linear_operator.hpp>
 #include <lowrank/lora/adapter.hpp>
 
 #include "support.hpp"

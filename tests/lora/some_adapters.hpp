@@ -60,7 +60,7 @@ std::vector<lowrank::any_adapter<S>> some_adapters(const lowrank::row_matrix<S>&
     all.emplace_back(rand);
     all.emplace_back(hira_adapter<S>{.hira_A = m(3, 8, 28), .hira_B = m(12, 3, 29)});
     for (auto& a : all) {
-        a.refresh(map_of(w));
+        a.refresh(as_operator(w));
     }
     return all;
 }
@@ -71,7 +71,7 @@ lowrank::matrix<double> adapted_weight(const lowrank::any_adapter<S>& a, const l
     lowrank::workspace ws;
     const lowrank::matrix<S> unit = lowrank::matrix<S>::Identity(w.cols(), w.cols());
     lowrank::matrix<S> y = lowrank::matrix<S>::Zero(w.rows(), w.cols());
-    a.add_product(lowrank::map_of(w), strength, unit, y, ws);
+    a.add_product(lowrank::as_operator(w), strength, unit, y, ws);
     return (a.additive() ? lowrank::matrix<S>(y + w) : y).template cast<double>();
 }
 

@@ -15,7 +15,7 @@
 
 #include <lowrank/core/philox.hpp>
 #include <lowrank/core/types.hpp>
-#include <lowrank/lora/lora.hpp>
+#include <lowrank/lora/kinds/lora.hpp>
 
 #include "support/allocations.hpp"
 

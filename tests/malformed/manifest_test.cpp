@@ -8,8 +8,8 @@
 
 #include <nlohmann/json.hpp>
 
-#include <lowrank/io/gguf_lora.hpp>
-#include <lowrank/io/safetensors.hpp>
+#include <lowrank/io/containers/safetensors.hpp>
+#include <lowrank/io/formats/gguf_lora.hpp>
 
 #include "allocation_meter.hpp"
 #include "io/io_support.hpp"

@@ -11,11 +11,11 @@
 #include <string_view>
 #include <vector>
 
-#include <lowrank/io/adapter_files.hpp>
-#include <lowrank/io/checkpoint.hpp>
-#include <lowrank/io/gguf_lora.hpp>
+#include <lowrank/io/containers/checkpoint.hpp>
+#include <lowrank/io/containers/safetensors.hpp>
+#include <lowrank/io/formats/adapter_files.hpp>
+#include <lowrank/io/formats/gguf_lora.hpp>
 #include <lowrank/io/peft.hpp>
-#include <lowrank/io/safetensors.hpp>
 
 #include "allocation_meter.hpp"
 #include "io/io_support.hpp"

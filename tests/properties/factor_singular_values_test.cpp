@@ -2,8 +2,8 @@
 
 // Laws of singular values and eigenvalues that hold for every matrix, on random shapes and spectra.
 
-#include <lowrank/factor/krylov_svd.hpp>
-#include <lowrank/factor/randomized_svd.hpp>
+#include <lowrank/factor/sketched/krylov_svd.hpp>
+#include <lowrank/factor/sketched/randomized_svd.hpp>
 #include <lowrank/factor/svd.hpp>
 #include <lowrank/factor/symmetric_eigen.hpp>
 

@@ -24,7 +24,7 @@
 #include <lowrank/core/types.hpp>
 #include <lowrank/factor/low_rank.hpp>
 #include <lowrank/factor/orthonormalize.hpp>
-#include <lowrank/factor/rank_rules.hpp>
+#include <lowrank/factor/ranks/rank_rules.hpp>
 #include <lowrank/factor/spectrum.hpp>
 #include <lowrank/factor/svd.hpp>
 

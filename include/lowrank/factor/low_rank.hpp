@@ -14,7 +14,7 @@
 #include <lowrank/core/check.hpp>
 #include <lowrank/core/config.hpp>
 #include <lowrank/core/finite.hpp>
-#include <lowrank/core/linear_map.hpp>
+#include <lowrank/core/linear_operator.hpp>
 #include <lowrank/core/skinny_product.hpp>
 #include <lowrank/core/types.hpp>
 #include <lowrank/core/workspace.hpp>
@@ -22,7 +22,7 @@
 
 namespace lowrank::inline LOWRANK_ABI {
 
-/// The matrix `left * right`, left m x k, right k x n. A linear map. Its rank is at most k.
+/// The matrix `left * right`, left m x k, right k x n. A linear operator. Its rank is at most k.
 ///
 /// An aggregate: whoever fills it keeps left.cols() == right.rows(); every use checks.
 template <real S>

@@ -28,7 +28,7 @@
 #include <lowrank/core/check.hpp>
 #include <lowrank/core/config.hpp>
 #include <lowrank/core/finite.hpp>
-#include <lowrank/core/linear_map.hpp>
+#include <lowrank/core/linear_operator.hpp>
 #include <lowrank/core/philox.hpp>
 #include <lowrank/core/status.hpp>
 #include <lowrank/core/types.hpp>
@@ -63,7 +63,7 @@ using row_labels = std::vector<index>;
     return labels;
 }
 
-/// A matrix of row groups, each the product of two factors. A linear map.
+/// A matrix of row groups, each the product of two factors. A linear operator.
 template <real S>
 class partitioned_low_rank {
 public:

@@ -28,7 +28,7 @@
 #include <lowrank/core/check.hpp>
 #include <lowrank/core/config.hpp>
 #include <lowrank/core/finite.hpp>
-#include <lowrank/core/linear_map.hpp>
+#include <lowrank/core/linear_operator.hpp>
 #include <lowrank/core/status.hpp>
 #include <lowrank/core/types.hpp>
 #include <lowrank/factor/orthonormalize.hpp>
@@ -258,20 +258,20 @@ template <real S>
     if constexpr (wide) {
         newton_schulz(out.v);  // what V0 lacks in orthogonality would go straight into the singular values
     }
-    index told = a.cols();
+    index resolved = a.cols();
     if constexpr (!wide) {
         // The eigenvalues know columns of B below 3e-8 of the largest; see below why nobody needs these.
-        while (told > 1 && eigen.values(told - 1) <= 9e-16 * eigen.values(0)) {
-            --told;
+        while (resolved > 1 && eigen.values(resolved - 1) <= 9e-16 * eigen.values(0)) {
+            --resolved;
         }
     }
-    out.u = told < a.cols() ? wide_product<S>(a, out.v.leftCols(told)) : wide_product(a, out.v);
+    out.u = resolved < a.cols() ? wide_product<S>(a, out.v.leftCols(resolved)) : wide_product(a, out.v);
     if constexpr (!wide) {
         // Columns i, j of B are orthogonal to eps64 s_1^2 / (s_i s_j), far below eps32 down to this ratio.
         // What is below eps32 s_1 / 4 is the rounding of a matrix that was computed in float, and its directions with it:
         // any will do, at a residual of at most eps32 / 2 each.
         normalize_columns(out.u, out.s, out.v, 3e-5, 3e-8);
-        for (index i = told; i < a.cols(); ++i) {
+        for (index i = resolved; i < a.cols(); ++i) {
             out.s(i) = std::min(out.s(i - 1), std::sqrt(std::max(eigen.values(i), 0.0)));
         }
     } else {

@@ -9,7 +9,7 @@
 ///     if (!e) return log(e.why.message);
 ///
 /// Reduction to tridiagonal form, divide and conquer, and the way back by blocks of reflections. The one place that
-/// instantiates an eigensolver. Everything that needs one (SVD, metrics, low-rank cores) comes here with a plain
+/// instantiates an eigensolver. Everything that needs one (SVD, weightings, low-rank cores) comes here with a plain
 /// `matrix<double>`, so a program compiles it once.
 
 #include <algorithm>

@@ -18,7 +18,7 @@
 
 #include <lowrank/core/check.hpp>
 #include <lowrank/core/config.hpp>
-#include <lowrank/core/linear_map.hpp>
+#include <lowrank/core/linear_operator.hpp>
 #include <lowrank/core/status.hpp>
 #include <lowrank/core/types.hpp>
 #include <lowrank/factor/low_rank.hpp>

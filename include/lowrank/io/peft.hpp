@@ -28,19 +28,19 @@
 #include <lowrank/core/finite.hpp>
 #include <lowrank/core/status.hpp>
 #include <lowrank/core/types.hpp>
-#include <lowrank/io/atomic_file.hpp>
-#include <lowrank/io/checkpoint.hpp>
-#include <lowrank/io/detail/peft_factors.hpp>
-#include <lowrank/io/detail/peft_fit.hpp>
-#include <lowrank/io/detail/peft_names.hpp>
-#include <lowrank/io/detail/peft_reader.hpp>
-#include <lowrank/io/detail/peft_relatives.hpp>
-#include <lowrank/io/detail/text.hpp>
-#include <lowrank/io/mapped_file.hpp>
-#include <lowrank/io/peft_adapter.hpp>
-#include <lowrank/io/peft_config.hpp>
-#include <lowrank/io/safetensors.hpp>
-#include <lowrank/lora/lora.hpp>
+#include <lowrank/io/containers/atomic_file.hpp>
+#include <lowrank/io/containers/checkpoint.hpp>
+#include <lowrank/io/containers/detail/text.hpp>
+#include <lowrank/io/containers/mapped_file.hpp>
+#include <lowrank/io/containers/safetensors.hpp>
+#include <lowrank/io/peft/detail/peft_factors.hpp>
+#include <lowrank/io/peft/detail/peft_fit.hpp>
+#include <lowrank/io/peft/detail/peft_names.hpp>
+#include <lowrank/io/peft/detail/peft_reader.hpp>
+#include <lowrank/io/peft/detail/peft_relatives.hpp>
+#include <lowrank/io/peft/peft_adapter.hpp>
+#include <lowrank/io/peft/peft_config.hpp>
+#include <lowrank/lora/kinds/lora.hpp>
 
 namespace lowrank::inline LOWRANK_ABI {
 
@@ -145,13 +145,13 @@ template <class = on_use>
         return why;
     }
     const std::size_t all = out.modules.size() + out.embeddings.size() + out.relatives.size();
-    const auto silent =
+    const auto untrained =
         static_cast<std::size_t>(std::count_if(out.modules.begin(), out.modules.end(),
                                                [](auto& m) { return detail::all_zero(m.second.lora_B); }) +
                                  std::count_if(out.embeddings.begin(), out.embeddings.end(),
                                                [](auto& m) { return detail::all_zero(m.second.lora_B); }));
-    if (silent != 0) {
-        out.warnings.push_back("lora_B is zero in " + std::to_string(silent) + " of " + std::to_string(all) +
+    if (untrained != 0) {
+        out.warnings.push_back("lora_B is zero in " + std::to_string(untrained) + " of " + std::to_string(all) +
                                " modules, which therefore change nothing");
     }
     if (!out.extra.empty()) {

@@ -3,9 +3,9 @@
 #define LOWRANK_LORA_ADAPTED_LINEAR_HPP
 
 /// \file
-/// A frozen base under any number of adapters, itself a linear map.
+/// A frozen base under any number of adapters, itself a linear operator.
 ///
-///     lowrank::adapted_linear<float> layer{.base = lowrank::map_of(w),
+///     lowrank::adapted_linear<float> layer{.base = lowrank::as_operator(w),
 ///                                          .adapters = {{.adapter = poet, .strength = 0.5F}, {.adapter = coder}}};
 ///     auto y = lowrank::apply(layer, x);               // W x + 0.5 s1 B1 A1 x + s2 B2 A2 x
 ///
@@ -18,12 +18,12 @@
 
 #include <lowrank/core/check.hpp>
 #include <lowrank/core/config.hpp>
-#include <lowrank/core/linear_map.hpp>
+#include <lowrank/core/linear_operator.hpp>
 #include <lowrank/core/types.hpp>
 #include <lowrank/core/workspace.hpp>
-#include <lowrank/lora/dropout.hpp>
-#include <lowrank/lora/gradient.hpp>
-#include <lowrank/lora/lora.hpp>
+#include <lowrank/lora/kinds/lora.hpp>
+#include <lowrank/lora/train/dropout.hpp>
+#include <lowrank/lora/train/gradient.hpp>
 
 namespace lowrank::inline LOWRANK_ABI {
 
@@ -34,12 +34,12 @@ struct active_adapter {
     S strength = S(1);
 };
 
-/// The linear map base + sum strength_i scaling_i B_i A_i. Ranks may differ; the sum is taken in the given order.
+/// The linear operator base + sum strength_i scaling_i B_i A_i. Ranks may differ; the sum is taken in the given order.
 template <real S>
 struct adapted_linear {
     using scalar = S;
 
-    any_map<S> base;
+    any_operator<S> base;
     std::vector<active_adapter<S>> adapters = {};
 
     [[nodiscard]] index rows() const { return base.rows(); }

@@ -6,8 +6,8 @@
 /// A base under any number of adapters of any kind, forward and backward: W + sum t_i (W_i - W).
 ///
 ///     std::vector<lowrank::used_adapter<float>> adapters = {{.adapter = poet, .strength = 0.5F}, {.adapter = coder}};
-///     lowrank::add_adapted_product<float>(lowrank::map_of(w), adapters, x, y, ws);
-///     lowrank::adapted_backward<float>(lowrank::map_of(w), adapters, x, dy, gradient_of, &dx, ws);
+///     lowrank::add_adapted_product<float>(lowrank::as_operator(w), adapters, x, y, ws);
+///     lowrank::adapted_backward<float>(lowrank::as_operator(w), adapters, x, dy, gradient_of, &dx, ws);
 ///
 /// W_i is what adapter i alone makes of the original W, so the order does not matter (PEFT's does, for DoRA). Adapters
 /// that add a low-rank change cost their own flops; the first of the other kinds multiplies by the base in the place of
@@ -20,11 +20,11 @@
 
 #include <lowrank/core/check.hpp>
 #include <lowrank/core/config.hpp>
-#include <lowrank/core/map_reference.hpp>
+#include <lowrank/core/operator_reference.hpp>
 #include <lowrank/core/types.hpp>
 #include <lowrank/core/workspace.hpp>
 #include <lowrank/lora/any_adapter.hpp>
-#include <lowrank/lora/dropout.hpp>
+#include <lowrank/lora/train/dropout.hpp>
 
 namespace lowrank::inline LOWRANK_ABI {
 
@@ -72,7 +72,7 @@ dropout_key key_for(const any_adapter<S>& adapter, const dropout_key* key) {
 /// is not used). LoRA adapters whose B is zero leave the base's output bit for bit.
 /// \pre every adapter is there, has the base's shape and has been refreshed.
 template <real S>
-void add_adapted_product(map_reference<S> base, std::type_identity_t<std::span<const used_adapter<S>>> adapters,
+void add_adapted_product(operator_reference<S> base, std::type_identity_t<std::span<const used_adapter<S>>> adapters,
                          std::type_identity_t<const_column_view<S>> x, std::type_identity_t<column_view<S>> y,
                          workspace& ws, const dropout_key* dropout = nullptr) {
     const auto apply = [&](const used_adapter<S>& used) {
@@ -84,7 +84,7 @@ void add_adapted_product(map_reference<S> base, std::type_identity_t<std::span<c
 
 /// Y += alpha (W + sum t_i (W_i - W))^T X.
 template <real S>
-void add_adapted_transposed_product(map_reference<S> base,
+void add_adapted_transposed_product(operator_reference<S> base,
                                     std::type_identity_t<std::span<const used_adapter<S>>> adapters,
                                     std::type_identity_t<const_column_view<S>> x,
                                     std::type_identity_t<column_view<S>> y, workspace& ws) {
@@ -98,7 +98,7 @@ void add_adapted_transposed_product(map_reference<S> base,
 /// Adds the gradients of a loss through `add_adapted_product`, given dY: to `gradient_of(adapter)` (a pointer; null for
 /// one that is frozen) of every adapter, and to `*dx` unless it is null.
 template <real S, class F>
-void adapted_backward(map_reference<S> base, std::type_identity_t<std::span<const used_adapter<S>>> adapters,
+void adapted_backward(operator_reference<S> base, std::type_identity_t<std::span<const used_adapter<S>>> adapters,
                       std::type_identity_t<const_column_view<S>> x, std::type_identity_t<const_column_view<S>> dy,
                       F&& gradient_of, std::type_identity_t<column_view<S>>* dx, workspace& ws,
                       const dropout_key* dropout = nullptr) {

@@ -6,10 +6,10 @@
 /// An adapter of any kind behind one type: apply it over a base, train it, merge it, without knowing which it is.
 ///
 ///     lowrank::any_adapter<float> a = lowrank::make_dora(w, {.r = 8});
-///     a.refresh(lowrank::map_of(w));                                   // after every change of the parameters
-///     a.add_product(lowrank::map_of(w), 1.0F, x, y, ws);               // y += W' x, or (W' - W) x if a.additive()
+///     a.refresh(lowrank::as_operator(w));                                   // after every change of the parameters
+///     a.add_product(lowrank::as_operator(w), 1.0F, x, y, ws);               // y += W' x, or (W' - W) x if a.additive()
 ///     auto g = a.zero_gradient();
-///     a.backward(lowrank::map_of(w), 1.0F, x, dy, g, &dx, ws);
+///     a.backward(lowrank::as_operator(w), 1.0F, x, dy, g, &dx, ws);
 ///     a.pull_back(g, parameter_gradient);                              // once per step, in the order of parameters()
 ///
 /// Strength t stands for the weight W + t (W' - W), where W' is what the adapter alone makes of W; several adapters add
@@ -31,15 +31,15 @@
 
 #include <lowrank/core/check.hpp>
 #include <lowrank/core/config.hpp>
-#include <lowrank/core/map_reference.hpp>
+#include <lowrank/core/operator_reference.hpp>
 #include <lowrank/core/status.hpp>
 #include <lowrank/core/types.hpp>
 #include <lowrank/core/workspace.hpp>
-#include <lowrank/lora/detail/adapter_models.hpp>
-#include <lowrank/lora/detail/rotation_models.hpp>
-#include <lowrank/lora/detail/scaling_models.hpp>
-#include <lowrank/lora/dropout.hpp>
-#include <lowrank/lora/merge.hpp>
+#include <lowrank/lora/kinds/detail/adapter_models.hpp>
+#include <lowrank/lora/kinds/detail/rotation_models.hpp>
+#include <lowrank/lora/kinds/detail/scaling_models.hpp>
+#include <lowrank/lora/merge/merge.hpp>
+#include <lowrank/lora/train/dropout.hpp>
 
 namespace lowrank::inline LOWRANK_ABI {
 
@@ -150,13 +150,13 @@ public:
     /// Makes anew what applying needs (factors, row norms, rotations) from the parameters. Needed after they changed,
     /// and once before use for kinds that are not additive. \cost Small matrices; DoRA also W A^T, once more ||W|| by
     /// rows.
-    void refresh(map_reference<S> base) {
+    void refresh(operator_reference<S> base) {
         check_base("any_adapter::refresh", base);
         self_->refresh(base);
     }
 
     /// Y += t (W' - W) X if additive, else Y += (W + t (W' - W)) X. `key` drops inputs of LoRA in training.
-    void add_product(map_reference<S> base, S strength, const_column_view<S> x, column_view<S> y, workspace& ws,
+    void add_product(operator_reference<S> base, S strength, const_column_view<S> x, column_view<S> y, workspace& ws,
                      const dropout_key& key = {}) const {
         check_base("any_adapter::add_product", base);
         self_->add_product(base, strength, x, y, ws, key);
@@ -165,7 +165,7 @@ public:
         }
     }
     /// The transpose of what `add_product` multiplies with.
-    void add_transposed_product(map_reference<S> base, S strength, const_column_view<S> x, column_view<S> y,
+    void add_transposed_product(operator_reference<S> base, S strength, const_column_view<S> x, column_view<S> y,
                                 workspace& ws) const {
         check_base("any_adapter::add_transposed_product", base);
         self_->add_transposed_product(base, strength, x, y, ws);
@@ -179,7 +179,7 @@ public:
 
     /// Adds the gradients of a loss through `add_product`, given dY, and to `*dx` unless it is null. What the forward
     /// pass computed is computed again. Allocates nothing after the first call with the same shapes.
-    void backward(map_reference<S> base, S strength, const_column_view<S> x, const_column_view<S> dy,
+    void backward(operator_reference<S> base, S strength, const_column_view<S> x, const_column_view<S> dy,
                   adapter_gradient<S>& gradient, column_view<S>* dx, workspace& ws, const dropout_key& key = {}) const {
         check_base("any_adapter::backward", base);
         self_->backward(base, strength, x, dy, *gradient.value_, dx, ws, key);
@@ -222,7 +222,7 @@ public:
     }
 
     /// Rows of W into rows of W', for kinds without a form.
-    [[nodiscard]] std::optional<detail::erased_rows> transform() const { return self_->transform(); }
+    [[nodiscard]] std::optional<detail::any_row_transform> transform() const { return self_->transform(); }
 
 private:
     struct interface {
@@ -236,18 +236,18 @@ private:
         [[nodiscard]] virtual const void* adapter() const = 0;
         [[nodiscard]] virtual std::vector<adapter_parameter<S>> parameters() = 0;
         [[nodiscard]] virtual index parameter_count() const = 0;
-        virtual void refresh(map_reference<S> base) = 0;
-        virtual void add_product(map_reference<S> base, S alpha, const_column_view<S> x, column_view<S> y,
+        virtual void refresh(operator_reference<S> base) = 0;
+        virtual void add_product(operator_reference<S> base, S alpha, const_column_view<S> x, column_view<S> y,
                                  workspace& ws, const dropout_key& key) const = 0;
-        virtual void add_transposed_product(map_reference<S> base, S alpha, const_column_view<S> x, column_view<S> y,
-                                            workspace& ws) const = 0;
+        virtual void add_transposed_product(operator_reference<S> base, S alpha, const_column_view<S> x,
+                                            column_view<S> y, workspace& ws) const = 0;
         [[nodiscard]] virtual std::unique_ptr<detail::erased_gradient<S>> zero_gradient() const = 0;
-        virtual void backward(map_reference<S> base, S alpha, const_column_view<S> x, const_column_view<S> dy,
+        virtual void backward(operator_reference<S> base, S alpha, const_column_view<S> x, const_column_view<S> dy,
                               detail::erased_gradient<S>& gradient, column_view<S>* dx, workspace& ws,
                               const dropout_key& key) const = 0;
         virtual void pull_back(const detail::erased_gradient<S>& gradient, S* out) const = 0;
         [[nodiscard]] virtual std::optional<adapted_form<S>> form() const = 0;
-        [[nodiscard]] virtual std::optional<detail::erased_rows> transform() const = 0;
+        [[nodiscard]] virtual std::optional<detail::any_row_transform> transform() const = 0;
     };
 
     template <class A>
@@ -276,19 +276,19 @@ private:
             detail::adapter_traits<A>::visit(model.adapter, [&](std::string_view, const auto& p) { n += p.size(); });
             return n;
         }
-        void refresh(map_reference<S> base) override { model.refresh(base); }
-        void add_product(map_reference<S> base, S alpha, const_column_view<S> x, column_view<S> y, workspace& ws,
+        void refresh(operator_reference<S> base) override { model.refresh(base); }
+        void add_product(operator_reference<S> base, S alpha, const_column_view<S> x, column_view<S> y, workspace& ws,
                          const dropout_key& key) const override {
             model.add_product(base, alpha, x, y, ws, key);
         }
-        void add_transposed_product(map_reference<S> base, S alpha, const_column_view<S> x, column_view<S> y,
+        void add_transposed_product(operator_reference<S> base, S alpha, const_column_view<S> x, column_view<S> y,
                                     workspace& ws) const override {
             model.add_transposed_product(base, alpha, x, y, ws);
         }
         std::unique_ptr<detail::erased_gradient<S>> zero_gradient() const override {
             return std::make_unique<gradient_type>(model);
         }
-        void backward(map_reference<S> base, S alpha, const_column_view<S> x, const_column_view<S> dy,
+        void backward(operator_reference<S> base, S alpha, const_column_view<S> x, const_column_view<S> dy,
                       detail::erased_gradient<S>& gradient, column_view<S>* dx, workspace& ws,
                       const dropout_key& key) const override {
             check_gradient(gradient);
@@ -303,7 +303,7 @@ private:
                             "any_adapter: the gradient was made for another kind of adapter");
         }
         std::optional<adapted_form<S>> form() const override { return model.form(); }
-        std::optional<detail::erased_rows> transform() const override {
+        std::optional<detail::any_row_transform> transform() const override {
             if constexpr (requires { model.transform(); }) {
                 return model.transform();
             } else {
@@ -317,7 +317,7 @@ private:
     template <class A>
     static std::unique_ptr<interface> hold(A adapter);
 
-    void check_base(const char* function, const map_reference<S>& base) const {
+    void check_base(const char* function, const operator_reference<S>& base) const {
         const index known = rows();
         detail::expects_shape(function, "base", base.rows(), base.cols(), known == 0 ? base.rows() : known, cols());
     }

@@ -26,14 +26,14 @@
 
 #include <lowrank/core/check.hpp>
 #include <lowrank/core/config.hpp>
-#include <lowrank/core/linear_map.hpp>
+#include <lowrank/core/linear_operator.hpp>
 #include <lowrank/core/philox.hpp>
 #include <lowrank/core/status.hpp>
 #include <lowrank/core/types.hpp>
 #include <lowrank/factor/factored_algebra.hpp>
 #include <lowrank/factor/low_rank.hpp>
 #include <lowrank/factor/orthonormalize.hpp>
-#include <lowrank/factor/rank_rules.hpp>
+#include <lowrank/factor/ranks/rank_rules.hpp>
 #include <lowrank/factor/spectrum.hpp>
 #include <lowrank/factor/subspace.hpp>
 
@@ -127,11 +127,11 @@ struct amplification_result {
 /// \pre    W has the shape of the change; r is at most min(out, in, inner rank).
 /// \return As `make_spectrum` of a low_rank.
 /// \cost   Two products of W with r columns.
-template <real S, mappable W>
-requires std::same_as<map_scalar<W>, S>
+template <real S, operator_like W>
+requires std::same_as<operator_scalar<W>, S>
 [[nodiscard]] result<amplification_result> amplification(const low_rank<S>& change, const W& w, index r = 0,
                                                          std::uint64_t seed = 0) {
-    const auto& map = map_of(w);
+    const auto& map = as_operator(w);
     detail::expects_shape("amplification", "w", map.rows(), map.cols(), change.rows(), change.cols());
     const auto d = diagnose(change);
     if (!d) {
@@ -196,7 +196,7 @@ template <real S>
     return found;
 }
 
-/// delta + (lambda - 1) sum_intruders s_i u_i v_i^T at the rank `delta` has: the change with its intruders weakened to
+/// delta + (lambda - 1) sum_intruders s_i u_i v_i^T at the rank `delta` has: the change with its intruders scale_at_strength to
 /// `lambda` of their size.
 ///
 /// \pre    0 <= lambda <= 1; `found` is of `merged`.

@@ -19,7 +19,7 @@
 #include <lowrank/core/types.hpp>
 #include <lowrank/core/workspace.hpp>
 #include <lowrank/lora/adapted_linear.hpp>
-#include <lowrank/lora/lora.hpp>
+#include <lowrank/lora/kinds/lora.hpp>
 
 namespace lowrank::inline LOWRANK_ABI {
 

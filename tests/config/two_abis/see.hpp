@@ -7,7 +7,7 @@
 
 #include <lowrank/core/check.hpp>
 #include <lowrank/core/finite.hpp>
-#include <lowrank/core/linear_map.hpp>
+#include <lowrank/core/linear_operator.hpp>
 
 #include "shared.hpp"
 

@@ -20,14 +20,14 @@
 
 #include <lowrank/core/config.hpp>
 #include <lowrank/core/finite.hpp>
-#include <lowrank/core/linear_map.hpp>
+#include <lowrank/core/linear_operator.hpp>
 #include <lowrank/core/philox.hpp>
 #include <lowrank/core/status.hpp>
 #include <lowrank/core/types.hpp>
 #include <lowrank/core/workspace.hpp>
 #include <lowrank/factor/orthonormalize.hpp>
-#include <lowrank/factor/randomized_svd.hpp>
-#include <lowrank/factor/sketch.hpp>
+#include <lowrank/factor/sketched/randomized_svd.hpp>
+#include <lowrank/factor/sketched/sketch.hpp>
 #include <lowrank/factor/symmetric_eigen.hpp>
 
 namespace lowrank::inline LOWRANK_ABI::detail {
@@ -71,7 +71,7 @@ template <real S>
     };
     const double floor = 200.0 * static_cast<double>(std::numeric_limits<S>::epsilon());
     // What of the directions a Gram matrix in double tells from its own rounding; the smaller ones, in another turn.
-    constexpr double told = 1e-12;
+    constexpr double resolution = 1e-12;
     for (int turn = 0; turn < 4 && y.cols() > 0; ++turn) {
         project(y);
         matrix<double> gram;
@@ -85,7 +85,7 @@ template <real S>
         if (!eigen || !(eigen.values(0) > floor * floor)) {
             break;
         }
-        const double least = std::max(floor * floor, told * eigen.values(0));
+        const double least = std::max(floor * floor, resolution * eigen.values(0));
         index kept = 0;
         while (kept < eigen.values.size() && eigen.values(kept) > least) {
             ++kept;
@@ -182,13 +182,13 @@ public:
     [[nodiscard]] const matrix<S>& samples() const noexcept { return samples_; }
 
     /// The first block, and `samples` held-back columns from the same product.
-    template <linear_map M>
+    template <linear_operator M>
     [[nodiscard]] status start(const M& a, index block, index samples, workspace& ws) {
         block_ = std::min(block, capacity());
         matrix<S> y;
         product_into(a, sign_sketch<S>(a.cols(), block_ + samples, philox(seed_)), y, false, ws);
         if (!all_finite(y)) {
-            return non_finite_map("krylov_svd");
+            return non_finite_operator("krylov_svd");
         }
         samples_ = y.rightCols(samples);
         y.conservativeResize(Eigen::NoChange, block_);
@@ -196,7 +196,7 @@ public:
     }
 
     /// One more block: A orth(A^T Q_last), or fresh random columns when that adds nothing.
-    template <linear_map M>
+    template <linear_operator M>
     [[nodiscard]] status grow(const M& a, workspace& ws) {
         if (exhausted_ || dimension_ == capacity()) {
             return {};
@@ -219,10 +219,10 @@ public:
     }
 
 private:
-    template <linear_map M>
+    template <linear_operator M>
     status append(const M& a, matrix<S> y, workspace& ws) {
         if (!all_finite(y)) {
-            return non_finite_map("krylov_svd");
+            return non_finite_operator("krylov_svd");
         }
         matrix<S> fresh = orthonormal_remainder<S>(q(), std::move(y), ws);
         if (2 * fresh.cols() < std::min(block_, capacity() - dimension_)) {
@@ -245,7 +245,7 @@ private:
         matrix<S> w;
         product_into(a, matrix<S>(fresh.leftCols(last_)), w, true, ws);
         if (!all_finite(w)) {
-            return non_finite_map("krylov_svd");
+            return non_finite_operator("krylov_svd");
         }
         w_.middleCols(dimension_, last_) = w;
         dimension_ += last_;

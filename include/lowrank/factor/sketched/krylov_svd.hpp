@@ -1,0 +1,99 @@
+// SPDX-License-Identifier: MIT
+#ifndef LOWRANK_FACTOR_SKETCHED_KRYLOV_SVD_HPP
+#define LOWRANK_FACTOR_SKETCHED_KRYLOV_SVD_HPP
+
+/// \file
+/// The leading singular triplets by a block Krylov space with a random start: near exact, also where spectra decay
+/// slowly.
+///
+///     auto f = lowrank::krylov_svd(w, 64);             // block and depth chosen from the rank
+///     auto g = lowrank::krylov_svd(w, 64, {.block = 32, .depth = 10});  // deeper: more accurate, two products each
+///
+/// Subspace iteration keeps the last block of (A A^T)^q A Omega; this keeps all of them, for the same products.
+/// Small blocks make a pass over A cheap (it is memory that costs), depth makes it accurate.
+///
+/// Musco, Musco, NIPS 2015 (block Krylov iteration). Melnichenko et al. 2024 (ABRIK).
+
+#include <algorithm>
+#include <cmath>
+#include <concepts>
+#include <cstdint>
+#include <utility>
+
+#include <lowrank/core/check.hpp>
+#include <lowrank/core/config.hpp>
+#include <lowrank/core/linear_operator.hpp>
+#include <lowrank/core/types.hpp>
+#include <lowrank/core/workspace.hpp>
+#include <lowrank/factor/detail/krylov_space.hpp>
+#include <lowrank/factor/sketched/randomized_svd.hpp>
+#include <lowrank/factor/truncated_svd.hpp>
+
+namespace lowrank::inline LOWRANK_ABI {
+
+struct krylov_svd_options {
+    index block = 0;          ///< Columns per product; 0 chooses 16 for small ranks, 32 above 32, 64 above 128.
+    int depth = 0;            ///< Blocks in the space; 0 chooses a space of 3 ranks, at least 4 blocks, and in float
+                              ///< ends earlier once the values have settled to rounding.
+    std::uint64_t seed = 0;   ///< Same seed, same start, on every machine.
+    index error_samples = 8;  ///< Extra columns of the first product that estimate the error of a non-dense map.
+};
+
+/// The k leading singular triplets of A (m x n), a dense weight or any linear operator.
+///
+/// As in `randomized_svd`, U^T A = diag(s) V^T to rounding: values are never above the true ones.
+/// \pre    0 <= k <= min(m, n); no option is negative.
+/// \return `non_finite` if a product holds NaN or infinity. The error is exact to the stated deviation for a dense
+///         weight, an estimate for other maps.
+/// \cost   2 depth products with `block` columns, and with d = block depth: 4 m d^2 + n d^2 flops for the bases.
+/// \note   The start is equal on every machine; the result bit-equal for one binary and CPU.
+template <operator_like M>
+[[nodiscard]] truncated_svd_result<operator_scalar<M>> krylov_svd(const M& m, index k,
+                                                                  const krylov_svd_options& options, workspace& ws) {
+    using S = operator_scalar<M>;
+    const auto& a = as_operator(m);
+    const index most = std::min<index>(a.rows(), a.cols());
+    detail::expects_in_range("krylov_svd", "rank", k, index{0}, most);
+    detail::expects(options.block >= 0 && options.depth >= 0 && options.error_samples >= 0,
+                    "krylov_svd: block, depth and error_samples must not be negative");
+    const index block = options.block > 0 ? options.block : k > 128 ? 64 : k > 32 ? 32 : 16;
+    const index depth =
+        options.depth > 0 ? options.depth : std::max<index>(4, (3 * k + block - 1) / std::max<index>(block, 1));
+    const index capacity = std::min(most, std::max(block * depth, k));
+    constexpr bool dense = detail::dense_weight<M> || detail::operator_with_weight<M>;
+
+    detail::krylov_space<S> space(a.rows(), a.cols(), capacity, options.seed);
+    status why = space.start(a, block, dense ? 0 : options.error_samples, ws);
+    detail::settling_values<S> values(k, block);
+    while (why && space.dimension() < capacity && !space.exhausted()) {
+        // Looking is worth while where it is cheap against a block. In double, squares do not tell when to end.
+        const double looking = 40.0 * std::pow(static_cast<double>(space.dimension()), 3);
+        if (std::same_as<S, float> && options.depth == 0 && k > 0 &&
+            looking < static_cast<double>(a.rows()) * static_cast<double>(a.cols()) * static_cast<double>(block) &&
+            values.settled(space.w())) {
+            break;
+        }
+        why = space.grow(a, ws);
+    }
+    if (!why) {
+        return {.why = std::move(why)};
+    }
+    auto out = detail::svd_within<S>(matrix<S>(space.q()), matrix<S>(space.w()), std::min(k, space.dimension()));
+    if (out) {
+        detail::pad_with_zeros(out, k);
+        out.error = detail::evidence_for(m, space.samples(), out.u, out.s, out.v);
+    }
+    return out;
+}
+
+/// The same with scratch memory of its own.
+template <operator_like M>
+[[nodiscard]] truncated_svd_result<operator_scalar<M>> krylov_svd(const M& m, index k,
+                                                                  const krylov_svd_options& options = {}) {
+    workspace ws;
+    return krylov_svd(m, k, options, ws);
+}
+
+}  // namespace lowrank::inline LOWRANK_ABI
+
+#endif  // LOWRANK_FACTOR_SKETCHED_KRYLOV_SVD_HPP

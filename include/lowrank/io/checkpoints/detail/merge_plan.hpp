@@ -1,0 +1,359 @@
+// SPDX-License-Identifier: MIT
+#ifndef LOWRANK_IO_CHECKPOINTS_DETAIL_MERGE_PLAN_HPP
+#define LOWRANK_IO_CHECKPOINTS_DETAIL_MERGE_PLAN_HPP
+
+/// \file
+/// What adapters do to the tensors of a checkpoint, in the layout the checkpoint stores.
+///
+///     auto plan = detail::plan_merge(base, adapters);
+///     plan->changes.at("model.layers.0.mlp.up_proj.weight").form().left
+
+#include <cstddef>
+#include <cstdint>
+#include <limits>
+#include <map>
+#include <optional>
+#include <span>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <variant>
+#include <vector>
+
+#include <lowrank/core/checksum.hpp>
+#include <lowrank/core/config.hpp>
+#include <lowrank/core/finite.hpp>
+#include <lowrank/core/status.hpp>
+#include <lowrank/core/types.hpp>
+#include <lowrank/io/checkpoints/detail/stored_change.hpp>
+#include <lowrank/io/containers/checkpoint.hpp>
+#include <lowrank/io/containers/detail/text.hpp>
+#include <lowrank/io/containers/dtype.hpp>
+#include <lowrank/io/peft/detail/peft_names.hpp>
+#include <lowrank/io/peft/detail/peft_relatives.hpp>
+#include <lowrank/io/peft/peft_adapter.hpp>
+#include <lowrank/io/peft/peft_config.hpp>
+#include <lowrank/io/peft/peft_modules.hpp>
+
+namespace lowrank::inline LOWRANK_ABI {
+
+/// One of several adapters that are merged together. Adapters whose changes are sums may share a tensor; DoRA and
+/// (IA)^3 may not.
+struct adapter_to_merge {
+    const peft_adapter* adapter = nullptr;
+    double strength = 1;  ///< W + strength * (what the adapter alone would make of W - W).
+};
+
+namespace detail {
+
+/// A new row of an embedding table, borrowed from its adapter.
+struct token_row {
+    dtype type = dtype::f32;
+    std::span<const std::byte> bytes = {};
+    double strength = 1;  ///< old + strength (new - old)
+};
+
+template <class = on_use>
+[[nodiscard]] status no_such_tensor(const std::string& name) {
+    return {errc::mismatch, "the checkpoint has no tensor " + in_quotes(name) +
+                                ", which the adapter changes; it belongs to another model"};
+}
+
+/// Rows and columns of a tensor, dimensions beyond the second counted as columns.
+template <class = on_use>
+[[nodiscard]] module_shape stored_shape(const tensor_info& t) {
+    std::uint64_t columns = 1;
+    bool fits = true;
+    for (std::size_t i = 1; i < t.shape.size(); ++i) {
+        fits = fits && checked_multiply(columns, t.shape[i], columns);
+    }
+    fits = fits && columns <= static_cast<std::uint64_t>(std::numeric_limits<index>::max());  // else there are no rows
+    return {t.shape.empty() ? 0 : static_cast<index>(t.shape[0]), fits ? static_cast<index>(columns) : 0};
+}
+
+/// `mismatch` unless a change of `rows` x `cols` is for the tensor.
+template <class = on_use>
+[[nodiscard]] status check_stored_shape(const tensor_info& t, index rows, index cols) {
+    const module_shape has = stored_shape(t);
+    if (t.shape.empty() || rows != has.out || cols != has.in) {
+        return {errc::mismatch, "tensor " + in_quotes(t.name) + " has shape " + shape_in_words(t.shape) +
+                                    ", the adapter is for [" + std::to_string(rows) + ", " + std::to_string(cols) +
+                                    "]; it belongs to another model"};
+    }
+    return {};
+}
+
+/// The changes and replacements of adapters by tensor of the checkpoint, or what does not fit. Borrows the adapters.
+struct merge_plan {
+    std::map<std::string, planned_change> changes = {};
+    std::map<std::string, const tensor_to_write*> replacements = {};
+    std::map<std::string, std::map<std::int64_t, token_row>> token_rows = {};  ///< By tensor, then by token.
+
+    /// Adds a change to what is known about a tensor; `formed` is what `form` gives.
+    template <class Form>
+    [[nodiscard]] status add(const checkpoint& base, const std::string& name, const stored_change& formed, Form form) {
+        const tensor_info* t = base.find(name);
+        if (t == nullptr) {
+            return no_such_tensor(name);
+        }
+        const index rows = formed.left.rows();
+        const index cols = formed.right.cols();
+        if (status why = check_stored_shape(*t, rows, cols); !why) {
+            return why;
+        }
+        if (!is_real(t->type)) {
+            return not_real(*t);
+        }
+        planned_change& all = changes[name];
+        const bool turned =
+            formed.rows && all.acts_on_transpose.value_or(formed.acts_on_transpose) != formed.acts_on_transpose;
+        if (!all.parts.empty() && (all.scales || formed.scales() || turned)) {
+            return {errc::unsupported, "two adapters change " + in_quotes(name) +
+                                           " and one of them scales or turns it (DoRA, (IA)^3, OFT, ...); their order "
+                                           "would matter, so "
+                                           "merge them one after the other"};
+        }
+        all.scales = formed.scales();
+        if (formed.rows) {
+            all.acts_on_transpose = formed.acts_on_transpose;
+        }
+        all.parts.emplace_back(std::move(form));
+        return {};
+    }
+};
+
+/// A module's name in the checkpoint: its path, or that without its first part, which some checkpoints leave out.
+template <class = on_use>
+[[nodiscard]] std::string stored_module(const checkpoint& base, const std::string& module) {
+    const std::size_t dot = module.find('.');
+    if (base.find(module + ".weight") == nullptr && dot != std::string::npos &&
+        base.find(module.substr(dot + 1) + ".weight") != nullptr) {
+        return module.substr(dot + 1);
+    }
+    return module;
+}
+
+/// How a module lies in the checkpoint.
+struct module_layout {
+    module_shape says = {};        ///< What the parameters say of the weight's shape, out x in.
+    bool transposed = false;       ///< The checkpoint stores in x out.
+    std::uint64_t parameters = 0;  ///< Their checksum, for changes that are `rows`.
+};
+
+/// Puts what one module does into the plan. `make` gives its `peft_change` whenever it is called.
+template <class Make>
+[[nodiscard]] status plan_module(const checkpoint& base, const std::string& path, const Make& make,
+                                 const module_layout& layout, double strength, merge_plan& out) {
+    const std::string module = stored_module(base, path);
+    const std::string weight = module + ".weight";
+    const std::string bias = module + ".bias";
+    const tensor_info* t = base.find(weight);
+    if (t == nullptr) {
+        return no_such_tensor(weight);
+    }
+    const module_shape has = stored_shape(*t);
+    const index rows = layout.transposed ? layout.says.in : layout.says.out;
+    const index cols = layout.transposed ? layout.says.out : layout.says.in;
+    if (status why = check_stored_shape(*t, rows != 0 ? rows : has.out, cols != 0 ? cols : has.in); !why) {
+        return why;  // before anything of the size of the weight is formed
+    }
+    if (t->begin == t->end) {
+        return {};  // no elements to change, whatever the extents
+    }
+    const auto stored_as = [has, layout, strength](const peft_change& c) {
+        stored_change out_of = stored_change_of(c, has, layout.transposed, strength);
+        out_of.rows_checksum = c.rows ? checksum(&strength, sizeof strength, layout.parameters) : 0;
+        return out_of;
+    };
+    const peft_change change = make();
+    const stored_change stored = stored_as(change);
+    const auto fits = [](const vector<float>& scale, index size) { return scale.size() == 0 || scale.size() == size; };
+    if (!fits(stored.row_scale, stored.left.rows()) || !fits(stored.column_scale, stored.right.cols()) ||
+        !fits(stored.magnitude, stored.magnitude_of_columns ? stored.right.cols() : stored.left.rows())) {
+        return {errc::mismatch,
+                "the scales of module " + in_quotes(module) + " do not fit the weight in the checkpoint"};
+    }
+    if (status why = out.add(base, weight, stored, [make, stored_as] { return stored_as(make()); }); !why) {
+        return why;
+    }
+    const auto add_to_bias = [&](stored_change of_bias) {
+        return out.add(base, bias, of_bias, [of_bias] { return of_bias; });
+    };
+    if (change.bias.size() != 0) {
+        const vector<float> add = static_cast<float>(strength) * change.bias;
+        return add_to_bias({.left = add, .right = matrix<float>::Ones(1, 1)});
+    }
+    if (change.output_scale.size() != 0 && base.find(bias) != nullptr) {
+        const vector<float> by_out = scale_at_strength(change.output_scale, strength);
+        return add_to_bias(
+            {.left = matrix<float>(by_out.size(), 0), .right = matrix<float>(0, 1), .row_scale = by_out});
+    }
+    return {};
+}
+
+/// Of all that a module's change is made of.
+template <class = on_use>
+[[nodiscard]] std::uint64_t checksum_of_parameters(const peft_module& module) {
+    relative_tensors tensors;
+    std::visit(tensors, module);
+    std::uint64_t sum = module.index();
+    double rest[] = {0, 0};
+    if (const auto* turned = std::get_if<lycoris_oft>(&module)) {
+        rest[0] = turned->constraint;
+    } else if (const auto* loha = std::get_if<loha_adapter<float>>(&module)) {
+        rest[0] = loha->alpha;
+    } else if (const auto* lokr = std::get_if<lokr_adapter<float>>(&module)) {
+        rest[0] = lokr->alpha;
+        rest[1] = static_cast<double>(lokr->r);
+    }
+    sum = checksum(rest, sizeof rest, sum);
+    for (const auto& part : tensors.parts) {
+        sum = checksum(part.values.data(), static_cast<std::size_t>(part.values.size()) * sizeof(float), sum);
+    }
+    return sum;
+}
+
+/// Adds the rows that an adapter has trained of an embedding table (PEFT's trainable_token_indices). The tensor is
+/// called a delta and holds the new rows themselves: huggingface/peft, trainable_tokens/layer.py, `merge`.
+template <class = on_use>
+[[nodiscard]] status plan_token_rows(const checkpoint& base, const tensor_to_write& e, const peft_lora_config& config,
+                                     double strength, merge_plan& out) {
+    std::string module = e.name.substr(0, e.name.size() - token_rows_tail.size());
+    if (module.starts_with(peft_prefix)) {
+        module.erase(0, peft_prefix.size());
+    }
+    const std::vector<std::int64_t>* tokens = token_indices_of(config, module);
+    if (tokens == nullptr) {
+        return {errc::mismatch, "tensor " + in_quotes(e.name) +
+                                    " holds trained tokens, which the configuration's "
+                                    "trainable_token_indices do not list"};
+    }
+    const std::string name = stored_module(base, module) + ".weight";
+    const tensor_info* t = base.find(name);
+    if (t == nullptr || t->shape.size() != 2 || !is_real(t->type)) {
+        return {errc::mismatch,
+                "the checkpoint has no table " + in_quotes(name) + ", of which the adapter has trained tokens"};
+    }
+    if (e.shape.size() != 2 || e.shape[0] != tokens->size() || e.shape[1] != t->shape[1] || !is_real(e.type)) {
+        return {errc::mismatch, "tensor " + in_quotes(e.name) + " has shape " + shape_in_words(e.shape) +
+                                    ", expected [" + std::to_string(tokens->size()) + ", " +
+                                    std::to_string(t->shape[1]) + "]: a row for each of trainable_token_indices"};
+    }
+    if (tokens->empty()) {
+        return {};
+    }
+    const std::size_t length = e.bytes.size() / tokens->size();
+    std::vector<double> values(static_cast<std::size_t>(t->shape[1]));
+    auto& rows = out.token_rows[name];
+    for (std::size_t i = 0; i < tokens->size(); ++i) {
+        const std::int64_t token = (*tokens)[i];
+        if (token < 0 || static_cast<std::uint64_t>(token) >= t->shape[0]) {
+            return {errc::mismatch, "token " + std::to_string(token) + " of the adapter is not among the " +
+                                        std::to_string(t->shape[0]) + " of " + in_quotes(name) +
+                                        "; give the model the tokens that were added before the training"};
+        }
+        const token_row row{e.type, e.bytes.subspan(i * length, length), strength};
+        convert_elements<double>(row.type, row.bytes, values);
+        if (!all_finite(values.data(), static_cast<index>(values.size()))) {
+            return {errc::non_finite, "tensor " + in_quotes(e.name) + " holds NaN or infinity"};
+        }
+        if (!rows.emplace(token, row).second) {
+            return {errc::mismatch, "token " + std::to_string(token) + " of " + in_quotes(name) + " is trained twice"};
+        }
+    }
+    return {};
+}
+
+template <class = on_use>
+[[nodiscard]] result<merge_plan> plan_merge(const checkpoint& base, std::span<const adapter_to_merge> adapters) {
+    merge_plan out;
+    for (const auto& [adapter, strength] : adapters) {
+        expects(adapter != nullptr, "merge_checkpoint: an adapter is null");
+        if (strength == 0) {
+            continue;
+        }
+        if (!adapter->config.alora_invocation_tokens.empty()) {
+            return status{errc::unsupported,
+                          "the adapter applies only from its invocation tokens on (aLoRA) and cannot be merged"};
+        }
+        if (!adapter->config.layer_replication.empty()) {
+            return status{errc::unsupported,
+                          "the adapter is for a model whose layers were repeated (layer_replication), each copy with "
+                          "changes of its own; it cannot be merged into a checkpoint that has every layer once. Write "
+                          "the checkpoint with the layers repeated, and remove layer_replication from the adapter"};
+        }
+        const bool transposed = adapter->config.fan_in_fan_out;
+        for (const auto* group : {&adapter->modules, &adapter->embeddings}) {
+            for (const auto& [module, lora] : *group) {
+                const auto make = [from = &lora] { return peft_change{.delta = from->delta()}; };
+                const module_layout layout{{lora.rows(), lora.cols()}, transposed || group == &adapter->embeddings};
+                if (status why = plan_module(base, module, make, layout, strength, out); !why) {
+                    return why;
+                }
+            }
+        }
+        for (const auto& [module, relative] : adapter->relatives) {
+            const tensor_info* t = base.find(stored_module(base, module) + ".weight");
+            const bool flipped = transposed && t != nullptr && t->shape.size() == 2;
+            const auto* lora = std::get_if<peft_lora>(&relative);
+            const bool is_table = lora != nullptr && lora->is_table;
+            peft_module fitted = relative;
+            std::optional<module_shape> weight;
+            if (t != nullptr && !t->shape.empty() && t->shape[0] != 0) {
+                const module_shape has = stored_shape(*t);
+                weight = flipped ? module_shape{has.in, has.out} : has;
+                if (status why = fit_module(fitted, weight->out, weight->in); !why) {
+                    return in_context("module " + in_quotes(module), why);
+                }
+            }
+            const auto make = [from = &relative, weight] {
+                peft_module now = *from;
+                if (weight) {
+                    (void)fit_module(now, weight->out, weight->in);  // it did fit
+                }
+                return change_without_factors(now);
+            };
+            const module_layout layout{shape_of(fitted), flipped || is_table, checksum_of_parameters(relative)};
+            if (status why = plan_module(base, module, make, layout, strength, out); !why) {
+                return why;
+            }
+        }
+        for (const tensor_to_write& e : adapter->extra) {
+            if (e.name.ends_with(token_rows_tail)) {
+                if (status why = plan_token_rows(base, e, adapter->config, strength, out); !why) {
+                    return why;
+                }
+                continue;
+            }
+            std::string name = e.name.starts_with(peft_prefix) ? e.name.substr(peft_prefix.size()) : e.name;
+            constexpr std::string_view inner = ".base_layer.";
+            if (const std::size_t at = name.rfind(inner); at != std::string::npos) {
+                name.replace(at, inner.size(), ".");
+            }
+            const tensor_info* t = base.find(name);
+            if (t == nullptr || t->type != e.type || t->shape != e.shape) {
+                return status{errc::mismatch,
+                              "tensor " + in_quotes(e.name) +
+                                  " of the adapter replaces one of the base, but the checkpoint has none of "
+                                  "that name, type and shape"};
+            }
+            if (!out.replacements.emplace(name, &e).second) {
+                return status{errc::mismatch, "two adapters replace tensor " + in_quotes(name)};
+            }
+        }
+    }
+    for (const auto& entry : out.token_rows) {
+        if (out.changes.count(entry.first) != 0 || out.replacements.count(entry.first) != 0) {
+            return status{errc::unsupported,
+                          "tensor " + in_quotes(entry.first) +
+                              " has single tokens replaced and is changed besides; their order would "
+                              "matter, so merge them one after the other"};
+        }
+    }
+    return out;
+}
+
+}  // namespace detail
+}  // namespace lowrank::inline LOWRANK_ABI
+
+#endif  // LOWRANK_IO_CHECKPOINTS_DETAIL_MERGE_PLAN_HPP

@@ -1,0 +1,107 @@
+// SPDX-License-Identifier: MIT
+#ifndef LOWRANK_IO_CHECKPOINTS_DETAIL_MERGE_ROWS_HPP
+#define LOWRANK_IO_CHECKPOINTS_DETAIL_MERGE_ROWS_HPP
+
+/// \file
+/// Weights of a checkpoint that an adapter turns or scales row by row (OFT, BOFT, HRA, HiRA, MiSS of the form "bat"),
+/// written a tile at a time.
+///
+///     auto weight = detail::write_merged_rows(out, shard.file, tensor, change, {.bytes = tile_bytes, .exec = exec});
+
+#include <algorithm>
+#include <cstddef>
+#include <cstring>
+#include <span>
+#include <utility>
+
+#include <lowrank/core/config.hpp>
+#include <lowrank/core/scalar.hpp>
+#include <lowrank/core/status.hpp>
+#include <lowrank/core/types.hpp>
+#include <lowrank/core/workspace.hpp>
+#include <lowrank/io/checkpoints/detail/merge_plan.hpp>
+#include <lowrank/io/checkpoints/detail/merge_tiles.hpp>
+#include <lowrank/io/containers/safetensors.hpp>
+#include <lowrank/io/containers/safetensors_writer.hpp>
+#include <lowrank/lora/merge/merge_transformed.hpp>
+
+namespace lowrank::inline LOWRANK_ABI {
+namespace detail {
+
+/// The transform of rows first, first + 1, ... of a weight, for a tile that holds these alone.
+template <class = on_use>
+[[nodiscard]] any_row_transform rows_after(const any_row_transform& f, index first) {
+    return {.fits_with = [](index, index) { return true; },
+            .run = [&f, first](index i, column_view<double> rows, workspace& ws) { f.forward(first + i, rows, ws); },
+            .undo = [&f, first](index i, column_view<double> rows, workspace& ws) { f.backward(first + i, rows, ws); }};
+}
+
+/// \pre `change.rows` is set. \cost A tile in double beside the weight's; the whole weight where it is stored in x out.
+template <storage T>
+[[nodiscard]] result<merged_weight> write_merged_rows_as(safetensors_writer& out, const safetensors_file& file,
+                                                         const tensor_info& t, const stored_change& change,
+                                                         const tile_options& opt) {
+    const auto bytes = file.bytes(t);
+    const index all_rows = change.left.rows();
+    const index cols = change.right.cols();
+    const auto row_bytes = std::max<std::size_t>(1, static_cast<std::size_t>(cols) * sizeof(T));
+    if (!change.rows->fits(change.acts_on_transpose ? cols : all_rows, change.acts_on_transpose ? all_rows : cols)) {
+        return status{errc::mismatch, "the adapter's module is for a weight of another shape"};
+    }
+    const index step = change.acts_on_transpose
+                           ? std::max<index>(all_rows, 1)
+                           : static_cast<index>(std::max<std::size_t>(transformed_rows, opt.bytes / row_bytes / 4));
+    audit_sum audit;
+    double receipt_bits = 0;
+    for (index first = 0; first < all_rows; first += step) {
+        const index count = std::min(step, all_rows - first);
+        row_matrix<T> tile(count, cols);
+        if (tile.size() != 0) {
+            std::memcpy(tile.data(), bytes.data() + static_cast<std::size_t>(first) * row_bytes,
+                        static_cast<std::size_t>(count) * row_bytes);
+        }
+        const row_matrix<T> before = opt.check ? tile : row_matrix<T>();
+        const any_row_transform f = rows_after(*change.rows, first);
+        const transformed_merge_options how{.transposed = change.acts_on_transpose, .exec = opt.exec};
+        const auto receipt = merge_transformed(weight_view<T>(tile), f, how);
+        if (!receipt) {
+            return receipt.error();
+        }
+        if (opt.check) {
+            row_matrix<T> back = tile;
+            status why = unmerge_transformed(weight_view<T>(back), *receipt, f, how);
+            if (why && back.size() != 0 &&
+                std::memcmp(back.data(), before.data(), static_cast<std::size_t>(count) * row_bytes) != 0) {
+                why = {errc::mismatch, "unmerging did not give back the bits of before"};
+            }
+            if (!why) {
+                return why;
+            }
+            receipt_bits += receipt->bits_per_weight() * static_cast<double>(tile.size());
+        }
+        audit.add(receipt->audit, first);
+        if (status why = out.write(std::as_bytes(std::span(tile.data(), static_cast<std::size_t>(tile.size()))));
+            !why) {
+            return why;
+        }
+    }
+    const auto entries = static_cast<double>(std::max<std::uint64_t>(audit.total().entries, 1));
+    return merged_weight{audit.total(), dtype_of<T>, 0, receipt_bits / entries};
+}
+
+template <class = on_use>
+[[nodiscard]] result<merged_weight> write_merged_rows(safetensors_writer& out, const safetensors_file& file,
+                                                      const tensor_info& t, const stored_change& change,
+                                                      const tile_options& opt) {
+    switch (t.type) {
+        case dtype::f64: return write_merged_rows_as<double>(out, file, t, change, opt);
+        case dtype::f32: return write_merged_rows_as<float>(out, file, t, change, opt);
+        case dtype::f16: return write_merged_rows_as<half>(out, file, t, change, opt);
+        default: return write_merged_rows_as<bfloat16>(out, file, t, change, opt);
+    }
+}
+
+}  // namespace detail
+}  // namespace lowrank::inline LOWRANK_ABI
+
+#endif  // LOWRANK_IO_CHECKPOINTS_DETAIL_MERGE_ROWS_HPP

@@ -1,0 +1,303 @@
+// SPDX-License-Identifier: MIT
+#ifndef LOWRANK_LASER_EDITS_EDIT_HPP
+#define LOWRANK_LASER_EDITS_EDIT_HPP
+
+/// \file
+/// Reversible edits of one weight: keep some of its singular components, undo to the same bits.
+///
+///     auto s = lowrank::make_spectrum(w).value();
+///     auto receipt = lowrank::truncate_weight(lowrank::weight_view<float>(w), s, 5).value();   // W := W_5
+///     evaluate(model);
+///     lowrank::throw_if_failed(lowrank::undo_edit(lowrank::weight_view<float>(w), receipt));   // the bits of before
+///
+/// The intervention of LASER (Sharma, Ash, Misra: The Truth is in There, arXiv 2312.13558, section 4), with the exact
+/// truncation the paper defines instead of the randomized one of its code. The same edit as an adapter is
+/// `edit_delta`: - sum_dropped s_i u_i v_i^T, a `low_rank` to scale, stack, store and merge like any other.
+
+#include <algorithm>
+#include <cmath>
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+#include <string>
+#include <string_view>
+#include <utility>
+
+#include <Eigen/Core>
+
+#include <lowrank/core/check.hpp>
+#include <lowrank/core/config.hpp>
+#include <lowrank/core/finite.hpp>
+#include <lowrank/core/linear_operator.hpp>
+#include <lowrank/core/status.hpp>
+#include <lowrank/core/types.hpp>
+#include <lowrank/factor/low_rank.hpp>
+#include <lowrank/factor/spectrum.hpp>
+#include <lowrank/laser/edits/component_set.hpp>
+
+namespace lowrank::inline LOWRANK_ABI {
+
+/// What is done to which weight: of its `components` singular components, only those in `keep` stay. With `groups` > 1
+/// the rows are divided and each group keeps these components of its own: contiguous blocks, or clusters of rows near
+/// the same subspace (`cluster_rows`, default options). With `entries` it is magnitude pruning instead: component i is
+/// the entry of i-th largest magnitude (of equals the earlier in the row-major order), and the others become zero.
+struct edit {
+    std::string weight = {};  ///< The name in the model; any text without a line break.
+    component_set keep = {};  ///< What stays.
+    index components = 0;     ///< min(rows, cols) of the weight; with groups, min(ceil(rows / groups), cols).
+    index groups = 1;         ///< Groups of rows that are factorized separately.
+    bool clustered = false;   ///< The groups are clusters, not blocks.
+    bool entries = false;     ///< Entries by magnitude instead of singular components; then components = rows * cols.
+
+    friend bool operator==(const edit&, const edit&) = default;
+};
+
+/// The edit as one line of plain text: "keep 0-4 of 64 in model.layers.1.mlp.up_proj.weight"; with groups "keep 0-4 of
+/// 16 by 4 blocks in ..." or "by 4 clusters in ..."; of entries "keep 0-409 of 4096 entries in ...".
+/// \pre the name holds no line break; groups >= 1; a single group is not clustered; entries are not grouped
+[[nodiscard]] inline std::string to_text(const edit& e) {
+    detail::expects(e.weight.find_first_of("\r\n") == std::string::npos,
+                    "to_text: the name of a weight must not hold a line break");
+    detail::expects(e.groups > 1 || (e.groups == 1 && !e.clustered), "to_text: groups must be at least 1");
+    detail::expects(e.groups == 1 || !e.entries, "to_text: entries are kept without groups");
+    std::string out = "keep " + e.keep.text() + " of " + std::to_string(e.components);
+    if (e.entries) {
+        out += " entries";
+    } else if (e.groups > 1) {
+        out += " by " + std::to_string(e.groups) + (e.clustered ? " clusters" : " blocks");
+    }
+    return out + " in " + e.weight;
+}
+
+/// Reads one line that `to_text` wrote.
+/// \return `invalid_format` if the line is anything else, or keeps a component the weight does not have.
+[[nodiscard]] inline result<edit> parse_edit(std::string_view line) {
+    const auto refuse = [&] {
+        return status{errc::invalid_format, "parse_edit: expected \"keep 0-4 of 64 in <weight>\", got \"" +
+                                                std::string(line.substr(0, 80)) + "\""};
+    };
+    constexpr std::string_view keep_word = "keep ", of_word = " of ", in_word = " in ", by_word = " by ",
+                               entries_word = " entries";
+    const auto of_at = line.find(of_word);
+    const auto in_at = of_at == line.npos ? line.npos : line.find(in_word, of_at + of_word.size());
+    if (!line.starts_with(keep_word) || in_at == line.npos || of_at < keep_word.size() ||
+        line.find_first_of("\r\n") != line.npos) {
+        return refuse();
+    }
+    // A number is written like a set of one member, and read by the same strict reader.
+    const auto read_number = [](std::string_view text, index& number) {
+        const auto set = component_set::parse(text);
+        number = set && set->size() == 1 && set->text() == text ? set->bound() - 1 : -1;
+        return number >= 0;
+    };
+    edit e{.weight = std::string(line.substr(in_at + in_word.size()))};
+    auto keep = component_set::parse(line.substr(keep_word.size(), of_at - keep_word.size()));
+    auto count = line.substr(of_at + of_word.size(), in_at - of_at - of_word.size());
+    if (count.ends_with(entries_word)) {
+        e.entries = true;
+        count.remove_suffix(entries_word.size());
+    } else if (const auto by_at = count.find(by_word); by_at != count.npos) {
+        auto how = count.substr(by_at + by_word.size());
+        count = count.substr(0, by_at);
+        e.clustered = how.ends_with(" clusters");
+        const std::string_view unit = e.clustered ? " clusters" : " blocks";
+        if (!how.ends_with(unit) || !read_number(how.substr(0, how.size() - unit.size()), e.groups) || e.groups < 2) {
+            return refuse();
+        }
+    }
+    if (!keep || !read_number(count, e.components) || keep->bound() > e.components) {
+        return refuse();
+    }
+    e.keep = *std::move(keep);
+    return e;
+}
+
+namespace detail {
+
+/// sum_{i in set} s_i u_i v_i^T as two factors, or its negative.
+template <real S>
+low_rank<S> components_of(const spectrum<S>& s, const component_set& set, bool negative = false) {
+    low_rank<S> part = s.select(set.members());
+    if (negative) {
+        part.left = -part.left;
+    }
+    return part;
+}
+
+/// ||W||_F / s_0 of the weight itself, without overflow; s_0 is its largest singular value. \pre s_0 > 0
+template <storage T>
+double norm_in_units_of(const const_weight_view<T>& w, double s0) {
+    double sum = 0;
+    for (index i = 0; i < w.rows(); ++i) {
+        sum += (w.row(i).template cast<double>() / s0).squaredNorm();
+    }
+    return std::sqrt(sum);
+}
+
+/// A fingerprint of a weight's bits, padding between rows excluded.
+template <storage T>
+std::uint64_t bits_hash(const const_weight_view<T>& w) {
+    std::uint64_t hash = 0xcbf29ce484222325U ^ static_cast<std::uint64_t>(w.rows() * 2654435761 + w.cols());
+    const std::size_t row_bytes = static_cast<std::size_t>(w.cols()) * sizeof(T);
+    for (index i = 0; i < w.rows(); ++i) {
+        const auto* bytes = reinterpret_cast<const unsigned char*>(w.data() + i * w.outerStride());
+        for (std::size_t at = 0; at < row_bytes; at += sizeof(std::uint64_t)) {
+            std::uint64_t word = 0;
+            std::memcpy(&word, bytes + at, row_bytes - at < sizeof word ? row_bytes - at : sizeof word);
+            hash = (hash ^ word) * 0x9E3779B97F4A7C15U;
+            hash ^= hash >> 32;
+        }
+    }
+    return hash;
+}
+
+/// Copies bits row by row; a floating-point assignment may quiet a signalling NaN, this never does.
+template <storage T>
+void copy_bits(const const_weight_view<T>& from, weight_view<T> to) {
+    for (index i = 0; i < from.rows() && from.cols() > 0; ++i) {
+        std::memcpy(static_cast<void*>(to.data() + i * to.outerStride()), from.data() + i * from.outerStride(),
+                    static_cast<std::size_t>(from.cols()) * sizeof(T));
+    }
+}
+
+/// Writes sum_{i in keep} s_i u_i v_i^T into `to`, by the cheaper of its two forms: the kept part, or `original`
+/// minus the dropped part. All components kept: the original's bits. \return whether all that was written is finite
+template <storage T>
+bool write_components(const const_weight_view<T>& original, const spectrum<compute_t<T>>& s, const component_set& keep,
+                      weight_view<T> to) {
+    using S = compute_t<T>;
+    const index kept = keep.size();
+    if (kept == s.size()) {
+        copy_bits<T>(original, to);
+        return true;
+    }
+    const bool by_difference = 2 * kept > s.size();
+    const low_rank<S> part = by_difference ? components_of(s, keep.complement(s.size()), true) : components_of(s, keep);
+    constexpr index panel = 64;  // Rows worked on at a time, so that a 16-bit weight is never widened as a whole.
+    row_matrix<S> wide;
+    bool finite = true;
+    for (index first = 0; first < to.rows(); first += panel) {
+        const index rows = std::min(panel, to.rows() - first);
+        if (part.rank() > 0) {
+            wide.noalias() = part.left.middleRows(first, rows) * part.right;
+        } else {
+            wide.setZero(rows, to.cols());
+        }
+        if (by_difference) {
+            wide += original.middleRows(first, rows).template cast<S>();
+        }
+        to.middleRows(first, rows) = wide.template cast<T>();
+        finite = finite && all_finite(to.middleRows(first, rows));
+    }
+    return finite;
+}
+
+}  // namespace detail
+
+/// sum_{i in keep} s_i u_i v_i^T, what the edit leaves of the weight, as two factors (m x k, k x n).
+/// \pre keep.bound() <= s.size()
+template <real S>
+[[nodiscard]] low_rank<S> kept_part(const spectrum<S>& s, const component_set& keep) {
+    detail::expects_in_range("kept_part", "the largest component plus one", keep.bound(), index{0}, s.size());
+    return detail::components_of(s, keep);
+}
+
+/// The edit as an update of the weight: - sum_{i not in keep} s_i u_i v_i^T.
+/// \pre keep.bound() <= s.size()
+template <real S>
+[[nodiscard]] low_rank<S> edit_delta(const spectrum<S>& s, const component_set& keep) {
+    detail::expects_in_range("edit_delta", "the largest component plus one", keep.bound(), index{0}, s.size());
+    return detail::components_of(s, keep.complement(s.size()), true);
+}
+
+/// What an engine multiplies by while an edit is in place: `map x`, and with `beside` the weight's own product too.
+template <real S>
+struct placed_edit {
+    any_operator<S> map;
+    bool additive = false;
+};
+
+/// The edit without a dense copy: the factors of what stays, or beside the weight those of what goes, whichever are
+/// smaller. \pre keep.bound() <= s.size()
+template <real S>
+[[nodiscard]] placed_edit<S> place_components(const spectrum<S>& s, const component_set& keep) {
+    const bool additive = 2 * keep.size() > s.size();
+    return {.map = any_operator<S>(additive ? edit_delta(s, keep) : kept_part(s, keep)), .additive = additive};
+}
+
+/// What an edit in place leaves behind: the bits of before, and what the edit took away.
+template <storage T>
+struct edit_receipt {
+    row_matrix<T> before = {};     ///< The weight as it was.
+    std::uint64_t after_hash = 0;  ///< A fingerprint of the bits the edit wrote.
+    component_set keep = {};       ///< What stayed.
+    double removed_norm = 0;       ///< ||W - W'||_F in exact arithmetic: sqrt of the sum of the dropped s_i^2.
+    double relative_error = 0;     ///< removed_norm / ||W||_F; 0 for a zero weight.
+};
+
+/// W := sum_{i in keep} s_i u_i v_i^T, rounded once to the stored type.
+///
+/// \pre    `s` has the shape of `w`; keep.bound() <= s.size().
+/// \return `mismatch` if `s` is not the spectrum of `w` (its norm differs), `non_finite` if the weight or the edited
+///         weight is not finite (16-bit storage can overflow). A failure leaves `w` as it was.
+/// \cost   2 m n min(kept, dropped) flops, one copy of W.
+template <storage T>
+[[nodiscard]] result<edit_receipt<T>> apply_edit(weight_view<T> w, const spectrum<compute_t<T>>& s,
+                                                 const component_set& keep) {
+    detail::expects_shape("apply_edit", "the weight", w.rows(), w.cols(), s.rows(), s.cols());
+    detail::expects_in_range("apply_edit", "the largest component plus one", keep.bound(), index{0}, s.size());
+    const auto bits_now = [&] { return const_weight_view<T>(w.data(), w.rows(), w.cols(), w.outerStride()); };
+    if (!all_finite(w)) {
+        return status{errc::non_finite, "apply_edit: the weight holds NaN or infinity; repair the checkpoint first"};
+    }
+    const double s0 = s.size() > 0 ? static_cast<double>(s.values()(0)) : 0.0;
+    const bool same_norm =
+        s0 > 0 ? std::abs(detail::norm_in_units_of<T>(bits_now(), s0) * s0 - s.norm()) <= 1e-3 * s.norm()
+               : (w.array() == T(0)).all();
+    if (!same_norm) {
+        return status{errc::mismatch,
+                      "apply_edit: the spectrum is not that of the weight (their norms differ); compute it again"};
+    }
+
+    edit_receipt<T> receipt;
+    receipt.before.resize(w.rows(), w.cols());
+    detail::copy_bits<T>(bits_now(), weight_view<T>(receipt.before));
+    receipt.keep = keep;
+    receipt.removed_norm = s.error(keep.members());
+    receipt.relative_error = s0 > 0 ? receipt.removed_norm / s.norm() : 0.0;
+    if (!detail::write_components<T>(const_weight_view<T>(receipt.before), s, keep, w)) {
+        detail::copy_bits<T>(const_weight_view<T>(receipt.before), w);
+        return status{errc::non_finite, "apply_edit: the edited weight does not fit its stored type"};
+    }
+    receipt.after_hash = detail::bits_hash<T>(bits_now());
+    return receipt;
+}
+
+/// W := W_k, its best rank-k approximation: `apply_edit` that keeps the first k components.
+/// \pre 0 <= k <= s.size()
+template <storage T>
+[[nodiscard]] result<edit_receipt<T>> truncate_weight(weight_view<T> w, const spectrum<compute_t<T>>& s, index k) {
+    detail::expects_in_range("truncate_weight", "rank", k, index{0}, s.size());
+    return apply_edit<T>(w, s, component_set::first(k));
+}
+
+/// Gives the weight the bits it had before the edit.
+///
+/// \pre    the receipt has the weight's shape.
+/// \return `mismatch` if the weight is no longer as the edit left it; it is then not touched. Undo later edits first,
+///         last one first.
+template <storage T>
+status undo_edit(weight_view<T> w, const edit_receipt<T>& receipt) {
+    detail::expects_shape("undo_edit", "the weight", w.rows(), w.cols(), receipt.before.rows(), receipt.before.cols());
+    if (detail::bits_hash<T>(const_weight_view<T>(w.data(), w.rows(), w.cols(), w.outerStride())) !=
+        receipt.after_hash) {
+        return {errc::mismatch,
+                "undo_edit: the weight is not as this edit left it; undo what was done to it since, last change first"};
+    }
+    detail::copy_bits<T>(const_weight_view<T>(receipt.before), w);
+    return {};
+}
+
+}  // namespace lowrank::inline LOWRANK_ABI
+
+#endif  // LOWRANK_LASER_EDITS_EDIT_HPP

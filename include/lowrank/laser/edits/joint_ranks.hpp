@@ -1,0 +1,104 @@
+// SPDX-License-Identifier: MIT
+#ifndef LOWRANK_LASER_EDITS_JOINT_RANKS_HPP
+#define LOWRANK_LASER_EDITS_JOINT_RANKS_HPP
+
+/// \file
+/// Ranks for all matrices at once under a budget of parameters, by what the gradient predicts.
+///
+///     auto found = lowrank::gradient_search(model, how);             // or any sigma_scores
+///     auto plan = lowrank::joint_ranks(found.scores, shapes, 200000);
+///     plan.ranks[3]; plan.predicted_change;
+///
+/// Minimizes sum_w change_w(k_w) subject to sum_w k_w (m_w + n_w) <= budget, where change_w(k) is the predicted change
+/// of the mean loss if weight w keeps its first k components. Lagrange multiplier and bisection: optimal among the
+/// plans on the lower convex hull, which every budget rounds down to (Everett, Oper. Res. 11, 1963).
+
+#include <algorithm>
+#include <cstddef>
+#include <span>
+#include <utility>
+#include <vector>
+
+#include <lowrank/core/check.hpp>
+#include <lowrank/core/config.hpp>
+#include <lowrank/core/types.hpp>
+#include <lowrank/laser/scores/sigma_gradient.hpp>
+
+namespace lowrank::inline LOWRANK_ABI {
+
+/// Rows and columns of a weight.
+struct weight_shape {
+    index rows = 0;
+    index cols = 0;
+};
+
+struct joint_plan {
+    std::vector<index> ranks = {};  ///< One per weight.
+    index parameters = 0;           ///< sum k (m + n), at most the budget.
+    double predicted_change = 0;    ///< Of the mean loss, to first order: a ranking signal, not a forecast.
+};
+
+/// The ranks with the lowest predicted loss that the budget affords. `curvature` adds the Fisher term, which keeps the
+/// prediction from promising gains far from the full rank.
+///
+/// \pre   one shape per weight, with min(rows, cols) components; budget >= 0.
+/// \cost  O(64 sum of components).
+[[nodiscard]] inline joint_plan joint_ranks(std::span<const sigma_scores> weights, std::span<const weight_shape> shapes,
+                                            index budget, bool curvature = true) {
+    detail::expects(weights.size() == shapes.size(), "joint_ranks: needs one shape per weight");
+    detail::expects(budget >= 0, "joint_ranks: the budget must not be negative");
+    std::vector<std::vector<double>> change(weights.size());
+    double steepest = 0;
+    for (std::size_t w = 0; w < weights.size(); ++w) {
+        const auto& s = weights[w];
+        detail::expects(s.size() == std::min(shapes[w].rows, shapes[w].cols),
+                        "joint_ranks: a weight has min(rows, cols) components");
+        double tail = 0;
+        change[w].resize(static_cast<std::size_t>(s.size()) + 1);
+        for (index k = s.size(); k >= 0; --k) {
+            tail += curvature && k < s.size() ? 0.5 * s.sigma(k) * s.sigma(k) * s.fisher(k) : 0.0;
+            change[w][static_cast<std::size_t>(k)] = s.change(k) + tail;
+        }
+        const auto [low, high] = std::minmax_element(change[w].begin(), change[w].end());
+        steepest = std::max(steepest, *high - *low);
+    }
+    // Every weight's best rank when a parameter costs `price`; the smallest of equals.
+    const auto plan_at = [&](double price) {
+        joint_plan plan;
+        for (std::size_t w = 0; w < weights.size(); ++w) {
+            const index each = shapes[w].rows + shapes[w].cols;
+            std::size_t best = 0;
+            const auto cost = [&](std::size_t k) {
+                return change[w][k] + price * static_cast<double>(k) * static_cast<double>(each);
+            };
+            for (std::size_t k = 1; k < change[w].size(); ++k) {
+                best = cost(k) < cost(best) ? k : best;
+            }
+            plan.ranks.push_back(static_cast<index>(best));
+            plan.parameters += static_cast<index>(best) * each;
+            plan.predicted_change += change[w][best];
+        }
+        return plan;
+    };
+    joint_plan plan = plan_at(0);
+    if (plan.parameters <= budget) {
+        return plan;
+    }
+    double low = 0, high = steepest + 1;  // at this price no component is worth its cost
+    plan = plan_at(high);
+    for (int i = 0; i < 100; ++i) {
+        const double middle = 0.5 * (low + high);
+        auto now = plan_at(middle);
+        if (now.parameters <= budget) {
+            plan = std::move(now);
+            high = middle;
+        } else {
+            low = middle;
+        }
+    }
+    return plan;
+}
+
+}  // namespace lowrank::inline LOWRANK_ABI
+
+#endif  // LOWRANK_LASER_EDITS_JOINT_RANKS_HPP

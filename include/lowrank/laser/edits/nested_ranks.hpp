@@ -1,0 +1,133 @@
+// SPDX-License-Identifier: MIT
+#ifndef LOWRANK_LASER_EDITS_NESTED_RANKS_HPP
+#define LOWRANK_LASER_EDITS_NESTED_RANKS_HPP
+
+/// \file
+/// What a layer says at several ranks of its weight, for the price of the largest.
+///
+///     lowrank::nested_ranks<float> nested(spectrum, {1, 6, 25, 51});
+///     nested.for_each(x, [&](auto y) { map.add_product(1.0F, x, y, ws); }, ws,        // W x, asked for if it pays
+///                     [&](lowrank::index i, auto y) { go_on_with(i, y); });           // y = W_{ranks[i]} x
+///
+/// With z = diag(s) V^T x, the outputs are nested: W_b x = W_a x + U[:, a:b) z[a:b), and from the other end
+/// W_a x = W_b x - U[:, a:b) z[a:b), starting at W x. Low ranks are had the first way, high ones the second.
+/// The search grid of LASER (Sharma, Ash, Misra, arXiv 2312.13558) asks for eight ranks of each weight.
+
+#include <algorithm>
+#include <cstddef>
+#include <utility>
+#include <vector>
+
+#include <lowrank/core/check.hpp>
+#include <lowrank/core/config.hpp>
+#include <lowrank/core/skinny_product.hpp>
+#include <lowrank/core/types.hpp>
+#include <lowrank/core/workspace.hpp>
+#include <lowrank/factor/spectrum.hpp>
+
+namespace lowrank::inline LOWRANK_ABI {
+
+/// The truncations of one weight to several ranks, as products with activations.
+template <real S>
+class nested_ranks {
+public:
+    /// `s` is the weight's spectrum and must outlive this object.
+    /// \pre `ranks` rise strictly in [0, s.size()]
+    nested_ranks(const spectrum<S>& s, std::vector<index> ranks) : spectrum_(&s), ranks_(std::move(ranks)) {
+        for (std::size_t i = 0; i < ranks_.size(); ++i) {
+            detail::expects_in_range("nested_ranks", "a rank", ranks_[i], i == 0 ? index{0} : ranks_[i - 1] + 1,
+                                     s.size());
+        }
+        from_below_ = ranks_.size();
+        double least = cost(from_below_);
+        for (std::size_t cut = ranks_.size(); cut-- > 0;) {
+            if (cost(cut) < least) {
+                least = cost(cut);
+                from_below_ = cut;
+            }
+        }
+    }
+
+    [[nodiscard]] const std::vector<index>& ranks() const noexcept { return ranks_; }
+    [[nodiscard]] const spectrum<S>& factors() const noexcept { return *spectrum_; }
+    /// How many of the ranks, the lowest ones, are built up from zero; the others come down from W x.
+    [[nodiscard]] index built_up() const noexcept { return static_cast<index>(from_below_); }
+    /// Floating-point operations for each column of x, W x included where it is asked for.
+    [[nodiscard]] double flops_per_column() const { return cost(from_below_); }
+
+    /// Calls `body(i, y)` once for each rank, in no particular order, with y = W_{ranks[i]} x (m x N), good until body
+    /// returns. `full(y)` adds W x to its argument, which comes in as zero; it is called at most once, and only where
+    /// high ranks are asked for. Where the full rank comes down from W x, y is what `full` wrote, to the bit.
+    ///
+    /// \pre  x has as many rows as the weight columns.
+    /// \cost 2 N (m + n) times the components of the largest rank built up, and as much for the components that the
+    ///       lowest rank from above drops; scratch: (m + components) N scalars.
+    /// \note Deterministic. How a rank is rounded depends on the other ranks it is asked with.
+    template <class Full, class Body>
+    void for_each(const_column_view<S> x, Full&& full, workspace& ws, Body&& body) const {
+        detail::expects_shape("nested_ranks::for_each", "x", x.rows(), x.cols(), spectrum_->cols(), x.cols());
+        const workspace::frame scope(ws);
+        column_view<S> y = ws.take<S>(spectrum_->rows(), x.cols());
+        if (from_below_ > 0) {
+            const workspace::frame inner(ws);
+            const column_view<S> z = coefficients(0, ranks_[from_below_ - 1], x, ws);
+            y.setZero();
+            for (std::size_t i = 0, done = 0; i < from_below_; ++i) {
+                add(S(1), static_cast<index>(done), ranks_[i], 0, z, y, ws);
+                done = static_cast<std::size_t>(ranks_[i]);
+                body(static_cast<index>(i), const_column_view<S>(y));
+            }
+        }
+        if (from_below_ < ranks_.size()) {
+            const workspace::frame inner(ws);
+            const index base = ranks_[from_below_];
+            const column_view<S> z = coefficients(base, spectrum_->size(), x, ws);
+            y.setZero();
+            full(y);
+            index above = spectrum_->size();
+            for (std::size_t i = ranks_.size(); i-- > from_below_;) {
+                add(S(-1), ranks_[i], above, base, z, y, ws);
+                above = ranks_[i];
+                body(static_cast<index>(i), const_column_view<S>(y));
+            }
+        }
+    }
+
+private:
+    /// The first `cut` ranks from below, the others from above.
+    [[nodiscard]] double cost(std::size_t cut) const {
+        const double m = static_cast<double>(spectrum_->rows()), n = static_cast<double>(spectrum_->cols());
+        const double up = cut > 0 ? static_cast<double>(ranks_[cut - 1]) : 0.0;
+        const double down = cut < ranks_.size() ? static_cast<double>(spectrum_->size() - ranks_[cut]) : 0.0;
+        return 2 * ((up + down) * (m + n) + (cut < ranks_.size() ? m * n : 0.0));
+    }
+
+    /// s_i v_i^T x for first <= i < last.
+    [[nodiscard]] column_view<S> coefficients(index first, index last, const_column_view<S> x, workspace& ws) const {
+        column_view<S> z = ws.take<S>(last - first, x.cols());
+        z.setZero();
+        if (z.size() > 0) {
+            add_transposed_product<S, 0>(S(1), const_column_view<S>(spectrum_->v().middleCols(first, last - first)), x,
+                                         z, ws);
+            z.array().colwise() *= spectrum_->values().segment(first, last - first).array();
+        }
+        return z;
+    }
+
+    /// y += alpha U[:, first:last) z, where row 0 of z belongs to component `base`.
+    void add(S alpha, index first, index last, index base, const column_view<S>& z, column_view<S> y,
+             workspace& ws) const {
+        if (first < last && y.size() > 0) {
+            add_product<S, 0>(alpha, const_column_view<S>(spectrum_->u().middleCols(first, last - first)),
+                              z.middleRows(first - base, last - first), y, ws);
+        }
+    }
+
+    const spectrum<S>* spectrum_;
+    std::vector<index> ranks_;
+    std::size_t from_below_ = 0;
+};
+
+}  // namespace lowrank::inline LOWRANK_ABI
+
+#endif  // LOWRANK_LASER_EDITS_NESTED_RANKS_HPP

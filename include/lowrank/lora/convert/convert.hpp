@@ -1,0 +1,302 @@
+// SPDX-License-Identifier: MIT
+#ifndef LOWRANK_LORA_CONVERT_CONVERT_HPP
+#define LOWRANK_LORA_CONVERT_CONVERT_HPP
+
+/// \file
+/// Any low-rank change as a LoRA adapter: at a rank, at an energy, at a tolerance, or exactly.
+///
+///     auto lora = lowrank::to_lora(loha, {.rule = lowrank::rank_rule::energy, .value = 0.99});
+///     if (!lora) return log(lora.why.message);
+///     log(lora.relative);                                          // exact ||delta - scaling B A||_F / ||delta||_F
+///     auto plain = lowrank::plain_lora(trained, at_start);         // PiSSA, OLoRA, CorDA -> LoRA on the original W
+///
+/// Adapters go through QR of their two factors and a small core, never through a dense out x in matrix. The result has
+/// lora_alpha = r, so its scaling is 1.
+///
+/// PEFT (lora/conversion.py, subtract_mutated_init) converts the same things through a dense SVD per layer.
+
+#include <algorithm>
+#include <cmath>
+#include <concepts>
+#include <utility>
+
+#include <lowrank/core/check.hpp>
+#include <lowrank/core/config.hpp>
+#include <lowrank/core/finite.hpp>
+#include <lowrank/core/linear_operator.hpp>
+#include <lowrank/core/status.hpp>
+#include <lowrank/core/types.hpp>
+#include <lowrank/core/workspace.hpp>
+#include <lowrank/factor/factored_algebra.hpp>
+#include <lowrank/factor/low_rank.hpp>
+#include <lowrank/factor/sketched/randomized_svd.hpp>
+#include <lowrank/factor/spectrum.hpp>
+#include <lowrank/factor/truncated_svd.hpp>
+#include <lowrank/lora/convert/rank_choice.hpp>
+#include <lowrank/lora/kinds/lora.hpp>
+
+namespace lowrank::inline LOWRANK_ABI {
+
+namespace detail {
+
+template <class M>
+inline constexpr bool two_factors = false;
+template <real S>
+inline constexpr bool two_factors<low_rank<S>> = true;
+
+}  // namespace detail
+
+/// A LoRA adapter that stands for another change, and what it misses of it.
+template <real S>
+struct lora_conversion {
+    lora_adapter<S> adapter = {};
+    double error = 0.0;     ///< ||delta - scaling B A||_F.
+    double relative = 0.0;  ///< The same over ||delta||_F; 0 for a change of zero.
+    error_source how = error_source::exact;
+    status why = {};
+
+    explicit operator bool() const noexcept { return static_cast<bool>(why); }
+};
+
+/// The factors as they are: B = left, A = right, r = lora_alpha = the inner dimension (sqrt(r) with rsLoRA), scaling 1.
+/// Bit-exact; the rank may exceed min(out, in), and `to_lora` makes it small.
+template <real S>
+[[nodiscard]] lora_adapter<S> as_lora(low_rank<S> change, bool use_rslora = false) {
+    detail::expects_factors("as_lora", change);
+    const auto k = static_cast<double>(change.rank());
+    return {.lora_A = std::move(change.right),
+            .lora_B = std::move(change.left),
+            .lora_alpha = use_rslora ? std::sqrt(k) : k,
+            .use_rslora = use_rslora};
+}
+
+/// The adapter from a spectrum of the change that is already there.
+template <real S>
+[[nodiscard]] lora_conversion<S> to_lora(const spectrum<S>& change, const rank_choice& choice,
+                                         sigma_split split = sigma_split::square) {
+    const index k = choose_rank(change.values(), choice);
+    return {.adapter = as_lora(change.truncate(k, split)),
+            .error = change.error(k),
+            .relative = change.relative_error(k),
+            .why = {}};
+}
+
+/// The best LoRA adapter of a factored change at the chosen rank.
+///
+/// \return `non_finite` if a factor holds NaN or infinity. The error is exact.
+/// \cost   6 k^2 (out + in) flops for the inner dimension k that the change has.
+template <real S>
+[[nodiscard]] lora_conversion<S> to_lora(const low_rank<S>& change, const rank_choice& choice,
+                                         sigma_split split = sigma_split::square) {
+    const auto spec = make_spectrum(change);
+    if (!spec) {
+        return {.why = spec.error()};
+    }
+    return to_lora(*spec, choice, split);
+}
+
+/// A change that says its two factors: every `factored_adapter`, and LoRA itself.
+template <class A>
+concept factored_change = requires(const A& a) {
+    { a.delta() } -> std::same_as<low_rank<typename A::scalar>>;
+};
+
+/// The same of any adapter with two factors: AdaLoRA, VeRA, LoHa, LoKr, fused projections, LoRA itself.
+template <factored_change A>
+[[nodiscard]] lora_conversion<typename A::scalar> to_lora(const A& adapter, const rank_choice& choice,
+                                                          sigma_split split = sigma_split::square) {
+    return to_lora(adapter.delta(), choice, split);
+}
+
+/// The rows x cols matrix of a linear operator, column by column. \cost One product with cols() unit vectors.
+template <linear_operator M>
+[[nodiscard]] matrix<typename M::scalar> dense_of(const M& m) {
+    using S = typename M::scalar;
+    constexpr index panel = 64;
+    matrix<S> w = matrix<S>::Zero(m.rows(), m.cols());
+    workspace ws;
+    for (index first = 0; first < m.cols(); first += panel) {
+        const index count = std::min(panel, m.cols() - first);
+        const workspace::frame scope(ws);
+        auto unit = ws.take<S>(m.cols(), count);
+        unit.setZero();
+        for (index j = 0; j < count; ++j) {
+            unit(first + j, j) = S(1);
+        }
+        auto columns = w.middleCols(first, count);
+        m.add_product(S(1), const_column_view<S>(unit.data(), unit.rows(), unit.cols()),
+                      column_view<S>(columns.data(), columns.rows(), columns.cols(), columns.outerStride()), ws);
+    }
+    return w;
+}
+
+/// The best LoRA adapter of a change that is any linear operator or dense matrix (W' - W, OFT, HiRA, MiSS, a quantization
+/// error), through its dense SVD.
+///
+/// \return `non_finite` if the change holds NaN or infinity. The error is exact.
+/// \cost   That of `svd`, and one dense copy.
+template <operator_like M>
+requires(!factored_change<M> && !detail::two_factors<M>)
+    [[nodiscard]] lora_conversion<operator_scalar<M>> to_lora(const M& change, const rank_choice& choice,
+                                                              sigma_split split = sigma_split::square) {
+    const auto of_dense = [&](const auto& w) -> lora_conversion<operator_scalar<M>> {
+        const auto spec = make_spectrum(w);
+        if (!spec) {
+            return {.why = spec.error()};
+        }
+        return to_lora(*spec, choice, split);
+    };
+    if constexpr (detail::dense_weight<M>) {
+        return of_dense(change);
+    } else {
+        return of_dense(dense_of(change));
+    }
+}
+
+namespace detail {
+
+/// What a truncated factorization says about a rule: the rank, or -1 if more singular values are needed.
+template <real S>
+[[nodiscard]] index rank_from_leading(const truncated_svd_result<S>& f, const rank_choice& choice) {
+    const index k = f.s.size();
+    const double v = choice.value;
+    const bool enough = k >= choice.max_rank;
+    const auto below = [&](double cut) { return enough || k == 0 || static_cast<double>(f.s(k - 1)) <= cut; };
+    const double first = k > 0 ? static_cast<double>(f.s(0)) : 0.0;
+    double tolerance = -1.0;
+    switch (choice.rule) {
+        case rank_rule::fixed: return choose_rank(f.s, choice);
+        case rank_rule::threshold: return below(v) ? choose_rank(f.s, choice) : -1;
+        case rank_rule::ratio: return below(v * first) ? choose_rank(f.s, choice) : -1;
+        case rank_rule::kohya_ratio: return below(first / v) ? choose_rank(f.s, choice) : -1;
+        case rank_rule::energy: tolerance = std::sqrt(std::max(0.0, 1.0 - v)); break;
+        case rank_rule::frobenius_share: tolerance = std::sqrt(std::max(0.0, 1.0 - v * v)); break;
+        case rank_rule::relative_error: tolerance = v; break;
+        default: return -1;  // needs the whole spectrum
+    }
+    if (!enough && f.error.relative > tolerance) {
+        return -1;
+    }
+    const double norm2 = f.s.template cast<double>().squaredNorm() + f.error.frobenius * f.error.frobenius;
+    double tail = f.error.frobenius * f.error.frobenius;
+    index needed = k;
+    for (; needed > 0; --needed) {
+        const auto s = static_cast<double>(f.s(needed - 1));
+        tail += s * s;
+        if (tail > tolerance * tolerance * norm2) {
+            break;
+        }
+    }
+    return std::min(std::clamp(needed, choice.min_rank, choice.max_rank), k);
+}
+
+/// True for rules that `rank_from_leading` can answer before the last singular value.
+[[nodiscard]] inline bool reads_leading_values(rank_rule rule) {
+    return rule != rank_rule::sum_share && rule != rank_rule::quantile && rule != rank_rule::kohya_cumulative &&
+           rule != rank_rule::kohya_frobenius;
+}
+
+}  // namespace detail
+
+/// The same without a full SVD, by randomized subspace iteration with as many directions as the rule turns out to need:
+/// for large changes of small rank. A rank read from a rule may be off by one where it hangs by a hair.
+///
+/// Rules over the sum of all singular values, kohya's `sv_fro`, and ranks beyond a quarter of min(out, in) go through
+/// the full SVD after all.
+/// \return, \cost, and the error's kind as `randomized_svd`.
+template <operator_like M>
+[[nodiscard]] lora_conversion<operator_scalar<M>> to_lora_fast(
+    const M& change, const rank_choice& choice,
+    const randomized_svd_options& options = {.oversample = 16, .power_iterations = 3},
+    sigma_split split = sigma_split::square) {
+    using S = operator_scalar<M>;
+    const auto& map = as_operator(change);
+    detail::expects(choice.min_rank >= 0 && choice.max_rank >= choice.min_rank && is_finite(choice.value),
+                    "to_lora_fast: needs 0 <= least <= most and a finite value in a rank_choice");
+    const index full = std::min<index>(map.rows(), map.cols());
+    const double wanted = choice.rule == rank_rule::fixed ? choice.value : 16.0;
+    const double most = static_cast<double>(std::min(choice.max_rank, full));
+    auto k = static_cast<index>(std::min(std::max(wanted, static_cast<double>(choice.min_rank)), most));
+    for (; detail::reads_leading_values(choice.rule) && 4 * k <= std::max<index>(full, 64) && k <= full; k *= 2) {
+        auto f = randomized_svd(change, k, options);
+        if (!f) {
+            return {.why = std::move(f.why)};
+        }
+        const index rank = detail::rank_from_leading(f, choice);
+        if (rank >= 0) {
+            const double dropped = f.s.tail(k - rank).template cast<double>().squaredNorm();
+            const double error = std::sqrt(f.error.frobenius * f.error.frobenius + dropped);
+            const double norm = std::hypot(f.s.template cast<double>().stableNorm(), f.error.frobenius);
+            const spectrum<S> spec(svd_result<S>{.u = std::move(f.u), .s = std::move(f.s), .v = std::move(f.v)});
+            return {.adapter = as_lora(spec.truncate(rank, split)),
+                    .error = error,
+                    .relative = norm > 0 ? error / norm : 0.0,
+                    .how = f.error.how,
+                    .why = {}};
+        }
+        if (k == 0) {
+            break;
+        }
+    }
+    if constexpr (detail::dense_weight<M>) {
+        return to_lora(change, choice, split);
+    } else if constexpr (detail::two_factors<M>) {
+        return to_lora(change, choice, split);
+    } else {
+        return to_lora(dense_of(map), choice, split);
+    }
+}
+
+/// A trained PiSSA, OLoRA or CorDA adapter as a LoRA adapter on the weight before its init: A' = [A; A0],
+/// B' = [B, -B0], of twice the rank and the same scaling, for (W - s B0 A0) + s B A = W + s (B A - B0 A0).
+///
+/// \pre  Both have one shape, rank, lora_alpha and use_rslora. `initial` is what the init made, before training.
+/// \note The factors are copied bit for bit. Through `to_lora` the change often fits the old rank again.
+template <real S>
+[[nodiscard]] lora_adapter<S> plain_lora(const lora_adapter<S>& trained, const lora_adapter<S>& initial) {
+    const index r = trained.rank();
+    detail::expects_shape("plain_lora", "initial.lora_A", initial.lora_A.rows(), initial.lora_A.cols(), r,
+                          trained.cols());
+    detail::expects_shape("plain_lora", "initial.lora_B", initial.lora_B.rows(), initial.lora_B.cols(), trained.rows(),
+                          r);
+    detail::expects(trained.lora_alpha == initial.lora_alpha && trained.use_rslora == initial.use_rslora,
+                    "plain_lora: lora_alpha and use_rslora of the two adapters must agree");
+    lora_adapter<S> plain{.lora_A = matrix<S>(2 * r, trained.cols()),
+                          .lora_B = matrix<S>(trained.rows(), 2 * r),
+                          .lora_alpha = trained.lora_alpha * (trained.use_rslora ? std::sqrt(2.0) : 2.0),
+                          .use_rslora = trained.use_rslora,
+                          .lora_dropout = trained.lora_dropout};
+    plain.lora_A << trained.lora_A, initial.lora_A;
+    plain.lora_B << trained.lora_B, -initial.lora_B;
+    return plain;
+}
+
+/// The adapter of the transposed weight, (scaling B A)^T: between fan-in-fan-out (in x out) storage and out x in.
+template <real S>
+[[nodiscard]] lora_adapter<S> transpose(const lora_adapter<S>& a) {
+    lora_adapter<S> t = a;
+    t.lora_A = a.lora_B.transpose();
+    t.lora_B = a.lora_A.transpose();
+    return t;
+}
+
+/// The same change at another rank >= r, by zero rows of A and zero columns of B, with the same scaling: several
+/// adapters of different ranks in one batch, or room for more training. Bit-exact. \pre rank >= a.rank()
+template <real S>
+[[nodiscard]] lora_adapter<S> pad_rank(const lora_adapter<S>& a, index rank) {
+    detail::expects(rank >= a.rank(), "pad_rank: the new rank must not be smaller; resize_lora makes adapters smaller");
+    lora_adapter<S> out = a;
+    out.lora_A = matrix<S>::Zero(rank, a.cols());
+    out.lora_A.topRows(a.rank()) = a.lora_A;
+    out.lora_B = matrix<S>::Zero(a.rows(), rank);
+    out.lora_B.leftCols(a.rank()) = a.lora_B;
+    if (a.rank() > 0) {
+        const double grown = static_cast<double>(rank) / static_cast<double>(a.rank());
+        out.lora_alpha = a.lora_alpha * (a.use_rslora ? std::sqrt(grown) : grown);
+    }
+    return out;
+}
+
+}  // namespace lowrank::inline LOWRANK_ABI
+
+#endif  // LOWRANK_LORA_CONVERT_CONVERT_HPP

@@ -1,0 +1,225 @@
+// SPDX-License-Identifier: MIT
+#ifndef LOWRANK_LORA_KINDS_DORA_HPP
+#define LOWRANK_LORA_KINDS_DORA_HPP
+
+/// \file
+/// DoRA: direction from W + change, length from a magnitude of its own: W' = diag(m / n) (W + D), n_i = ||row i of W +
+/// D||.
+///
+///     auto n = lowrank::adapted_row_norms(w, lowrank::squared_row_norms(w), adapter.delta());   // never forms W + D
+///     lowrank::dora_linear<float> layer{.base = lowrank::as_operator(w), .change = adapter.delta(),
+///                                       .scale = lowrank::dora_scale(magnitude, n)};
+///     auto y = lowrank::apply(layer, x);
+///
+/// Liu et al., arXiv 2402.09353. The norms come from the factors, n^2 = ||W||^2_row + 2 rowsum((W R^T) o L) +
+/// rowsum((L (R R^T)) o L), at r / in of the cost of the dense sum. Like PEFT, the backward pass treats n as a
+/// constant. The norm is always that of the ORIGINAL weight plus this adapter's change, so several DoRAs do not depend
+/// on order.
+
+#include <algorithm>
+#include <limits>
+#include <type_traits>
+#include <utility>
+
+#include <lowrank/core/check.hpp>
+#include <lowrank/core/config.hpp>
+#include <lowrank/core/linear_operator.hpp>
+#include <lowrank/core/types.hpp>
+#include <lowrank/core/workspace.hpp>
+#include <lowrank/factor/low_rank.hpp>
+#include <lowrank/lora/adapter.hpp>
+#include <lowrank/lora/kinds/lora.hpp>
+
+namespace lowrank::inline LOWRANK_ABI {
+
+/// ||row i of W||^2 for every row, in double. Needed once per base. \cost One pass over W.
+template <detail::dense_weight W>
+[[nodiscard]] vector<double> squared_row_norms(const W& w) {
+    vector<double> norms = vector<double>::Zero(w.rows());
+    using stored = typename W::Scalar;
+    if constexpr (detail::borrowable<W, 1> && !detail::borrowable<W, 0>) {
+        for (index i = 0; i < w.rows(); ++i) {
+            for (index j = 0; j < w.cols(); ++j) {
+                const auto x = static_cast<double>(static_cast<compute_t<stored>>(w(i, j)));
+                norms(i) += x * x;
+            }
+        }
+    } else {
+        for (index j = 0; j < w.cols(); ++j) {
+            for (index i = 0; i < w.rows(); ++i) {
+                const auto x = static_cast<double>(static_cast<compute_t<stored>>(w(i, j)));
+                norms(i) += x * x;
+            }
+        }
+    }
+    return norms;
+}
+
+/// The same of a base that can only be multiplied with. \cost One product with the identity, 64 columns at a time.
+template <linear_operator M>
+[[nodiscard]] vector<double> squared_row_norms_of_operator(const M& map) {
+    using S = typename M::scalar;
+    vector<double> norms = vector<double>::Zero(map.rows());
+    workspace ws;
+    for (index first = 0; first < map.cols(); first += 64) {
+        const index count = std::min<index>(64, map.cols() - first);
+        matrix<S> unit = matrix<S>::Zero(map.cols(), count);
+        unit.middleRows(first, count).setIdentity();
+        matrix<S> columns = matrix<S>::Zero(map.rows(), count);
+        map.add_product(S(1), unit, columns, ws);
+        norms += columns.template cast<double>().rowwise().squaredNorm();
+    }
+    return norms;
+}
+
+/// ||row i of W + L R|| for every row, from ||W||^2_row and the factors; never forms the sum.
+///
+/// \pre  `base_norms2` is `squared_row_norms` of the base, or the row norms it stands for.
+/// \cost One product W R^T (2 r m n flops), and r^2 (m + n).
+/// \note Where the change nearly cancels a row, digits are lost as in any difference of squares: the error of n^2 is a
+///       few eps of ||W||^2 + ||D||^2.
+template <operator_like W>
+[[nodiscard]] vector<operator_scalar<W>> adapted_row_norms(const W& w, const vector<double>& base_norms2,
+                                                           const low_rank<operator_scalar<W>>& change) {
+    using S = operator_scalar<W>;
+    const auto& map = as_operator(w);
+    detail::expects_shape("adapted_row_norms", "change", change.rows(), change.cols(), map.rows(), map.cols());
+    detail::expects_shape("adapted_row_norms", "base_norms2", base_norms2.size(), index{1}, map.rows(), index{1});
+    const matrix<S> right_t = change.right.transpose();
+    const matrix<double> cross = apply(map, right_t).template cast<double>();  // W R^T
+    const matrix<double> l = change.left.template cast<double>();
+    const matrix<double> r = change.right.template cast<double>();
+    const matrix<double> gram = r * r.transpose();
+    vector<double> n2 = base_norms2;
+    if (change.rank() > 0) {
+        const matrix<double> lg = l * gram;
+        n2 += 2 * cross.cwiseProduct(l).rowwise().sum() + lg.cwiseProduct(l).rowwise().sum();
+    }
+    return n2.cwiseMax(0.0).cwiseSqrt().template cast<S>();
+}
+
+/// m / n, with 0 where the norm is 0 (the row is zero whatever its magnitude).
+template <real S>
+[[nodiscard]] vector<S> dora_scale(const vector<S>& magnitude, const vector<S>& norms) {
+    detail::expects(magnitude.size() == norms.size(), "dora_scale: magnitude and norms must be equally long");
+    return (norms.array() > S(0)).select(magnitude.array() / norms.array().max(std::numeric_limits<S>::min()), S(0));
+}
+
+/// What DoRA trains: LoRA factors, and the length of each output.
+template <real S>
+struct dora_adapter {
+    using scalar = S;
+
+    lora_adapter<S> lora = {};
+    vector<S> magnitude = {};  ///< out
+    /// `squared_row_norms` of the base it will be used on. Empty: whoever needs them multiplies the base with the
+    /// identity.
+    vector<double> base_norms2 = {};
+};
+
+/// A new adapter for the base `w`: its row norms as magnitude, so that it changes nothing yet.
+template <detail::dense_weight W>
+[[nodiscard]] dora_adapter<compute_t<typename W::Scalar>> make_dora(const W& w, const lora_options& options = {}) {
+    using S = compute_t<typename W::Scalar>;
+    vector<double> norms2 = squared_row_norms(w);
+    return {.lora = make_lora<S>(w.rows(), w.cols(), options),
+            .magnitude = norms2.cwiseSqrt().template cast<S>(),
+            .base_norms2 = std::move(norms2)};
+}
+
+namespace detail {
+
+/// Y += alpha diag(scale) (W + L R) X.
+template <linear_operator Base, real S>
+void dora_product(const Base& base, const low_rank<S>& change, const vector<S>& scale, S alpha, const_column_view<S> x,
+                  column_view<S> y, workspace& ws) {
+    const workspace::frame scope(ws);
+    auto v = ws.take<S>(base.rows(), x.cols());
+    v.setZero();
+    base.add_product(S(1), x, v, ws);
+    change.add_product(S(1), x, v, ws);
+    y.noalias() += alpha * (scale.asDiagonal() * v);
+}
+
+/// Y += alpha (W + L R)^T diag(scale) X.
+template <linear_operator Base, real S>
+void dora_transposed_product(const Base& base, const low_rank<S>& change, const vector<S>& scale, S alpha,
+                             const_column_view<S> x, column_view<S> y, workspace& ws) {
+    const workspace::frame scope(ws);
+    auto v = ws.take<S>(base.rows(), x.cols());
+    v.noalias() = scale.asDiagonal() * x;
+    base.add_transposed_product(alpha, v, y, ws);
+    change.add_transposed_product(alpha, v, y, ws);
+}
+
+/// The way back, with n held constant. `norms` are the n that `scale` was made with.
+template <linear_operator Base, real S>
+void dora_product_backward(const Base& base, const low_rank<S>& change, const vector<S>& scale, const vector<S>& norms,
+                           const_column_view<S> x, const_column_view<S> dy, delta_gradient<S>& gradient,
+                           vector<S>& magnitude_gradient, column_view<S>* dx, workspace& ws) {
+    const workspace::frame scope(ws);
+    auto v = ws.take<S>(base.rows(), x.cols());
+    v.setZero();
+    base.add_product(S(1), x, v, ws);
+    change.add_product(S(1), x, v, ws);
+    for (index i = 0; i < base.rows(); ++i) {
+        if (norms(i) > S(0)) {
+            magnitude_gradient(i) += v.row(i).dot(dy.row(i)) / norms(i);
+        }
+    }
+    v.noalias() = scale.asDiagonal() * dy;
+    delta_backward(change, x, const_column_view<S>(v), gradient, dx, ws);
+    if (dx != nullptr) {
+        base.add_transposed_product(S(1), v, *dx, ws);
+    }
+}
+
+}  // namespace detail
+
+/// The linear operator diag(scale) (base + change): a layer under one DoRA adapter.
+///
+/// Merged, it is `merge(w, change, {.row_scale = scale})` (column_scale for transposed storage).
+template <real S>
+struct dora_linear {
+    using scalar = S;
+
+    any_operator<S> base;
+    low_rank<S> change;
+    vector<S> scale;  ///< m / n
+
+    [[nodiscard]] index rows() const { return base.rows(); }
+    [[nodiscard]] index cols() const { return base.cols(); }
+
+    /// Y += alpha diag(scale) (W X + L (R X)).
+    void add_product(S alpha, const_column_view<S> x, column_view<S> y, workspace& ws) const {
+        detail::expects_shape("dora_linear::add_product", "y", y.rows(), y.cols(), rows(), x.cols());
+        detail::dora_product(base, change, scale, alpha, x, y, ws);
+    }
+    /// Y += alpha (base + change)^T (diag(scale) X).
+    void add_transposed_product(S alpha, const_column_view<S> x, column_view<S> y, workspace& ws) const {
+        detail::expects_shape("dora_linear::add_transposed_product", "x", x.rows(), x.cols(), rows(), y.cols());
+        detail::dora_transposed_product(base, change, scale, alpha, x, y, ws);
+    }
+};
+
+/// Adds the gradients of a loss through Y += diag(m / n) (W + L R) X with n held constant, given dY:
+///
+///     dm += rowsum(dY o (W + L R) X) / n     dL, dR as for a change whose dY is diag(m / n) dY
+///     dX += (W + L R)^T diag(m / n) dY
+///
+/// `norms` are the n that `layer.scale` was made with; `dx` may be null.
+template <real S>
+void dora_backward(const dora_linear<S>& layer, std::type_identity_t<const vector<S>&> norms,
+                   std::type_identity_t<const_column_view<S>> x, std::type_identity_t<const_column_view<S>> dy,
+                   delta_gradient<S>& gradient, vector<S>& magnitude_gradient, std::type_identity_t<column_view<S>>* dx,
+                   workspace& ws) {
+    detail::expects_shape("dora_backward", "dy", dy.rows(), dy.cols(), layer.rows(), x.cols());
+    detail::expects(norms.size() == layer.rows() && magnitude_gradient.size() == layer.rows(),
+                    "dora_backward: norms and magnitude_gradient need one entry per row");
+    detail::dora_product_backward(layer.base, layer.change, layer.scale, norms, x, dy, gradient, magnitude_gradient, dx,
+                                  ws);
+}
+
+}  // namespace lowrank::inline LOWRANK_ABI
+
+#endif  // LOWRANK_LORA_KINDS_DORA_HPP

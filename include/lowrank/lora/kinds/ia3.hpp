@@ -1,0 +1,130 @@
+// SPDX-License-Identifier: MIT
+#ifndef LOWRANK_LORA_KINDS_IA3_HPP
+#define LOWRANK_LORA_KINDS_IA3_HPP
+
+/// \file
+/// (IA)^3: learned scales on a layer's outputs or, in feed-forward layers, on its inputs.
+///
+///     lowrank::scaled_operator<float> layer{.base = lowrank::as_operator(w), .output_scale = l};
+///     auto y = lowrank::apply(layer, x);               // l o (W x)
+///
+/// Liu et al., arXiv 2205.05638. Merged, it is `merge(w, rank-zero change, {.row_scale = l})` (column_scale for
+/// inputs); the bias of an output-scaled layer is scaled with it. The receipt makes unmerging exact where PEFT divides
+/// by l + 1e-8.
+
+#include <type_traits>
+
+#include <lowrank/core/check.hpp>
+#include <lowrank/core/config.hpp>
+#include <lowrank/core/linear_operator.hpp>
+#include <lowrank/core/types.hpp>
+#include <lowrank/core/workspace.hpp>
+
+namespace lowrank::inline LOWRANK_ABI {
+
+/// The linear operator diag(output_scale) base diag(input_scale). An empty scale is all ones.
+template <real S>
+struct scaled_operator {
+    using scalar = S;
+
+    any_operator<S> base;
+    vector<S> output_scale = {};
+    vector<S> input_scale = {};
+
+    [[nodiscard]] index rows() const { return base.rows(); }
+    [[nodiscard]] index cols() const { return base.cols(); }
+
+    void add_product(S alpha, const_column_view<S> x, column_view<S> y, workspace& ws) const {
+        detail::expects_shape("scaled_operator::add_product", "x", x.rows(), x.cols(), cols(), y.cols());
+        detail::expects_shape("scaled_operator::add_product", "y", y.rows(), y.cols(), rows(), x.cols());
+        const workspace::frame scope(ws);
+        through(alpha, x, y, ws, input_scale, output_scale,
+                [&](S a, const_column_view<S> in, column_view<S> out) { base.add_product(a, in, out, ws); });
+    }
+    void add_transposed_product(S alpha, const_column_view<S> x, column_view<S> y, workspace& ws) const {
+        detail::expects_shape("scaled_operator::add_transposed_product", "x", x.rows(), x.cols(), rows(), y.cols());
+        detail::expects_shape("scaled_operator::add_transposed_product", "y", y.rows(), y.cols(), cols(), x.cols());
+        const workspace::frame scope(ws);
+        through(alpha, x, y, ws, output_scale, input_scale,
+                [&](S a, const_column_view<S> in, column_view<S> out) { base.add_transposed_product(a, in, out, ws); });
+    }
+
+private:
+    template <class F>
+    static void through(S alpha, const_column_view<S> x, column_view<S> y, workspace& ws, const vector<S>& before,
+                        const vector<S>& after, F&& multiply) {
+        detail::expects(
+            (before.size() == 0 || before.size() == x.rows()) && (after.size() == 0 || after.size() == y.rows()),
+            "scaled_operator: a scale must be empty or have one entry per row or column of the base");
+        const auto scaled = [&]() -> const_column_view<S> {
+            if (before.size() == 0) {
+                return x;
+            }
+            auto in = ws.take<S>(x.rows(), x.cols());
+            in.noalias() = before.asDiagonal() * x;
+            return in;
+        }();
+        if (after.size() == 0) {
+            multiply(alpha, scaled, y);
+            return;
+        }
+        auto out = ws.take<S>(y.rows(), y.cols());
+        out.setZero();
+        multiply(alpha, scaled, out);
+        y.noalias() += after.asDiagonal() * out;
+    }
+};
+
+/// What (IA)^3 trains for one layer: l, all ones when it changes nothing.
+template <real S>
+struct ia3_adapter {
+    using scalar = S;
+
+    vector<S> ia3_l = {};         ///< One entry per output, or per input where it scales inputs.
+    bool is_feedforward = false;  ///< Scales the inputs: W' = W diag(l) instead of diag(l) W.
+    index out = 0;                ///< Of the layer,
+    index in = 0;
+};
+
+/// A new adapter of an out x in layer: ones.
+template <real S>
+[[nodiscard]] ia3_adapter<S> make_ia3(index out, index in, bool is_feedforward = false) {
+    detail::expects(out >= 0 && in >= 0, "make_ia3: out and in must not be negative");
+    return {
+        .ia3_l = vector<S>::Ones(is_feedforward ? in : out), .is_feedforward = is_feedforward, .out = out, .in = in};
+}
+
+/// Adds the gradient of the scale of the outputs: dl += rowsum(dY o (W X + bias)). `bias` may be empty.
+template <linear_operator Base, real S = typename Base::scalar>
+void output_scale_backward(const Base& base, std::type_identity_t<const vector<S>&> bias,
+                           std::type_identity_t<const_column_view<S>> x, std::type_identity_t<const_column_view<S>> dy,
+                           vector<S>& gradient, workspace& ws) {
+    detail::expects_shape("output_scale_backward", "dy", dy.rows(), dy.cols(), base.rows(), x.cols());
+    detail::expects(gradient.size() == base.rows() && (bias.size() == 0 || bias.size() == base.rows()),
+                    "output_scale_backward: gradient and bias need one entry per output");
+    const workspace::frame scope(ws);
+    auto y = ws.take<S>(base.rows(), x.cols());
+    y.setZero();
+    base.add_product(S(1), x, y, ws);
+    if (bias.size() > 0) {
+        y.colwise() += bias;
+    }
+    gradient += y.cwiseProduct(dy).rowwise().sum();
+}
+
+/// Adds the gradient of the scale of the inputs: dl += rowsum(X o (W^T dY)).
+template <linear_operator Base, real S = typename Base::scalar>
+void input_scale_backward(const Base& base, std::type_identity_t<const_column_view<S>> x,
+                          std::type_identity_t<const_column_view<S>> dy, vector<S>& gradient, workspace& ws) {
+    detail::expects_shape("input_scale_backward", "dy", dy.rows(), dy.cols(), base.rows(), x.cols());
+    detail::expects(gradient.size() == base.cols(), "input_scale_backward: gradient needs one entry per input");
+    const workspace::frame scope(ws);
+    auto back = ws.take<S>(base.cols(), x.cols());
+    back.setZero();
+    base.add_transposed_product(S(1), dy, back, ws);
+    gradient += back.cwiseProduct(x).rowwise().sum();
+}
+
+}  // namespace lowrank::inline LOWRANK_ABI
+
+#endif  // LOWRANK_LORA_KINDS_IA3_HPP

@@ -1,0 +1,426 @@
+// SPDX-License-Identifier: MIT
+#ifndef LOWRANK_LORA_MERGE_MERGE_TRANSFORMED_HPP
+#define LOWRANK_LORA_MERGE_MERGE_TRANSFORMED_HPP
+
+/// \file
+/// Merge a change that is not a sum of two factors (a rotation, an entrywise product) in place, and undo it bit for
+/// bit.
+///
+///     const auto layer = lowrank::rotate(base, adapter);                       // OFT, BOFT, HRA
+///     auto receipt = lowrank::merge_transformed(lowrank::weight_view<half>(w), lowrank::row_rotation(layer));
+///     lowrank::throw_if_failed(
+///         lowrank::unmerge_transformed(lowrank::weight_view<half>(w), *receipt, lowrank::row_rotation(layer)));
+///
+/// The rule is that of `merge`: the new row is computed in double from the old one and rounded to storage once. The
+/// receipt holds what the inverse transform of the merged row misses of the old one. A rotation mixes the rounding
+/// errors of a whole block, so that this takes 1 to 2.3 bits a weight, where an additive merge needs next to none.
+
+#include <algorithm>
+#include <cmath>
+#include <concepts>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include <lowrank/core/check.hpp>
+#include <lowrank/core/config.hpp>
+#include <lowrank/core/finite.hpp>
+#include <lowrank/core/parallel.hpp>
+#include <lowrank/core/scalar.hpp>
+#include <lowrank/core/status.hpp>
+#include <lowrank/core/types.hpp>
+#include <lowrank/core/workspace.hpp>
+#include <lowrank/lora/algebra/rotation.hpp>
+#include <lowrank/lora/merge/detail/ulp_code.hpp>
+#include <lowrank/lora/merge/merge.hpp>
+
+namespace lowrank::inline LOWRANK_ABI {
+
+/// A map from old rows of a weight to new ones and, as nearly as it can, back. Rows first ... first + n are the columns
+/// of an in x n matrix in double, changed in place. `fits(out, in)` says for which weights it is meant.
+template <class F>
+concept row_transform = requires(const F& f, index first, column_view<double> rows, workspace& ws) {
+    { f.fits(first, first) } -> std::convertible_to<bool>;
+    f.forward(first, rows, ws);
+    f.backward(first, rows, ws);
+};
+
+/// What a transformed merge may be told.
+struct transformed_merge_options {
+    bool transposed = false;  ///< the weight is stored in x out (fan-in-fan-out)
+    executor exec = {};       ///< Runs the groups of rows.
+};
+
+namespace detail {
+
+/// A `row_transform` of any type behind one.
+struct any_row_transform {
+    std::function<bool(index, index)> fits_with;
+    std::function<void(index, column_view<double>, workspace&)> run;
+    std::function<void(index, column_view<double>, workspace&)> undo;
+
+    [[nodiscard]] bool fits(index out, index in) const { return fits_with(out, in); }
+    void forward(index first, column_view<double> rows, workspace& ws) const { run(first, rows, ws); }
+    void backward(index first, column_view<double> rows, workspace& ws) const { undo(first, rows, ws); }
+};
+template <row_transform F>
+any_row_transform as_any_row_transform(F transform) {
+    const auto f = std::make_shared<const F>(std::move(transform));
+    return {.fits_with = [f](index out, index in) { return f->fits(out, in); },
+            .run = [f](index first, column_view<double> rows, workspace& ws) { f->forward(first, rows, ws); },
+            .undo = [f](index first, column_view<double> rows, workspace& ws) { f->backward(first, rows, ws); }};
+}
+
+/// W -> W + t (f(W) - W). It has no inverse here: the receipt of a merge then holds the old weight.
+[[nodiscard]] inline any_row_transform rows_at_strength(any_row_transform f, double t) {
+    if (t == 1) {
+        return f;
+    }
+    auto fits = f.fits_with;
+    return {.fits_with = std::move(fits),
+            .run =
+                [f = std::move(f), t](index first, column_view<double> rows, workspace& ws) {
+                    const workspace::frame scope(ws);
+                    auto all = ws.take<double>(rows.rows(), rows.cols());
+                    all = rows;
+                    f.forward(first, all, ws);
+                    rows += t * (all - rows);
+                },
+            .undo = [](index, column_view<double>, workspace&) {}};
+}
+
+/// W -> W + t D from W -> W + D, with its inverse.
+[[nodiscard]] inline any_row_transform added_at_strength(any_row_transform f, double t) {
+    if (t == 1) {
+        return f;
+    }
+    const auto add = [run = std::move(f.run)](double factor, index first, column_view<double> rows, workspace& ws) {
+        const workspace::frame scope(ws);
+        auto d = ws.take<double>(rows.rows(), rows.cols());
+        d.setZero();
+        run(first, d, ws);
+        rows += factor * d;
+    };
+    return {.fits_with = std::move(f.fits_with),
+            .run = [add, t](index first, column_view<double> rows, workspace& ws) { add(t, first, rows, ws); },
+            .undo = [add, t](index first, column_view<double> rows, workspace& ws) { add(-t, first, rows, ws); }};
+}
+
+/// W -> W + D + E from W -> W + D and W -> W + E.
+[[nodiscard]] inline any_row_transform sum_of_added(const any_row_transform& d, const any_row_transform& e) {
+    return {.fits_with = [d, e](index out, index in) { return d.fits(out, in) && e.fits(out, in); },
+            .run =
+                [d, e](index first, column_view<double> rows, workspace& ws) {
+                    d.forward(first, rows, ws);
+                    e.forward(first, rows, ws);
+                },
+            .undo =
+                [d, e](index first, column_view<double> rows, workspace& ws) {
+                    d.backward(first, rows, ws);
+                    e.backward(first, rows, ws);
+                }};
+}
+
+/// Rows (or stored columns) merged at a time. Part of the receipt's format.
+inline constexpr index transformed_rows = 32;
+
+/// One group of rows of a merge: what it cost, how to take it back.
+struct transformed_state {
+    std::vector<std::uint8_t> code = {};
+    bool failed = false;
+    index bad_row = 0;
+    index bad_col = 0;
+    merge_audit audit = {};
+    double change_norm2 = 0;
+    double error_norm2 = 0;
+};
+
+template <storage T, row_transform F>
+class transformed_merger {
+public:
+    transformed_merger(weight_view<T> w, const F& f, bool transposed) : w_(w), f_(f), transposed_(transposed) {}
+
+    [[nodiscard]] index out() const { return transposed_ ? w_.cols() : w_.rows(); }
+    [[nodiscard]] index in() const { return transposed_ ? w_.rows() : w_.cols(); }
+    [[nodiscard]] index groups() const { return (out() + transformed_rows - 1) / transformed_rows; }
+
+    /// Merges group g, or leaves it as it is where a value is not finite.
+    void merge(index g, transformed_state& state) const {
+        const index first = g * transformed_rows;
+        const index count = std::min(transformed_rows, out() - first);
+        workspace ws;
+        matrix<double> old(in(), count);
+        for (index r = 0; r < count; ++r) {
+            for (index j = 0; j < in(); ++j) {
+                old(j, r) = to_double(at(first + r, j));
+            }
+        }
+        matrix<double> exact = old;
+        f_.forward(first, exact, ws);
+        Eigen::Matrix<T, Eigen::Dynamic, Eigen::Dynamic> merged(in(), count);
+        matrix<double> back(in(), count);
+        for (index r = 0; r < count; ++r) {
+            for (index j = 0; j < in(); ++j) {
+                merged(j, r) = exact(j, r) == old(j, r) ? at(first + r, j) : to_storage<T>(exact(j, r));
+                back(j, r) = to_double(merged(j, r));
+                if (!is_finite(merged(j, r)) || !is_finite(at(first + r, j))) {
+                    state.failed = true;
+                    state.bad_row = first + r;
+                    state.bad_col = j;
+                    return;
+                }
+            }
+        }
+        f_.backward(first, back, ws);
+        ulp_encoder code;
+        for (index r = 0; r < count; ++r) {
+            for (index j = 0; j < in(); ++j) {
+                T& w = at(first + r, j);
+                const double change = exact(j, r) - old(j, r);
+                const double error = std::abs((to_double(merged(j, r)) - old(j, r)) - change);
+                state.change_norm2 += change * change;
+                state.error_norm2 += error * error;
+                if (error > state.audit.worst_error) {
+                    state.audit.worst_error = error;
+                    state.audit.worst_row = first + r;
+                    state.audit.worst_col = j;
+                }
+                state.audit.touched += change != 0 ? 1U : 0U;
+                state.audit.unchanged += change != 0 && ulp_rank(merged(j, r)) == ulp_rank(w) ? 1U : 0U;
+                const T estimate = to_storage<T>(back(j, r));
+                if (ulp_rank(estimate) != ulp_rank(w)) {
+                    code.put(static_cast<std::uint64_t>(r * in() + j), ulp_distance(estimate, w));
+                }
+                w = merged(j, r);
+            }
+        }
+        state.code = code.finish(static_cast<std::uint64_t>(count * in()));
+    }
+
+    void unmerge(index g, const std::vector<std::uint8_t>& code) const {
+        const index first = g * transformed_rows;
+        const index count = std::min(transformed_rows, out() - first);
+        workspace ws;
+        matrix<double> back(in(), count);
+        for (index r = 0; r < count; ++r) {
+            for (index j = 0; j < in(); ++j) {
+                back(j, r) = to_double(at(first + r, j));
+            }
+        }
+        f_.backward(first, back, ws);
+        ulp_decoder next(code, static_cast<std::uint64_t>(count * in()));
+        for (index r = 0; r < count; ++r) {
+            for (index j = 0; j < in(); ++j) {
+                at(first + r, j) = to_storage<T>(back(j, r));
+                if (next.position() == static_cast<std::uint64_t>(r * in() + j)) {
+                    at(first + r, j) = ulp_shift(at(first + r, j), next.correction());
+                    next.next();
+                }
+            }
+        }
+    }
+
+    [[nodiscard]] std::uint64_t weight_checksum() const {
+        std::uint64_t sum = 4;
+        for (index i = 0; i < w_.rows(); ++i) {
+            sum = checksum(w_.data() + i * w_.outerStride(), static_cast<std::size_t>(w_.cols()) * sizeof(T), sum);
+        }
+        return sum;
+    }
+
+    /// Of what the inverse makes of fixed probes, in every group: it sees parameters, shapes and arithmetic.
+    [[nodiscard]] std::uint64_t transform_checksum() const {
+        std::uint64_t sum = transposed_ ? 6 : 5;
+        workspace ws;
+        matrix<double> probe(in(), transformed_rows);
+        for (index g = 0; g < groups(); ++g) {
+            const index first = g * transformed_rows;
+            const index count = std::min(transformed_rows, out() - first);
+            for (index r = 0; r < count; ++r) {
+                for (index j = 0; j < in(); ++j) {
+                    probe(j, r) = 1.0 + static_cast<double>((7 * j + 3 * r) % 11) / 16;
+                }
+            }
+            f_.backward(first, column_view<double>(probe.data(), in(), count), ws);
+            sum = checksum(probe.data(), static_cast<std::size_t>(in() * count) * sizeof(double), sum);
+        }
+        return sum;
+    }
+
+private:
+    [[nodiscard]] T& at(index o, index i) const {
+        return const_cast<T*>(w_.data())[transposed_ ? i * w_.outerStride() + o : o * w_.outerStride() + i];
+    }
+
+    weight_view<T> w_;
+    const F& f_;
+    bool transposed_;
+};
+
+}  // namespace detail
+
+/// Row i of W <- round(f(row i of W)), in place.
+///
+/// \return The receipt; `non_finite` if W or its merged value is NaN or infinite anywhere, with W as it was, bit for
+/// bit. \cost   Three passes of the transform in double (new rows, what comes back, a checksum of the transform). \note
+/// The receipt holds for one binary and CPU; a receipt that does not fit is refused. The same bits for every
+///         executor.
+template <storage T, row_transform F>
+[[nodiscard]] result<merge_receipt> merge_transformed(weight_view<T> w, const F& f,
+                                                      const transformed_merge_options& options = {}) {
+    const detail::transformed_merger<T, F> work(w, f, options.transposed);
+    detail::expects(f.fits(work.out(), work.in()), "merge_transformed: the transform is for a weight of another shape");
+    std::vector<detail::transformed_state> states(static_cast<std::size_t>(work.groups()));
+    parallel_for(options.exec, work.groups(), [&](index g) { work.merge(g, states[static_cast<std::size_t>(g)]); });
+    const auto bad = std::find_if(states.begin(), states.end(), [](const auto& s) { return s.failed; });
+    if (bad != states.end()) {
+        parallel_for(options.exec, work.groups(), [&](index g) {
+            if (!states[static_cast<std::size_t>(g)].failed) {
+                work.unmerge(g, states[static_cast<std::size_t>(g)].code);
+            }
+        });
+        return status{errc::non_finite,
+                      "merge_transformed: output " + std::to_string(bad->bad_row) + ", input " +
+                          std::to_string(bad->bad_col) +
+                          " of the weight is or would become NaN or infinite; the weight is as it was"};
+    }
+    merge_receipt receipt{.rows = w.rows(), .cols = w.cols()};
+    double change_norm2 = 0;
+    double error_norm2 = 0;
+    auto& audit = receipt.audit;
+    audit.entries = static_cast<std::uint64_t>(w.size());
+    for (auto& state : states) {
+        audit.touched += state.audit.touched;
+        audit.unchanged += state.audit.unchanged;
+        change_norm2 += state.change_norm2;
+        error_norm2 += state.error_norm2;
+        if (state.audit.worst_error > audit.worst_error) {
+            audit.worst_error = state.audit.worst_error;
+            audit.worst_row = options.transposed ? state.audit.worst_col : state.audit.worst_row;
+            audit.worst_col = options.transposed ? state.audit.worst_row : state.audit.worst_col;
+        }
+        receipt.corrections.push_back(std::move(state.code));
+    }
+    audit.change_norm = std::sqrt(change_norm2);
+    audit.relative_error = change_norm2 > 0 ? std::sqrt(error_norm2 / change_norm2) : 0.0;
+    receipt.merged_checksum = work.weight_checksum();
+    receipt.change_checksum = work.transform_checksum();
+    receipt.code_checksum = detail::code_checksum(receipt.corrections);
+    return receipt;
+}
+
+/// Gives W back the bits it had before. The transform and the options are those of the merge.
+///
+/// \return `mismatch`, with W untouched, if W is not what that merge left, or the transform or the receipt is another.
+template <storage T, row_transform F>
+status unmerge_transformed(weight_view<T> w, const merge_receipt& receipt, const F& f,
+                           const transformed_merge_options& options = {}) {
+    const detail::transformed_merger<T, F> work(w, f, options.transposed);
+    detail::expects(f.fits(work.out(), work.in()),
+                    "unmerge_transformed: the transform is for a weight of another shape");
+    if (receipt.rows != w.rows() || receipt.cols != w.cols() ||
+        static_cast<index>(receipt.corrections.size()) != work.groups() ||
+        receipt.code_checksum != detail::code_checksum(receipt.corrections)) {
+        return {errc::mismatch, "unmerge_transformed: the receipt is damaged or belongs to a weight of another shape"};
+    }
+    if (receipt.change_checksum != work.transform_checksum()) {
+        return {errc::mismatch, "unmerge_transformed: this is not the transform that was merged"};
+    }
+    if (receipt.merged_checksum != work.weight_checksum()) {
+        return {errc::mismatch,
+                "unmerge_transformed: the weight is not as that merge left it; undo what came after it"};
+    }
+    parallel_for(options.exec, work.groups(),
+                 [&](index g) { work.unmerge(g, receipt.corrections[static_cast<std::size_t>(g)]); });
+    return {};
+}
+
+/// A matrix that adds some of its rows, one a column, times a factor.
+template <class D>
+concept row_source = requires(const D& d, double factor, index first, column_view<double> rows) {
+    { d.rows() } -> std::convertible_to<index>;
+    { d.cols() } -> std::convertible_to<index>;
+    d.add_rows(factor, first, rows);
+};
+
+/// The row transform W -> W + D, for a D of which no more than a few rows are ever formed.
+template <row_source D>
+class added_rows {
+public:
+    explicit added_rows(D d) : d_(std::move(d)) {}
+
+    [[nodiscard]] bool fits(index out, index in) const { return out == d_.rows() && in == d_.cols(); }
+    void forward(index first, column_view<double> rows, workspace&) const { d_.add_rows(1, first, rows); }
+    void backward(index first, column_view<double> rows, workspace&) const { d_.add_rows(-1, first, rows); }
+
+private:
+    D d_;
+};
+
+/// Rows of a product of two factors, formed in double.
+struct product_rows {
+    matrix<float> left = {};
+    matrix<float> right = {};
+
+    [[nodiscard]] index rows() const noexcept { return left.rows(); }
+    [[nodiscard]] index cols() const noexcept { return right.cols(); }
+    void add_rows(double factor, index first, column_view<double> to) const {
+        to.noalias() +=
+            factor * (right.transpose().cast<double>() * left.middleRows(first, to.cols()).transpose().cast<double>());
+    }
+};
+
+/// The row transform W -> diag(s) W R, and W -> diag(1 / s) W R^T as its inverse. Holds the rotation in double.
+template <input_rotation R>
+class row_rotation {
+public:
+    template <input_rotation Q>
+    explicit row_rotation(const rotated_linear<Q>& layer)
+        : rotation_(layer.rotation.template cast<double>()),
+          scale_(layer.output_scale.template cast<double>()),
+          out_(layer.rows()) {}
+
+    [[nodiscard]] bool fits(index out, index in) const { return out == out_ && in == rotation_.cols(); }
+
+    void forward(index first, column_view<double> rows, workspace& ws) const {
+        turn<true>(rows, ws);
+        if (scale_.size() > 0) {
+            rows.array().rowwise() *= scale_.segment(first, rows.cols()).transpose().array();
+        }
+    }
+    void backward(index first, column_view<double> rows, workspace& ws) const {
+        for (index r = 0; r < rows.cols() && scale_.size() > 0; ++r) {
+            const double s = scale_(first + r);
+            rows.col(r) *= s == 0 ? 0.0 : 1 / s;
+        }
+        turn<false>(rows, ws);
+    }
+
+private:
+    template <bool Transposed>
+    void turn(column_view<double> rows, workspace& ws) const {
+        const workspace::frame scope(ws);
+        auto from = ws.take<double>(rows.rows(), rows.cols());
+        from = rows;
+        rows.setZero();
+        if constexpr (Transposed) {
+            rotation_.add_transposed_product(1.0, from, rows, ws);
+        } else {
+            rotation_.add_product(1.0, from, rows, ws);
+        }
+    }
+
+    R rotation_;
+    vector<double> scale_;
+    index out_;
+};
+template <input_rotation Q>
+row_rotation(const rotated_linear<Q>&)
+    -> row_rotation<std::remove_cvref_t<decltype(std::declval<const Q&>().template cast<double>())>>;
+
+}  // namespace lowrank::inline LOWRANK_ABI
+
+#endif  // LOWRANK_LORA_MERGE_MERGE_TRANSFORMED_HPP

@@ -1,0 +1,94 @@
+// SPDX-License-Identifier: MIT
+#ifndef LOWRANK_LORA_MERGE_MERGED_LINEAR_HPP
+#define LOWRANK_LORA_MERGE_MERGED_LINEAR_HPP
+
+/// \file
+/// LoRA on a fused projection (query, key, value in one weight), some of whose parts are adapted: loralib's
+/// MergedLinear.
+///
+///     lowrank::merged_linear_adapter<float> qkv{.lora_A = a, .lora_B = b, .enable = {true, false, true}};
+///     auto change = qkv.delta();                       // out x in, zero rows where a part is not enabled
+///
+/// With n enabled parts of r rows each, A is (r n) x in and B is (n out / parts) x r: part j uses rows j r .. of A and
+/// rows j out / parts .. of B. As one product the change has rank r n and a block-diagonal left factor.
+
+#include <vector>
+
+#include <lowrank/core/check.hpp>
+#include <lowrank/core/config.hpp>
+#include <lowrank/core/types.hpp>
+#include <lowrank/factor/low_rank.hpp>
+#include <lowrank/lora/adapter.hpp>
+#include <lowrank/lora/kinds/lora.hpp>
+
+namespace lowrank::inline LOWRANK_ABI {
+
+/// The change of a fused weight; a `factored_adapter`.
+template <real S>
+struct merged_linear_adapter {
+    using scalar = S;
+
+    matrix<S> lora_A = {};          ///< (r n) x in
+    matrix<S> lora_B = {};          ///< (n out / parts) x r
+    std::vector<bool> enable = {};  ///< one per part of the weight, in order
+    double lora_alpha = 8;
+
+    [[nodiscard]] index parts() const noexcept { return static_cast<index>(enable.size()); }
+    [[nodiscard]] index enabled() const {
+        index n = 0;
+        for (const bool on : enable) {
+            n += on ? 1 : 0;
+        }
+        return n;
+    }
+    [[nodiscard]] index rank() const noexcept { return lora_B.cols(); }
+    [[nodiscard]] S scaling() const { return static_cast<S>(lora_scaling(lora_alpha, rank(), false)); }
+
+    /// left = scaling * blocks of B (out x r n), right = A.
+    [[nodiscard]] low_rank<S> delta() const {
+        check();
+        const index n = enabled();
+        const index block = n == 0 ? 0 : lora_B.rows() / n;
+        low_rank<S> change{.left = matrix<S>::Zero(block * parts(), rank() * n), .right = lora_A};
+        for_blocks([&](index part, index j) {
+            change.left.block(part * block, j * rank(), block, rank()) =
+                scaling() * lora_B.middleRows(j * block, block);
+        });
+        return change;
+    }
+
+    /// Gradients of A and B, in the adapter's own form.
+    [[nodiscard]] merged_linear_adapter pull_back(const delta_gradient<S>& g) const {
+        check();
+        const index n = enabled();
+        const index block = n == 0 ? 0 : lora_B.rows() / n;
+        merged_linear_adapter out{
+            .lora_A = g.right, .lora_B = matrix<S>(lora_B.rows(), rank()), .enable = enable, .lora_alpha = lora_alpha};
+        for_blocks([&](index part, index j) {
+            out.lora_B.middleRows(j * block, block) = scaling() * g.left.block(part * block, j * rank(), block, rank());
+        });
+        return out;
+    }
+
+private:
+    void check() const {
+        const index n = enabled();
+        detail::expects(
+            n == 0 ? lora_A.rows() == 0 && lora_B.rows() == 0 : lora_A.rows() == n * rank() && lora_B.rows() % n == 0,
+            "merged_linear_adapter: A must have r rows and B out / parts rows per enabled part");
+    }
+    /// `body(part, number among the enabled)`
+    template <class F>
+    void for_blocks(F&& body) const {
+        index j = 0;
+        for (index part = 0; part < parts(); ++part) {
+            if (enable[static_cast<std::size_t>(part)]) {
+                body(part, j++);
+            }
+        }
+    }
+};
+
+}  // namespace lowrank::inline LOWRANK_ABI
+
+#endif  // LOWRANK_LORA_MERGE_MERGED_LINEAR_HPP

@@ -1,0 +1,152 @@
+// SPDX-License-Identifier: MIT
+#include <lowrank/io/checkpoints/extract_adapter.hpp>
+
+#include <cstdint>
+#include <filesystem>
+#include <string>
+#include <vector>
+
+#include <lowrank/io/checkpoints/merge_checkpoint.hpp>
+
+#include "io_support.hpp"
+#include "support/shared.hpp"
+
+using namespace lowrank;
+using lowrank_tests::temporary_folder;
+
+TEST_CASE("what a merge put in, extraction finds again") {
+    LOWRANK_NEEDS_SHARED(shared);
+    temporary_folder folder;
+    const auto base = checkpoint::open(shared / "models" / "stories260K");
+    const auto adapter = read_peft(shared / "adapters" / "stories260K" / "shakespeare-lora-r4");
+    REQUIRE(base);
+    REQUIRE(adapter);
+    REQUIRE(merge_checkpoint(*base, *adapter, folder / "tuned"));
+    const auto tuned = checkpoint::open(folder / "tuned");
+    REQUIRE(tuned);
+    const auto found = extract_adapter(*base, *tuned, {.lora = {.rank = fixed_rank(4)}});
+    REQUIRE_MESSAGE(found, (found ? std::string() : found.error().message));
+    CHECK(found->adapter.modules.size() == adapter->modules.size());
+    CHECK(found->unchanged.size() + found->weights.size() == base->tensors().size());
+    CHECK(found->left_out.empty());
+    for (const auto& entry : adapter->modules) {
+        const std::string& module = entry.first;
+        const auto& lora = entry.second;
+        const matrix<float> was = lora.delta().dense();
+        const matrix<float> is = found->adapter.modules.at(module).delta().dense();
+        CHECK_MESSAGE((is - was).norm() <= 1e-4F * was.norm(), module);
+        CHECK(found->weights.at(module + ".weight").relative_error < 1e-4);
+    }
+    REQUIRE(write_peft(folder / "found", found->adapter));
+    CHECK(read_peft(folder / "found"));
+    const auto nothing = extract_adapter(*base, *base);
+    REQUIRE_FALSE(nothing);
+    CHECK(nothing.error().message.find("nothing to extract") != std::string::npos);
+
+    const auto small = resize_adapter(found->adapter, fixed_rank(2));
+    REQUIRE(small);
+    for (const auto& [module, about] : small->modules) {
+        CHECK(about.rank == 2);
+        CHECK(about.relative_error > 0);
+        CHECK(about.relative_error < 1);
+    }
+    REQUIRE(write_peft(folder / "small", small->adapter));
+    CHECK(read_peft(folder / "small")->config.r == 2);
+    const auto same = resize_adapter(*adapter, fixed_rank(4));
+    REQUIRE(same);
+    for (const auto& [module, lora] : adapter->modules) {
+        CHECK((same->adapter.modules.at(module).delta().dense() - lora.delta().dense()).norm() <=
+              1e-5F * lora.delta().dense().norm());
+    }
+}
+
+TEST_CASE("tables, norms and tensors without a partner are told apart") {
+    temporary_folder folder;
+    row_matrix<float> table = row_matrix<float>::Ones(6, 3);
+    vector<float> norm = vector<float>::Ones(3);
+    REQUIRE(write_safetensors(folder / "a.safetensors",
+                              {tensor_of("model.embed_tokens.weight", table), tensor_of("model.norm.weight", norm)}));
+    table.row(4) *= 3;
+    norm(1) = 2;
+    REQUIRE(
+        write_safetensors(folder / "b.safetensors", {tensor_of("model.embed_tokens.weight", table),
+                                                     tensor_of("model.norm.weight", norm), tensor_of("other", norm)}));
+    const auto a = checkpoint::open(folder / "a.safetensors");
+    const auto b = checkpoint::open(folder / "b.safetensors");
+    REQUIRE(a);
+    REQUIRE(b);
+    const auto found = extract_adapter(*a, *b, {.lora = {.rank = fixed_rank(1)}});
+    REQUIRE(found);
+    CHECK(found->left_out.size() == 2);
+    const auto& lora = found->adapter.embeddings.at("model.embed_tokens");
+    CHECK(lora.rows() == 3);
+    CHECK(lora.cols() == 6);
+    const auto whole = extract_adapter(*a, *b, {.lora = {.rank = fixed_rank(1)}, .keep_others = true});
+    REQUIRE(whole);
+    CHECK(whole->adapter.config.modules_to_save == std::vector<std::string>{"norm"});
+    REQUIRE(write_peft(folder / "p", whole->adapter));
+    const auto again = read_peft(folder / "p");
+    REQUIRE_MESSAGE(again, (again ? std::string() : again.error().message));
+    REQUIRE(merge_checkpoint(*a, *again, folder / "out"));
+    const auto back = checkpoint::open(folder / "out" / "a.safetensors");
+    CHECK((*back->matrix<float>("model.embed_tokens.weight") - table).norm() < 1e-5F);
+    CHECK(*back->vector<float>("model.norm.weight") == norm);
+    peft_adapter dora;
+    dora.relatives["x"] = peft_lora{.lora = make_lora<float>(2, 2), .magnitude = vector<float>::Ones(2)};
+    CHECK(resize_adapter(dora, fixed_rank(1)).error().code == errc::unsupported);
+}
+
+TEST_CASE("a killed extraction decomposes nothing twice and finds the same factors") {
+    temporary_folder folder;
+    std::vector<tensor_to_write> before;
+    std::vector<tensor_to_write> after;
+    for (int i = 0; i < 4; ++i) {
+        row_matrix<float> w = row_matrix<float>::NullaryExpr(
+            7, 5, [&](Eigen::Index r, Eigen::Index c) { return static_cast<float>((3 * r + c * c + i) % 8); });
+        before.push_back(tensor_of("m" + std::to_string(i) + ".weight", w));
+        w(i, 2) += i == 3 ? 1e-3F : 1.0F;  // the last one moves less than min_difference
+        w(5, i) -= i == 3 ? 1e-3F : 0.5F;
+        after.push_back(tensor_of("m" + std::to_string(i) + ".weight", w));
+    }
+    REQUIRE(write_safetensors(folder / "a.safetensors", before));
+    REQUIRE(write_safetensors(folder / "b.safetensors", after));
+    const auto a = checkpoint::open(folder / "a.safetensors");
+    const auto b = checkpoint::open(folder / "b.safetensors");
+    REQUIRE(a);
+    REQUIRE(b);
+    extract_adapter_options how{.lora = {.rank = fixed_rank(2), .min_difference = 0.01}};
+    const auto whole = extract_adapter(*a, *b, how);
+    REQUIRE(whole);
+    how.parts = folder / "parts";
+    Eigen::Index kept = 0;
+    std::uint64_t room = 60;
+    for (bool killed = true; killed; room += room / 4) {
+        killed = lowrank_tests::killed_after(room, [&](lowrank_tests::killing_disk& disk) {
+            auto with_disk = how;
+            with_disk.write.calls = &disk;
+            return extract_adapter(*a, *b, with_disk).has_value();
+        });
+        const auto again = extract_adapter(*a, *b, how);
+        REQUIRE_MESSAGE(again, (again ? std::string() : again.error().message));
+        CHECK(again->kept_parts >= kept);
+        CHECK((!killed || again->kept_parts < 4));
+        kept = again->kept_parts;
+        CHECK(again->unchanged == whole->unchanged);
+        REQUIRE(again->adapter.modules.size() == 3);
+        for (const auto& entry : whole->adapter.modules) {
+            const auto& found = again->adapter.modules.at(entry.first);
+            CHECK(found.lora_A == entry.second.lora_A);
+            CHECK(found.lora_B == entry.second.lora_B);
+            CHECK(found.scaling() == entry.second.scaling());
+            CHECK(again->weights.at(entry.first + ".weight").relative_error ==
+                  whole->weights.at(entry.first + ".weight").relative_error);
+        }
+        if (killed) {
+            forget_parts(how.parts);
+            CHECK(std::filesystem::is_empty(how.parts));
+        }
+    }
+    CHECK(kept == 4);
+    how.lora.rank = fixed_rank(1);
+    CHECK(extract_adapter(*a, *b, how).error().code == errc::mismatch);
+}

@@ -1,0 +1,155 @@
+// SPDX-License-Identifier: MIT
+#include <lowrank/io/peft/detail/peft_reader.hpp>
+
+#include <filesystem>
+#include <string>
+
+#include <lowrank/io/peft.hpp>
+
+#include "io_support.hpp"
+#include "support/shared.hpp"
+
+using namespace lowrank;
+using lowrank_tests::temporary_folder;
+using lowrank_tests::tensor_of_ones;
+using lowrank_tests::text_of;
+
+TEST_CASE("adapters of every type that PEFT saved are read, and written to the same bytes") {
+    LOWRANK_NEEDS_SHARED(shared);
+    temporary_folder folder;
+    int same = 0;
+    for (const auto& entry : std::filesystem::recursive_directory_iterator(lowrank_tests::golden_folder())) {
+        if (entry.path().filename() != "adapter_config.json") {
+            continue;
+        }
+        const auto from = entry.path().parent_path();
+        const auto adapter = read_peft(from, {.base_is_residual = true});
+        if (!adapter) {
+            CHECK_MESSAGE(adapter.error().message.find("peft_type") != std::string::npos,
+                          from.string() << ": " << adapter.error().message);
+            continue;
+        }
+        const auto to = folder / "copy";
+        const status why = write_peft(to, *adapter);
+        REQUIRE_MESSAGE(why, from.string() << ": " << why.message);
+        if (from.string().find("effective") != std::string::npos) {  // its core is folded into a factor
+            CHECK(read_peft(to));
+            continue;
+        }
+        CHECK_MESSAGE(text_of(to / "adapter_model.safetensors") == text_of(from / "adapter_model.safetensors"),
+                      from.string());
+        CHECK_MESSAGE(
+            nlohmann::json::parse(text_of(to / "adapter_config.json")) == nlohmann::json::parse(text_of(entry.path())),
+            from.string());
+        ++same;
+    }
+    CHECK(same >= 20);
+}
+
+TEST_CASE("a made adapter of each type gets a configuration that reads it back") {
+    temporary_folder folder;
+    const auto vera = make_vera_projections<float>(6, 5, 2, 1);
+    const matrix<float> m = make_lora<float>(1, 4, {.r = 2}).lora_A.transpose();
+    const peft_module kinds[] = {
+        peft_lora{.lora = make_lora<float>(6, 5, {.r = 2}), .magnitude = vector<float>::Ones(6)},
+        peft_lora{.lora = make_lora<float>(6, 5, {.r = 2}), .bias = vector<float>::Ones(6)},
+        peft_lora{.lora = make_lora<float>(6, 8, {.r = 2}), .kernel = {4}},
+        adalora_adapter<float>{.lora_A = m.transpose(), .lora_B = m, .lora_E = vector<float>::Ones(2), .ranknum = 3},
+        loha_adapter<float>{.w1_a = m, .w1_b = m.transpose(), .w2_a = m, .w2_b = m.transpose(), .alpha = 3},
+        lokr_adapter<float>{.w1 = {.left = m}, .w2 = {.left = m, .right = m.transpose()}, .alpha = 3, .r = 2},
+        make_vera(vera, 6, 5),
+        peft_ia3{.scale = vector<float>::Constant(6, 2)},
+        peft_ia3{.scale = vector<float>::Constant(5, 2), .is_feedforward = true},
+    };
+    for (const peft_module& kind : kinds) {
+        peft_adapter made;
+        made.relatives["model.x.q_proj"] = kind;
+        made.config = peft_config_for(made, {.task_type = "CAUSAL_LM"});
+        const status why = write_peft(folder / "a", made);
+        REQUIRE_MESSAGE(why, why.message);
+        const auto read = read_peft(folder / "a");
+        REQUIRE_MESSAGE(read, (read ? std::string() : read.error().message));
+        CHECK_MESSAGE(read->warnings.empty(), kind_of(kind));
+        REQUIRE(read->relatives.size() == 1);
+        const peft_module& again = read->relatives.at("model.x.q_proj");
+        CHECK(again.index() == kind.index());
+        const auto before = change_of(kind);
+        const auto after = change_of(again);
+        CHECK(before.delta.dense() == after.delta.dense());
+        CHECK(before.magnitude == after.magnitude);
+        CHECK(before.bias == after.bias);
+        CHECK(before.output_scale == after.output_scale);
+        CHECK(before.input_scale == after.input_scale);
+    }
+    peft_adapter mixed;
+    mixed.modules["a"] = make_lora<float>(6, 5, {.r = 2});
+    mixed.relatives["b"] = kinds[0];
+    mixed.config = peft_config_for(mixed);
+    CHECK(write_peft(folder / "mixed", mixed).code == errc::mismatch);  // PEFT has one use_dora for all
+    mixed.relatives["b"] = kinds[1];
+    mixed.config = peft_config_for(mixed);
+    CHECK(write_peft(folder / "mixed", mixed));
+}
+
+TEST_CASE("VeRA without its projections is refused by name") {
+    temporary_folder folder;
+    REQUIRE(write_file(folder / "adapter_config.json", R"({"peft_type":"VERA","r":2})"));
+    REQUIRE(write_safetensors(folder / "adapter_model.safetensors",
+                              {tensor_of("base_model.model.l.vera_lambda_b", vector<float>(vector<float>::Ones(3))),
+                               tensor_of("base_model.model.l.vera_lambda_d", vector<float>(vector<float>::Ones(2)))}));
+    const auto adapter = read_peft(folder.path());
+    REQUIRE_FALSE(adapter);
+    CHECK(adapter.error().code == errc::unsupported);
+    CHECK(adapter.error().message.find("save_projection=True") != std::string::npos);
+}
+
+TEST_CASE("factors that do not fit the rest of the file are refused before anything large is made of them") {
+    temporary_folder folder;
+    const auto refuses = [&](const char* config, std::vector<tensor_to_write> tensors, errc code, const char* says) {
+        REQUIRE(write_file(folder / "adapter_config.json", config));
+        REQUIRE(write_safetensors(folder / "adapter_model.safetensors", std::move(tensors)));
+        const auto read = read_peft(folder.path());
+        REQUIRE_MESSAGE(!read, says);
+        CHECK_MESSAGE(read.error().code == code, read.error().message);
+        CHECK_MESSAGE(read.error().message.find(says) != std::string::npos, read.error().message);
+    };
+    const char* lora = R"({"peft_type":"LORA","r":2,"use_dora":true,"lora_bias":true,"target_modules":["a"]})";
+    refuses(lora, {tensor_of_ones("a.lora_magnitude_vector", {4})}, errc::invalid_format, "has no partner");
+    refuses(lora, {tensor_of_ones("a.lora_B.bias", {4})}, errc::invalid_format, "has no partner");
+    refuses(R"({"peft_type":"LORA","r":4096,"target_modules":["a"]})",
+            {tensor_of_ones("a.lora_A.weight", {4096, 1, 1, 1}), tensor_of_ones("a.lora_B.weight", {4096, 1, 1, 1})},
+            errc::unsupported, "4096 groups");
+    const char* loha = R"({"peft_type":"LOHA","r":1,"alpha":1,"target_modules":["a"]})";
+    const auto tucker = [&](std::vector<std::uint64_t> core, std::uint64_t in) {
+        return std::vector<tensor_to_write>{
+            tensor_of_ones("a.hada_t1", std::move(core)), tensor_of_ones("a.hada_w1_a", {1, 2}),
+            tensor_of_ones("a.hada_w1_b", {1, in}), tensor_of_ones("a.hada_w2_a", {2, 1}),
+            tensor_of_ones("a.hada_w2_b", {1, in})};
+    };
+    refuses(loha, tucker({1, 1, 0, 3}, 2), errc::mismatch, "do not fit");
+    refuses(loha, tucker({1, 1, 1024, 8}, 8192), errc::unsupported, "8192 taps");
+    refuses(R"({"peft_type":"LOKR","r":1,"alpha":1,"target_modules":["a"]})",
+            {tensor_of_ones("a.lokr_w1", {0, 4}), tensor_of_ones("a.lokr_w2", {2, 2})}, errc::mismatch, "do not fit");
+    refuses(R"({"peft_type":"ADALORA","r":2,"lora_alpha":1,"target_modules":["a"]})",
+            {tensor_of_ones("a.lora_A", {0, 8192, 8192, 8192, 8192}), tensor_of_ones("a.lora_B", {6, 2}),
+             tensor_of_ones("a.lora_E", {2, 1})},
+            errc::unsupported, "without elements");
+}
+
+TEST_CASE("an AdaLoRA whose alpha is its rank is written as it was read") {
+    temporary_folder folder;
+    peft_adapter made;
+    const matrix<float> m = matrix<float>::Ones(4, 2);
+    made.relatives["l"] = adalora_adapter<float>{
+        .lora_A = m.transpose(), .lora_B = m, .lora_E = vector<float>::Ones(2), .lora_alpha = 2, .ranknum = 2};
+    made.config = peft_config_for(made);
+    REQUIRE(write_peft(folder / "a", made));
+    auto config = nlohmann::json::parse(text_of(folder / "a" / "adapter_config.json"));
+    config["lora_alpha"] = 0;  // PEFT: the rank then
+    REQUIRE(write_file(folder / "a" / "adapter_config.json", config.dump()));
+    const auto read = read_peft(folder / "a");
+    REQUIRE(read);
+    CHECK(change_of(read->relatives.at("l")).delta.dense() == change_of(made.relatives.at("l")).delta.dense());
+    const status why = write_peft(folder / "b", *read);
+    CHECK_MESSAGE(why, why.message);
+}

@@ -1,0 +1,143 @@
+// SPDX-License-Identifier: MIT
+#include <lowrank/laser/search/halving_search.hpp>
+
+#include <string>
+#include <vector>
+
+#include <doctest/doctest.h>
+
+#include <lowrank/laser/search/search.hpp>
+
+#include "laser/planted_model.hpp"
+
+using namespace lowrank;
+using lowrank_tests::planted_model;
+using lowrank_tests::untouched;
+
+namespace {
+
+const search_options halving_how = {
+    .validation = {0, 256}, .held_out = {256, 512}, .fractions = {0.9, 0.6, 0.5, 0.25, 0.2, 0.1, 0.05, 0.01}};
+
+}  // namespace
+
+TEST_CASE_TEMPLATE("halving ends with the edit of the exhaustive search and looks at fewer samples", T, float,
+                   bfloat16) {
+    for (const std::uint64_t seed : {1U, 2U, 3U}) {
+        planted_model<T> model(seed, 512);
+        const untouched<T> before{model};
+        const search_model<T> asked{.weights = model.weights(), .evaluate = model.evaluate()};
+        const auto all = exhaustive_search(asked, halving_how);
+        const auto few = halving_search(asked, halving_how, {.first_samples = 16, .finalists = 2});
+        REQUIRE(all);
+        REQUIRE(few);
+        CHECK(before.now());
+        REQUIRE(few.winner);
+        CHECK(few.best_edit == all.best_edit);
+        CHECK(few.best.correct == all.best.correct);
+        CHECK(few.best.log_loss == doctest::Approx(all.best.log_loss).epsilon(1e-12));
+        CHECK(few.evidence->gained == all.evidence->gained);
+        CHECK(few.candidates.size() == all.candidates.size());
+        // 14 distinct candidates on 16 samples, 3 on 48 more, 2 on all; the unedited model and the held-out samples.
+        CHECK(few.evaluated_samples == 256 + 14 * 16 + 3 * 48 + 2 * 192 + 2 * 256);
+        CHECK(all.evaluated_samples == 256 + 14 * 256 + 2 * 256);
+        CHECK(few.evaluated_sample_layers == few.evaluated_samples);
+        CHECK(few.factorizations == 2);
+        for (std::size_t i = 0; i < few.candidates.size(); ++i) {
+            CHECK(few.candidates[i].what == all.candidates[i].what);
+            CHECK(few.candidates[i].fraction == all.candidates[i].fraction);
+        }
+    }
+}
+
+TEST_CASE("a first round of all samples is the exhaustive search") {
+    planted_model<float> model(4, 512);
+    const search_model<float> asked{.weights = model.weights(), .evaluate = model.evaluate()};
+    const auto all = exhaustive_search(asked, halving_how);
+    const auto one_round = halving_search(asked, halving_how, {.first_samples = 256});
+    CHECK(one_round.evaluated_samples == all.evaluated_samples);
+    CHECK(one_round.winner == all.winner);
+    for (std::size_t i = 0; i < all.candidates.size(); ++i) {
+        CHECK(one_round.candidates[i].validation.log_loss == all.candidates[i].validation.log_loss);
+    }
+}
+
+TEST_CASE("factorizations that may not stay are made again, with the same outcome") {
+    planted_model<float> model(5, 512);
+    const search_model<float> asked{.weights = model.weights(), .evaluate = model.evaluate()};
+    auto how = halving_how;
+    const auto roomy = halving_search(asked, how, {.first_samples = 16, .finalists = 8});
+    how.factor_bytes = 0;
+    const auto tight = halving_search(asked, how, {.first_samples = 16, .finalists = 8});
+    REQUIRE(tight);
+    CHECK(tight.factorizations > roomy.factorizations);
+    CHECK(tight.best_edit == roomy.best_edit);
+    CHECK(tight.best.log_loss == roomy.best.log_loss);
+}
+
+TEST_CASE("each place of the next round goes to most right answers and least loss in turn") {
+    std::vector<search_candidate> c(4);
+    c[0].validation = {.samples = 8, .correct = 7, .log_loss = 3};
+    c[1].validation = {.samples = 8, .correct = 1, .log_loss = 0.1};
+    c[2].validation = {.samples = 8, .correct = 6, .log_loss = 2};
+    c[3].validation = {.samples = 8, .correct = 2, .log_loss = 0.2};
+    CHECK(detail::most_promising(c, {0, 1, 2, 3}, 1) == std::vector<std::size_t>{0});
+    CHECK(detail::most_promising(c, {0, 1, 2, 3}, 2) == std::vector<std::size_t>{0, 1});
+    CHECK(detail::most_promising(c, {0, 1, 2, 3}, 3) == std::vector<std::size_t>{0, 1, 2});
+    CHECK(detail::most_promising(c, {2, 3}, 5) == std::vector<std::size_t>{2, 3});
+}
+
+TEST_CASE("a halving search killed at any evaluation resumes from its journal to the same result") {
+    planted_model<float> model(6, 512);
+    const untouched<float> before{model};
+    std::string file;
+    const auto keep = [&](std::string_view line) {
+        file += line;
+        return status{};
+    };
+    lowrank::index calls = 0, stop_at = 1 << 30;
+    const search_model<float> asked{.weights = model.weights(),
+                                    .evaluate = [&](sample_range r) -> result<sample_scores> {
+                                        if (++calls > stop_at) {
+                                            return status{errc::io_failure, "killed"};
+                                        }
+                                        return model(r);
+                                    }};
+    auto how = halving_how;
+    how.samples_per_call = 1000;
+    const auto whole = halving_search(asked, how, {.first_samples = 16, .finalists = 2});
+    const auto total = calls;
+    REQUIRE(whole);
+    const philox rng(7);
+    for (std::uint64_t trial = 0; trial < 8; ++trial) {
+        file.clear();
+        search_journal log(keep, "planted");
+        how.log = &log;
+        calls = 0;
+        stop_at = static_cast<lowrank::index>(rng.below(static_cast<std::uint64_t>(total), trial));
+        CHECK(halving_search(asked, how, {.first_samples = 16, .finalists = 2}).why.message == "killed");
+        CHECK(before.now());
+        // A crash may cut the last line anywhere.
+        file += "scored 0 16 0101";
+        auto resumed = search_journal::read(file, keep, "planted").value();
+        file.resize(resumed.accepted_bytes());
+        how.log = &resumed;
+        const auto done = stop_at;
+        calls = 0;
+        stop_at = 1 << 30;
+        const auto rest = halving_search(asked, how, {.first_samples = 16, .finalists = 2});
+        REQUIRE(rest);
+        CHECK(calls == total - done);
+        CHECK(rest.best_edit == whole.best_edit);
+        CHECK(rest.best.log_loss == whole.best.log_loss);
+        CHECK(rest.evidence->log_loss_gain == whole.evidence->log_loss_gain);
+    }
+}
+
+TEST_CASE("a halving search says what is wrong with its options") {
+    planted_model<float> model(8, 20);
+    const search_model<float> asked{.weights = model.weights(), .evaluate = model.evaluate()};
+    CHECK_THROWS_AS((void)halving_search(asked, {.validation = {0, 10}}, {.first_samples = 0}), contract_violation);
+    CHECK_THROWS_AS((void)halving_search(asked, {.validation = {0, 10}}, {.factor = 1}), contract_violation);
+    CHECK_THROWS_AS((void)halving_search(asked, {.validation = {0, 10}}, {.finalists = 0}), contract_violation);
+}
