@@ -74,7 +74,7 @@ int main() {
         }
         return scores;
     };
-    const lowrank::search_model<float> model{.weights = {{"w1", net.w1}, {"w2", net.w2}}, .ask = ask};
+    const lowrank::search_model<float> model{.weights = {{"w1", net.w1}, {"w2", net.w2}}, .evaluate = evaluate};
 
     lowrank::search_options how{.validation = {lessons, lessons + 1000}, .held_out = {lessons + 1000, samples}};
     how.fractions = {0.9, 0.75, 0.5, 0.4, 0.3, 0.2, 0.1, 0.075, 0.05, 0.025};

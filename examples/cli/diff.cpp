@@ -79,7 +79,7 @@ void run_diff(const diff_command_options& options) {
 struct rank_options {
     std::string rule = "fixed";
     double value = 16;
-    lowrank::index most = 0;
+    lowrank::index max_rank = 0;
 };
 
 void add_rank(CLI::App& command, rank_options& options) {

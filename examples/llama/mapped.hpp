@@ -93,7 +93,7 @@ public:
         const auto& own = own_.at(projection_name);
         if (edit == nullptr) {
             p->base = own;
-        } else if (edit->beside) {
+        } else if (edit->additive) {
             p->base = lowrank::any_operator<S>(lowrank::operator_sum<S>({{.map = own}, {.map = edit->map}}));
         } else {
             p->base = edit->map;

@@ -130,7 +130,7 @@ struct kept_elsewhere {
     [[nodiscard]] matrix<S> product(lowrank::index weight, const matrix<S>& x) const {
         const auto& edit = placed[static_cast<std::size_t>(weight)];
         matrix<S> y = matrix<S>::Zero(own(weight).rows(), x.cols());
-        if (!edit || edit->beside) {
+        if (!edit || edit->additive) {
             y += own(weight).template cast<S>() * x;
         }
         if (edit) {

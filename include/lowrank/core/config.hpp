@@ -46,6 +46,28 @@
 #define LOWRANK_ABI LOWRANK_ABI_TAG(base)
 #endif
 
+// Declarations and definitions. A header `x.hpp` declares; `x.ipp` beside it defines what is more than a few lines.
+//
+//     LOWRANK_API result<spectrum> read(path);          // x.hpp
+//     #ifdef LOWRANK_DEFINITIONS
+//     #include <lowrank/room/x.ipp>
+//     #endif
+//
+//     LOWRANK_BODY result<spectrum> read(path) { ... }  // x.ipp
+//
+// Header-only, which is the default, such a function is a template without parameters of its own, so that a program
+// pays for a body only where it calls the function. With LOWRANK_COMPILED, which the CMake target lowrank::compiled
+// sets, it is an ordinary function of that library, and no program sees its body. Templates of a scalar keep their own
+// `template` line and are instantiated for float and double at the end of the .ipp file, where LOWRANK_COMPILED is set.
+#ifdef LOWRANK_COMPILED
+#define LOWRANK_API
+#define LOWRANK_BODY
+#else
+#define LOWRANK_DEFINITIONS
+#define LOWRANK_API template <class = void>
+#define LOWRANK_BODY template <class>
+#endif
+
 #if defined(_MSC_VER) && !defined(__clang__)
 #define LOWRANK_COLD __declspec(noinline)
 #else

@@ -26,13 +26,14 @@
 #include <lowrank/io/peft/peft_modules.hpp>
 
 /// Every heavy function of the floor. At namespace scope.
-#define LOWRANK_INSTANTIATE_IO()                                                                           \
-    namespace lowrank::inline LOWRANK_ABI {                                                                \
-    LOWRANK_IO_ADAPTER_FILES()                                                                             \
-    LOWRANK_IO_COMBINE_ADAPTERS()                                                                          \
-    LOWRANK_IO_EXTRACT_ADAPTER()                                                                           \
-    LOWRANK_IO_GGUF_LORA() LOWRANK_IO_GGUF_MODEL() LOWRANK_IO_LORA_FORMATS() LOWRANK_IO_MERGE_CHECKPOINT() \
-        LOWRANK_IO_PEFT() LOWRANK_IO_PEFT_MODULES() LOWRANK_IO_PLAIN_LORA()                                \
+#define LOWRANK_INSTANTIATE_IO()                                                                      \
+    namespace lowrank::inline LOWRANK_ABI {                                                           \
+    LOWRANK_IO_ADAPTER_FILES()                                                                        \
+    LOWRANK_IO_COMBINE_ADAPTERS()                                                                     \
+    LOWRANK_IO_EXTRACT_ADAPTER()                                                                      \
+    LOWRANK_IO_GGUF_LORA()                                                                            \
+    LOWRANK_IO_GGUF_MODEL() LOWRANK_IO_LORA_FORMATS() LOWRANK_IO_MERGE_CHECKPOINT() LOWRANK_IO_PEFT() \
+        LOWRANK_IO_PEFT_MODULES() LOWRANK_IO_PLAIN_LORA()                                             \
     }
 
 #endif  // LOWRANK_IO_INSTANTIATE_HPP

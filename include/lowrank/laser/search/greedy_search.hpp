@@ -104,11 +104,11 @@ public:
             if (!editor) {
                 return editor.error();
             }
-            if (!model_->place) {
+            if (!model_->override_weight) {
                 guards_.try_emplace(step.weight, w.weight);
             }
-            const auto written =
-                model_->place ? placed_.put(step.weight, **editor, step.what) : (*editor)->write(step.what, w.weight);
+            const auto written = model_->override_weight ? placed_.put(step.weight, **editor, step.what)
+                                                         : (*editor)->write(step.what, w.weight);
             if (!written) {
                 return written.error();
             }

@@ -117,7 +117,7 @@ template <storage T>
 /// What every search asks of its model. \pre named by `function` in the message
 template <storage T>
 void expects_search_model(const char* function, const search_model<T>& m) {
-    detail::expects(static_cast<bool>(m.ask), "search: the evaluator must not be empty");
+    detail::expects(static_cast<bool>(m.evaluate), "search: the evaluator must not be empty");
     detail::expects(m.layers >= 1, "search: a model has at least one layer");
     detail::expects(static_cast<bool>(m.read) == static_cast<bool>(m.override_weight),
                     "search: a model has both of read and place, or neither");

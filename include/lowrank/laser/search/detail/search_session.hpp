@@ -200,10 +200,11 @@ public:
         }
         place_guard<T> placed(*model_);
         std::optional<restore_guard<T>> guard;
-        if (!model_->place) {
+        if (!model_->override_weight) {
             guard.emplace(w.weight, **editor);
         }
-        const auto size = model_->place ? placed.put(c.weight, **editor, c.what) : (*editor)->write(c.what, w.weight);
+        const auto size =
+            model_->override_weight ? placed.put(c.weight, **editor, c.what) : (*editor)->write(c.what, w.weight);
         if (!size) {
             c.why = size.error();
             return sample_scores{};
