@@ -20,6 +20,8 @@ namespace lowrank::inline LOWRANK_ABI {
 
 // core
 class contract_violation;
+template <class T>
+class dense_view;
 template <storage T, int Order>
 class dense_operator;
 template <storage T>

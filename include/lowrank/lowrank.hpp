@@ -14,6 +14,7 @@
 #include <lowrank/core/check.hpp>
 #include <lowrank/core/checksum.hpp>
 #include <lowrank/core/config.hpp>
+#include <lowrank/core/dense.hpp>
 #include <lowrank/core/finite.hpp>
 #include <lowrank/core/linear_operator.hpp>
 #include <lowrank/core/normal_quantile.hpp>

@@ -68,6 +68,15 @@
 #define LOWRANK_BODY template <class>
 #endif
 
+// For lambdas: without it arrays of packets live in memory wherever a compiler finds a body too long to inline.
+#if defined(__GNUC__) || defined(__clang__)
+#define LOWRANK_FORCE_INLINE __attribute__((always_inline))
+#elif defined(_MSC_VER)
+#define LOWRANK_FORCE_INLINE [[msvc::forceinline]]
+#else
+#define LOWRANK_FORCE_INLINE
+#endif
+
 #if defined(_MSC_VER) && !defined(__clang__)
 #define LOWRANK_COLD __declspec(noinline)
 #else

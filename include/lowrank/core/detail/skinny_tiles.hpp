@@ -23,15 +23,6 @@
 #pragma GCC diagnostic ignored "-Wignored-attributes"  // a packet as a template argument, on purpose
 #endif
 
-// For lambdas: without it arrays of packets live in memory wherever a compiler finds a body too long to inline.
-#if defined(__GNUC__) || defined(__clang__)
-#define LOWRANK_FORCE_INLINE __attribute__((always_inline))
-#elif defined(_MSC_VER)
-#define LOWRANK_FORCE_INLINE [[msvc::forceinline]]
-#else
-#define LOWRANK_FORCE_INLINE
-#endif
-
 namespace lowrank::inline LOWRANK_ABI::detail {
 
 template <real S>
@@ -147,8 +138,6 @@ void multiply_tile(S alpha, const S* r, RowStep row_step, DepthStep depth_step, 
 }
 
 }  // namespace lowrank::inline LOWRANK_ABI::detail
-
-#undef LOWRANK_FORCE_INLINE
 
 #if defined(__GNUC__) && !defined(__clang__)
 #pragma GCC diagnostic pop

@@ -1,0 +1,557 @@
+// SPDX-License-Identifier: MIT
+#ifndef LOWRANK_CORE_DENSE_IPP
+#define LOWRANK_CORE_DENSE_IPP
+
+#include <algorithm>
+#include <cmath>
+#include <concepts>
+#include <cstddef>
+#include <memory>
+#include <new>
+
+#include <lowrank/core/dense.hpp>
+#include <lowrank/core/detail/skinny_tiles.hpp>
+#include <lowrank/core/detail/widen.hpp>
+#include <lowrank/core/workspace.hpp>
+
+#if defined(__GNUC__) && !defined(__clang__)
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wignored-attributes"  // a packet as a template argument, on purpose
+#endif
+
+namespace lowrank::inline LOWRANK_ABI::detail {
+
+/// Panels of the general product: packets run down `rows` rows of A, scalars of `cols` columns of B are broadcast.
+template <real S>
+struct gemm_panels {
+    static constexpr index rows = across_packets * lanes<S>;
+    static constexpr index cols = across_rows;
+    /// One panel of A stays in the first-level cache while it meets all of a block of B, in the second.
+    static constexpr index depth =
+        std::clamp<index>((index(32) << 10) / (rows * static_cast<index>(sizeof(S))) / 16 * 16, 64, 384);
+    static constexpr index width = 1024 / cols * cols;
+};
+
+/// 64-byte aligned scratch: on the stack if small, else of the workspace, else from the heap.
+template <real S, index Small>
+class scratch {
+public:
+    scratch(index size, workspace* ws) {
+        if (size <= Small) {
+            data_ = stack_;
+        } else if (ws != nullptr) {
+            data_ = ws->take<S>(size, 1).data();
+        } else {
+            heap_.reset(
+                static_cast<S*>(::operator new[](static_cast<std::size_t>(size) * sizeof(S), std::align_val_t{64})));
+            data_ = heap_.get();
+        }
+    }
+    [[nodiscard]] S* data() noexcept { return data_; }
+
+private:
+    struct release {
+        void operator()(S* p) const noexcept { ::operator delete[](p, std::align_val_t{64}); }
+    };
+    alignas(64) S stack_[static_cast<std::size_t>(Small)];
+    std::unique_ptr<S, release> heap_ = {};
+    S* data_ = nullptr;
+};
+
+/// An entry in the scalar that is computed in.
+template <real S, storage T>
+[[nodiscard]] S as_scalar(T x) noexcept {
+    if constexpr (real<T>) {
+        return static_cast<S>(x);
+    } else {
+        return static_cast<S>(widened(x));
+    }
+}
+
+/// to[p * full + i] = a(i, p) for the first `count` of `full` rows; zeros in the others.
+template <real S, storage T>
+void pack_rows(const dense_view<const T>& a, index full, S* to) noexcept {
+    const index count = a.rows(), depth = a.cols();
+    if (a.row_stride() == 1) {
+        for (index p = 0; p < depth; ++p) {
+            const T* from = a.column(p);
+            S* at = to + p * full;
+            if constexpr (std::same_as<S, T>) {
+                if (count == full && full % lanes<S> == 0) {
+                    for (index i = 0; i < full; i += lanes<S>) {
+                        Eigen::internal::pstore(at + i, Eigen::internal::ploadu<packet_of<S>>(from + i));
+                    }
+                    continue;
+                }
+            }
+            for (index i = 0; i < count; ++i) {
+                at[i] = as_scalar<S>(from[i]);
+            }
+        }
+    } else {
+        index packed = 0;  // rows that went through registers, a square of packets at a time
+        if constexpr (std::same_as<S, T>) {
+            if (a.col_stride() == 1 && full % lanes<S> == 0) {
+                packed = count / lanes<S> * lanes<S>;
+                const index whole = depth / lanes<S> * lanes<S>;
+                for (index i = 0; i < packed; i += lanes<S>) {
+                    for (index p = 0; p < whole; p += lanes<S>) {
+                        Eigen::internal::PacketBlock<packet_of<S>, int(lanes<S>)> square;
+                        for (index q = 0; q < lanes<S>; ++q) {
+                            square.packet[q] =
+                                Eigen::internal::ploadu<packet_of<S>>(a.data() + (i + q) * a.row_stride() + p);
+                        }
+                        Eigen::internal::ptranspose(square);
+                        for (index q = 0; q < lanes<S>; ++q) {
+                            Eigen::internal::pstore(to + (p + q) * full + i, square.packet[q]);
+                        }
+                    }
+                    for (index p = whole; p < depth; ++p) {
+                        for (index q = i; q < i + lanes<S>; ++q) {
+                            to[p * full + q] = a(q, p);
+                        }
+                    }
+                }
+            }
+        }
+        constexpr index strip = 16;  // entries of one row that are read before the next row
+        for (index first = 0; first < depth; first += strip) {
+            const index end = std::min(first + strip, depth);
+            for (index i = packed; i < count; ++i) {
+                const T* from = a.data() + i * a.row_stride();
+                for (index p = first; p < end; ++p) {
+                    to[p * full + i] = as_scalar<S>(from[p * a.col_stride()]);
+                }
+            }
+        }
+    }
+    if (count < full) {
+        for (index p = 0; p < depth; ++p) {
+            std::fill(to + p * full + count, to + (p + 1) * full, S(0));
+        }
+    }
+}
+
+/// The width of the next tile of B.
+[[nodiscard]] constexpr index gemm_tile(index left) noexcept {
+    return left >= across_rows ? index{across_rows} : left >= 4 ? 4 : 1;
+}
+
+template <real S>
+struct gemm_block {
+    S alpha;
+    const S* packed_b;
+    const dense_view<S>& c;
+    index first_col, cols, depth;
+    bool lower;
+
+    /// Multiplies one panel of A, packed, into rows [row, row + rows) of C.
+    template <int Packets>
+    void multiply(const S* panel, index row, index rows) const noexcept {
+        constexpr index full = Packets * lanes<S>;
+        alignas(64) S rest[static_cast<std::size_t>(gemm_panels<S>::cols * full)];
+        const bool direct = c.row_stride() == 1 && rows == full;
+        fetch_nothing none;
+        for (index j = 0; j < cols;) {
+            const index taken = gemm_tile(cols - j);
+            const index col = first_col + j;
+            if (!lower || row + rows > col) {
+                const S* from = packed_b + j * depth;
+                S* to = direct ? c.data() + row + col * c.col_stride() : rest;
+                const index stride = direct ? c.col_stride() : full;
+                const auto tile = [&](auto n) {
+                    multiply_tile<n, Packets>(alpha, from, fixed<1>, fixed<n>, depth, panel, to, stride, direct, none);
+                };
+                if (taken == across_rows) {
+                    tile(std::integral_constant<int, across_rows>());
+                } else if (taken == 4) {
+                    tile(std::integral_constant<int, 4>());
+                } else {
+                    tile(std::integral_constant<int, 1>());
+                }
+                if (!direct) {
+                    for (index q = 0; q < taken; ++q) {
+                        for (index i = 0; i < rows; ++i) {
+                            c(row + i, col + q) += rest[q * full + i];
+                        }
+                    }
+                }
+            }
+            j += taken;
+        }
+    }
+};
+
+/// The rows of A lie across the packets, so a result with fewer rows than columns is computed as its transpose.
+template <real S, storage TA, storage TB>
+void gemm_by_rows(S alpha, const dense_view<const TA>& a, const dense_view<const TB>& b, const dense_view<S>& c,
+                  bool lower, workspace* ws) {
+    using panels = gemm_panels<S>;
+    const index m = c.rows(), n = c.cols(), k = a.cols();
+    const index depth = std::min(panels::depth, k), width = std::min(panels::width, n);
+    scratch<S, 2048> panel(panels::rows * depth, ws);
+    scratch<S, 2048> packed_b(width * depth, ws);
+    for (index first_col = 0; first_col < n; first_col += panels::width) {
+        const index cols = std::min(panels::width, n - first_col);
+        for (index first = 0; first < k; first += panels::depth) {
+            const index length = std::min(panels::depth, k - first);
+            for (index j = 0; j < cols;) {
+                const index taken = gemm_tile(cols - j);
+                const auto part = b.block(first, first_col + j, length, taken);
+                pack_rows<S, TB>({part.data(), taken, length, part.col_stride(), part.row_stride()}, taken,
+                                 packed_b.data() + j * length);
+                j += taken;
+            }
+            const gemm_block<S> block{alpha, packed_b.data(), c, first_col, cols, length, lower};
+            for (index row = lower ? first_col / panels::rows * panels::rows : 0; row < m;) {
+                const bool whole = m - row >= panels::rows;  // the last rows go by single packets
+                const index most = whole ? panels::rows : lanes<S>, rows = std::min(most, m - row);
+                pack_rows<S, TA>(a.block(row, first, rows, length), most, panel.data());
+                if (whole) {
+                    block.template multiply<across_packets>(panel.data(), row, rows);
+                } else {
+                    block.template multiply<1>(panel.data(), row, rows);
+                }
+                row += rows;
+            }
+        }
+    }
+}
+
+template <real S, storage TA, storage TB>
+void gemm(S alpha, const dense_view<const TA>& a, const dense_view<const TB>& b, const dense_view<S>& c, bool lower,
+          workspace* ws) {
+    const index m = c.rows(), n = c.cols(), k = a.cols();
+    if (m == 0 || n == 0 || k == 0) {
+        return;
+    }
+    if constexpr (std::same_as<S, TA> && std::same_as<S, TB>) {
+        if (n == 1) {
+            return gemv<S>(alpha, a, b.data(), b.row_stride(), c.data(), c.row_stride());
+        }
+        if (m == 1) {
+            return gemv<S>(alpha, transposed(b), a.data(), a.col_stride(), c.data(), c.col_stride());
+        }
+    }
+    if (m * n * k <= 512) {
+        for (index j = 0; j < n; ++j) {
+            for (index i = lower ? j : 0; i < m; ++i) {
+                S sum(0);
+                for (index p = 0; p < k; ++p) {
+                    sum += as_scalar<S>(a(i, p)) * as_scalar<S>(b(p, j));
+                }
+                c(i, j) += alpha * sum;
+            }
+        }
+        return;
+    }
+    // What has unit stride in C takes the packets, unless that side is too short to fill a panel.
+    const bool across = !lower && (c.row_stride() != 1 ? c.col_stride() == 1 : m < gemm_panels<S>::rows && n > m);
+    if (across) {
+        gemm_by_rows<S, TB, TA>(alpha, transposed(b), transposed(a), {c.data(), n, m, c.col_stride(), c.row_stride()},
+                                false, ws);
+    } else {
+        gemm_by_rows<S, TA, TB>(alpha, a, b, c, lower, ws);
+    }
+}
+
+template <real S>
+S dot_of(const S* x, const S* y, index n) {
+    using P = packet_of<S>;
+    using namespace Eigen::internal;
+    constexpr index step = 4 * lanes<S>;
+    P sum[4] = {pset1<P>(S(0)), pset1<P>(S(0)), pset1<P>(S(0)), pset1<P>(S(0))};
+    index i = 0;
+    for (; i + step <= n; i += step) {
+        unroll<4>([&](auto v) LOWRANK_FORCE_INLINE {
+            sum[v] = pmadd(ploadu<P>(x + i + v * lanes<S>), ploadu<P>(y + i + v * lanes<S>), sum[v]);
+        });
+    }
+    for (; i + lanes<S> <= n; i += lanes<S>) {
+        sum[0] = pmadd(ploadu<P>(x + i), ploadu<P>(y + i), sum[0]);
+    }
+    S rest(0);
+    for (; i < n; ++i) {
+        rest += x[i] * y[i];
+    }
+    return predux(padd(padd(sum[0], sum[1]), padd(sum[2], sum[3]))) + rest;
+}
+
+template <real S>
+void axpy(S alpha, const S* x, S* y, index n) {
+    using P = packet_of<S>;
+    using namespace Eigen::internal;
+    const P factor = pset1<P>(alpha);
+    index i = 0;
+    for (; i + lanes<S> <= n; i += lanes<S>) {
+        pstoreu(y + i, pmadd(factor, ploadu<P>(x + i), ploadu<P>(y + i)));
+    }
+    for (; i < n; ++i) {
+        y[i] += alpha * x[i];
+    }
+}
+
+template <real S>
+void rotate(S* x, S* y, index n, S c, S s) {
+    using P = packet_of<S>;
+    using namespace Eigen::internal;
+    const P cs = pset1<P>(c), ss = pset1<P>(s);
+    index i = 0;
+    for (; i + lanes<S> <= n; i += lanes<S>) {
+        const P a = ploadu<P>(x + i), b = ploadu<P>(y + i);
+        pstoreu(x + i, psub(pmul(cs, a), pmul(ss, b)));
+        pstoreu(y + i, pmadd(ss, a, pmul(cs, b)));
+    }
+    for (; i < n; ++i) {
+        const S a = x[i], b = y[i];
+        x[i] = c * a - s * b;
+        y[i] = s * a + c * b;
+    }
+}
+
+/// sums[q] = a row q . x for `Rows` rows that lie `stride` apart.
+template <int Rows, real S>
+void dot_rows(const S* a, index stride, const S* x, index n, S* sums) {
+    using P = packet_of<S>;
+    using namespace Eigen::internal;
+    constexpr int ways = 2;
+    P sum[Rows][ways];
+    unroll<Rows>([&](auto q) LOWRANK_FORCE_INLINE {
+        unroll<ways>([&](auto v) LOWRANK_FORCE_INLINE { sum[q][v] = pset1<P>(S(0)); });
+    });
+    index i = 0;
+    for (; i + ways * lanes<S> <= n; i += ways * lanes<S>) {
+        unroll<ways>([&](auto v) LOWRANK_FORCE_INLINE {
+            const P b = ploadu<P>(x + i + v * lanes<S>);
+            unroll<Rows>([&](auto q) LOWRANK_FORCE_INLINE {
+                sum[q][v] = pmadd(ploadu<P>(a + q * stride + i + v * lanes<S>), b, sum[q][v]);
+            });
+        });
+    }
+    for (; i + lanes<S> <= n; i += lanes<S>) {
+        const P b = ploadu<P>(x + i);
+        unroll<Rows>([&](auto q)
+                         LOWRANK_FORCE_INLINE { sum[q][0] = pmadd(ploadu<P>(a + q * stride + i), b, sum[q][0]); });
+    }
+    unroll<Rows>([&](auto q) LOWRANK_FORCE_INLINE {
+        S total = predux(padd(sum[q][0], sum[q][1]));
+        for (index p = i; p < n; ++p) {
+            total += a[q * stride + p] * x[p];
+        }
+        sums[q] = total;
+    });
+}
+
+/// y += sum_q factors[q] (column q) for `Cols` columns that lie `stride` apart.
+template <int Cols, real S>
+void add_columns(const S* a, index stride, const S* factors, S* y, index n) {
+    using P = packet_of<S>;
+    using namespace Eigen::internal;
+    P f[Cols];
+    unroll<Cols>([&](auto q) LOWRANK_FORCE_INLINE { f[q] = pset1<P>(factors[q]); });
+    index i = 0;
+    for (; i + lanes<S> <= n; i += lanes<S>) {
+        P sum = ploadu<P>(y + i);
+        unroll<Cols>([&](auto q) LOWRANK_FORCE_INLINE { sum = pmadd(f[q], ploadu<P>(a + q * stride + i), sum); });
+        pstoreu(y + i, sum);
+    }
+    for (; i < n; ++i) {
+        S sum = y[i];
+        for (int q = 0; q < Cols; ++q) {
+            sum += factors[q] * a[q * stride + i];
+        }
+        y[i] = sum;
+    }
+}
+
+template <real S>
+void gemv(S alpha, const dense_view<const S>& a, const S* x, index x_stride, S* y, index y_stride) {
+    const index m = a.rows(), n = a.cols();
+    if (a.row_stride() == 1 && y_stride == 1) {
+        constexpr index band = 2048;  // of y, which stays in the first-level cache
+        for (index top = 0; top < m; top += band) {
+            const index length = std::min(band, m - top);
+            index j = 0;
+            for (; j + 8 <= n; j += 8) {
+                S f[8];
+                for (index q = 0; q < 8; ++q) {
+                    f[q] = alpha * x[(j + q) * x_stride];
+                }
+                add_columns<8>(a.column(j) + top, a.col_stride(), f, y + top, length);
+            }
+            for (; j < n; ++j) {
+                axpy(alpha * x[j * x_stride], a.column(j) + top, y + top, length);
+            }
+        }
+        return;
+    }
+    if (a.col_stride() == 1 && x_stride == 1) {
+        S sums[4];
+        index i = 0;
+        for (; i + 4 <= m; i += 4) {
+            dot_rows<4>(a.data() + i * a.row_stride(), a.row_stride(), x, n, sums);
+            for (index q = 0; q < 4; ++q) {
+                y[(i + q) * y_stride] += alpha * sums[q];
+            }
+        }
+        for (; i < m; ++i) {
+            y[i * y_stride] += alpha * dot_of(a.data() + i * a.row_stride(), x, n);
+        }
+        return;
+    }
+    for (index j = 0; j < n; ++j) {
+        const S f = alpha * x[j * x_stride];
+        for (index i = 0; i < m; ++i) {
+            y[i * y_stride] += f * a(i, j);
+        }
+    }
+}
+
+/// Four columns at a time: y below them gets their multiples, and each its product with x, in one pass.
+template <real S>
+void symv_lower(S alpha, const dense_view<const S>& a, const S* x, S* y) {
+    using P = packet_of<S>;
+    using namespace Eigen::internal;
+    const index n = a.rows(), stride = a.col_stride();
+    index j = 0;
+    for (; j + 4 <= n; j += 4) {
+        const S* column = a.column(j);
+        S f[4], t[4];
+        for (index q = 0; q < 4; ++q) {
+            f[q] = alpha * x[j + q];
+            t[q] = S(0);
+        }
+        for (index q = 0; q < 4; ++q) {  // the small triangle
+            y[j + q] += f[q] * column[q * stride + j + q];
+            for (index p = q + 1; p < 4; ++p) {
+                y[j + p] += f[q] * column[q * stride + j + p];
+                t[q] += column[q * stride + j + p] * x[j + p];
+            }
+        }
+        P fs[4], ts[4];
+        unroll<4>([&](auto q) LOWRANK_FORCE_INLINE {
+            fs[q] = pset1<P>(f[q]);
+            ts[q] = pset1<P>(S(0));
+        });
+        index i = j + 4;
+        for (; i + lanes<S> <= n; i += lanes<S>) {
+            const P xs = ploadu<P>(x + i);
+            P ys = ploadu<P>(y + i);
+            unroll<4>([&](auto q) LOWRANK_FORCE_INLINE {
+                const P entry = ploadu<P>(column + q * stride + i);
+                ys = pmadd(fs[q], entry, ys);
+                ts[q] = pmadd(entry, xs, ts[q]);
+            });
+            pstoreu(y + i, ys);
+        }
+        for (; i < n; ++i) {
+            for (index q = 0; q < 4; ++q) {
+                y[i] += f[q] * column[q * stride + i];
+                t[q] += column[q * stride + i] * x[i];
+            }
+        }
+        unroll<4>([&](auto q) LOWRANK_FORCE_INLINE { y[j + q] += alpha * (t[q] + predux(ts[q])); });
+    }
+    for (; j < n; ++j) {
+        const S* column = a.column(j);
+        S t = column[j] * x[j];
+        for (index i = j + 1; i < n; ++i) {
+            y[i] += alpha * x[j] * column[i];
+            t += column[i] * x[i];
+        }
+        y[j] += alpha * t;
+    }
+}
+
+template <real S>
+void solve_right_upper_of(const dense_view<const S>& r, bool, const dense_view<S>& y) {
+    constexpr index block = 32;
+    const index n = r.cols(), m = y.rows();
+    for (index first = 0; first < n; first += block) {
+        const index width = std::min(block, n - first);
+        const auto here = y.middle_cols(first, width);
+        gemm<S, S, S>(S(-1), dense_view<const S>(y.middle_cols(0, first)), r.block(0, first, first, width), here, false,
+                      nullptr);
+        for (index j = 0; j < width; ++j) {
+            for (index p = 0; p < j; ++p) {
+                const S f = -r(first + p, first + j);
+                if (y.row_stride() == 1) {
+                    axpy(f, here.column(p), here.column(j), m);
+                } else {
+                    for (index i = 0; i < m; ++i) {
+                        here(i, j) += f * here(i, p);
+                    }
+                }
+            }
+            const S pivot = r(first + j, first + j);
+            for (index i = 0; i < m; ++i) {
+                here(i, j) /= pivot;
+            }
+        }
+    }
+}
+
+template <real S>
+bool cholesky_of(const dense_view<S>& a) {
+    constexpr index block = 32;
+    const index n = a.rows();
+    for (index first = 0; first < n; first += block) {
+        const index width = std::min(block, n - first), rest = n - first - width;
+        const auto here = a.block(first, first, width, width);
+        for (index j = 0; j < width; ++j) {
+            S pivot = here(j, j);
+            for (index p = 0; p < j; ++p) {
+                pivot -= here(j, p) * here(j, p);
+            }
+            if (!(pivot > S(0))) {
+                return false;
+            }
+            here(j, j) = std::sqrt(pivot);
+            for (index i = j + 1; i < width; ++i) {
+                S x = here(i, j);
+                for (index p = 0; p < j; ++p) {
+                    x -= here(i, p) * here(j, p);
+                }
+                here(i, j) = x / here(j, j);
+            }
+        }
+        const auto below = a.block(first + width, first, rest, width);
+        solve_right_upper_of<S>(transposed(dense_view<const S>(here)), true, below);
+        gemm<S, S, S>(S(-1), dense_view<const S>(below), transposed(below),
+                      a.block(first + width, first + width, rest, rest), true, nullptr);
+    }
+    return true;
+}
+
+#ifdef LOWRANK_COMPILED
+#define LOWRANK_DENSE_OF(S)                                                                                      \
+    template void gemm<S, S, S>(S, const dense_view<const S>&, const dense_view<const S>&, const dense_view<S>&, \
+                                bool);                                                                           \
+    template void gemv<S>(S, const dense_view<const S>&, const S*, index, S*, index);                            \
+    template void symv_lower<S>(S, const dense_view<const S>&, const S*, S*);                                    \
+    template S dot_of<S>(const S*, const S*, index);                                                             \
+    template void axpy<S>(S, const S*, S*, index);                                                               \
+    template void rotate<S>(S*, S*, index, S, S);                                                                \
+    template void solve_right_upper_of<S>(const dense_view<const S>&, bool, const dense_view<S>&);               \
+    template bool cholesky_of<S>(const dense_view<S>&);
+LOWRANK_DENSE_OF(float)
+LOWRANK_DENSE_OF(double)
+#undef LOWRANK_DENSE_OF
+#define LOWRANK_GEMM_OF(S, TA, TB)                                                                                   \
+    template void gemm<S, TA, TB>(S, const dense_view<const TA>&, const dense_view<const TB>&, const dense_view<S>&, \
+                                  bool, workspace*);
+LOWRANK_GEMM_OF(double, float, float)
+LOWRANK_GEMM_OF(double, float, double)
+LOWRANK_GEMM_OF(double, double, float)
+LOWRANK_GEMM_OF(float, half, float)
+LOWRANK_GEMM_OF(float, bfloat16, float)
+#undef LOWRANK_GEMM_OF
+#endif
+
+}  // namespace lowrank::inline LOWRANK_ABI::detail
+
+#if defined(__GNUC__) && !defined(__clang__)
+#pragma GCC diagnostic pop
+#endif
+
+#endif  // LOWRANK_CORE_DENSE_IPP
