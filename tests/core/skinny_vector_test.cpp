@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-#include <lowrank/core/detail/skinny_small.hpp>
+#include <lowrank/core/detail/skinny_vector.hpp>
 
 #include <utility>
 #include <vector>
@@ -22,24 +22,6 @@ M small_integers(lowrank::index rows, lowrank::index cols, std::uint64_t stream)
 }
 
 }  // namespace
-
-TEST_CASE_TEMPLATE("Eigen's product with buffers of ours is Eigen's product", S, float, double) {
-    for (const lowrank::index rows : {1, 3, 17, 100, 400}) {
-        for (const lowrank::index cols : {1, 5, 64, 300}) {
-            for (const lowrank::index k : {1, 2, 9, 130}) {
-                const row_matrix<S> r = small_integers<row_matrix<S>>(rows, cols, 1);
-                const matrix<S> c = r, x = small_integers<matrix<S>>(cols, k, 2);
-                matrix<S> y = small_integers<matrix<S>>(rows, k, 3), w = y;
-                const matrix<S> want = y + S(2) * (r * x);
-                workspace ws;
-                detail::small_product<S, 1>(S(2), r, x, y, ws);
-                detail::small_product<S, 0>(S(2), c, x, w, ws);
-                CHECK(y == want);
-                CHECK(w == want);
-            }
-        }
-    }
-}
 
 TEST_CASE_TEMPLATE("one column, over many pieces", T, float, double, half, bfloat16) {
     using S = compute_t<T>;
