@@ -31,6 +31,7 @@
 #include <lowrank/factor/orthonormalize.hpp>
 #include <lowrank/factor/sketched/sketch.hpp>
 #include <lowrank/factor/svd.hpp>
+#include <lowrank/factor/symmetric_eigen.hpp>
 #include <lowrank/factor/truncated_svd.hpp>
 
 namespace lowrank::inline LOWRANK_ABI {
