@@ -49,8 +49,7 @@ function(lowrank_program name)
 endfunction()
 
 # What is heavy, compiled once for all programs that declare it extern.
-#   lowrank_kernels    the kernels, and the adapters in float
-#   lowrank_instances  these and the adapters in double
+#   lowrank_kernels    the kernels
 #   lowrank_io_once    what io does with whole adapters and checkpoints, and lowrank_kernels
 function(lowrank_compiled_once name)
   cmake_parse_arguments(PARSE_ARGV 1 arg "" "DEFINE" "SOURCES;LIBRARIES")
@@ -60,9 +59,8 @@ function(lowrank_compiled_once name)
   target_precompile_headers(${name} REUSE_FROM lowrank_pch)
   target_compile_definitions(${name} INTERFACE ${arg_DEFINE})
 endfunction()
-lowrank_compiled_once(lowrank_kernels SOURCES kernels_float.cpp kernels_double.cpp adapters_float.cpp
+lowrank_compiled_once(lowrank_kernels SOURCES kernels_float.cpp kernels_double.cpp
                       LIBRARIES lowrank DEFINE LOWRANK_EXTERN_TEMPLATES)
-lowrank_compiled_once(lowrank_instances SOURCES adapters_double.cpp LIBRARIES lowrank_kernels)
 if(TARGET lowrank_io)
   lowrank_compiled_once(lowrank_io_once SOURCES io.cpp LIBRARIES lowrank_kernels lowrank_io DEFINE LOWRANK_EXTERN_IO)
 endif()

@@ -21,6 +21,7 @@
 #include <utility>
 
 #include <lowrank/lora/any_adapter.hpp>
+#include <lowrank/lora/kinds/list.hpp>
 
 #include "model.hpp"
 

@@ -11,10 +11,10 @@
 ///     LOWRANK_INSTANTIATE(float)
 ///     LOWRANK_INSTANTIATE(double)
 ///
-/// With LOWRANK_EXTERN_TEMPLATES a header that includes an eigensolver, a QR, the skinny product, the cores of the
-/// truncated SVDs or the adapters behind `any_adapter` only declares them; without the macro everything is header-only
+/// With LOWRANK_EXTERN_TEMPLATES a header that includes an eigensolver, a QR, the skinny product or the cores
+/// of the truncated SVDs only declares them; without the macro everything is header-only
 /// as usual and this file is not needed. The two scalars may live in two files, to compile side by side;
-/// LOWRANK_INSTANTIATE_KERNELS, LOWRANK_INSTANTIATE_ADAPTERS and their like split further.
+/// LOWRANK_INSTANTIATE_KERNELS and its like split further.
 
 #include <lowrank/core/skinny_product.hpp>
 #include <lowrank/factor/orthonormalize.hpp>
@@ -22,7 +22,6 @@
 #include <lowrank/factor/sketched/randomized_svd.hpp>
 #include <lowrank/factor/svd.hpp>
 #include <lowrank/factor/symmetric_eigen.hpp>
-#include <lowrank/lora/any_adapter.hpp>
 
 /// The skinny product of one stored scalar: float, double, lowrank::half or lowrank::bfloat16. At namespace scope.
 #define LOWRANK_INSTANTIATE_SKINNY(T) LOWRANK_INSTANTIATE_SKINNY_WAY(T, false) LOWRANK_INSTANTIATE_SKINNY_WAY(T, true)
@@ -57,12 +56,6 @@
     template lowrank::matrix<S> lowrank::detail::orthonormal_remainder<S>(lowrank::const_column_view<S>,             \
                                                                           lowrank::matrix<S>, lowrank::workspace&);
 
-/// What `any_adapter` calls of every kind of adapter, for one scalar.
-#define LOWRANK_INSTANTIATE_ADAPTERS(S) LOWRANK_FOR_EACH_ADAPTER(LOWRANK_INSTANTIATE_ADAPTER, S)
-#define LOWRANK_INSTANTIATE_ADAPTER(S, kind)                                                                      \
-    template std::unique_ptr<lowrank::any_adapter<S>::interface> lowrank::any_adapter<S>::hold<lowrank::kind<S>>( \
-        lowrank::kind<S>);
-
 /// The kernels of one scalar, float or double; the eigensolver comes with double.
 #define LOWRANK_INSTANTIATE_KERNELS(S) LOWRANK_INSTANTIATE_KERNELS_##S
 #define LOWRANK_INSTANTIATE_KERNELS_float         \
@@ -78,6 +71,6 @@
     LOWRANK_INSTANTIATE_SVD(double) LOWRANK_INSTANTIATE_TRUNCATED_SVD(double)
 
 /// Everything that depends on one scalar, float or double.
-#define LOWRANK_INSTANTIATE(S) LOWRANK_INSTANTIATE_KERNELS(S) LOWRANK_INSTANTIATE_ADAPTERS(S)
+#define LOWRANK_INSTANTIATE(S) LOWRANK_INSTANTIATE_KERNELS(S)
 
 #endif  // LOWRANK_INSTANTIATE_HPP

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-#include <lowrank/lora/kinds/detail/adapter_models.hpp>
+#include <lowrank/lora/adapter_kind.hpp>
 
 #include "some_adapters.hpp"
 

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-#include <lowrank/lora/train/gradient.hpp>
+#include <lowrank/lora/kinds/lora.hpp>
 
 #include "support.hpp"
 
