@@ -16,7 +16,6 @@
 #include <lowrank/io/containers/atomic_file.hpp>
 #include <lowrank/io/peft.hpp>
 #include <lowrank/laser/edits/random_change.hpp>
-#include <lowrank/laser/search/detail/open_weights.hpp>
 #include <lowrank/laser/search/gradient_search.hpp>
 #include <lowrank/laser/search/greedy_search.hpp>
 #include <lowrank/laser/search/group_search.hpp>
@@ -269,7 +268,6 @@ lowrank::weight_editor<float> open_weight(const lowrank::search_model<float>& mo
 /// Spectra of the edited matrices, and the control: the same weights changed at random by as much.
 void look_closer(const lowrank::search_model<float>& model, const lowrank::search_options& how, std::uint64_t seed,
                  laser_results& out) {
-    lowrank::detail::place_guard<float> changed(model);
     std::uint64_t number = 0;
     for (const auto& step : out.steps) {
         auto editor = open_weight(model, step.weight);
@@ -287,8 +285,9 @@ void look_closer(const lowrank::search_model<float>& model, const lowrank::searc
         const auto size = take(editor.write(step.what, edited));
         edited = editor.original();
         (void)take(lowrank::apply_random_change<float>(edited, size.removed_norm, seed + ++number));
-        changed.put(step.weight,
-                    {.map = lowrank::any_operator<float>(lowrank::owned_operator<float>(std::move(edited)))});
+        const lowrank::placed_edit<float> changed{
+            .map = lowrank::any_operator<float>(lowrank::owned_operator<float>(std::move(edited)))};
+        model.override_weight(step.weight, &changed);
     }
     index first = model.layers;
     for (const auto& step : out.steps) {
@@ -297,6 +296,9 @@ void look_closer(const lowrank::search_model<float>& model, const lowrank::searc
     const auto scores = how.held_out.size() > 0 && !out.steps.empty()
                             ? model.evaluate_from_layer(how.held_out, first)
                             : lowrank::result<lowrank::sample_scores>(lowrank::sample_scores{});
+    for (const auto& step : out.steps) {
+        model.override_weight(step.weight, nullptr);
+    }
     if (scores && scores->size() > 0) {
         out.random_change = lowrank::summarize(*scores);
     }

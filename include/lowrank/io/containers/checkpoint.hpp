@@ -146,7 +146,11 @@ private:
     return std::move(entries);
 }
 
-/// A link may lead to a file of the same folder, or to where the Hugging Face cache keeps files: ../../blobs.
+}  // namespace detail
+
+/// Succeeds unless `file`, of the folder `folder`, is a symbolic link that leads elsewhere: a folder from elsewhere must
+/// not make a program read another file of this machine. A link may lead to a file of the same folder, or to where the
+/// Hugging Face cache keeps files: ../../blobs.
 [[nodiscard]] inline status check_link(const std::filesystem::path& folder, const std::filesystem::path& file) {
     std::error_code error;
     if (!std::filesystem::is_symlink(file, error)) {
@@ -155,16 +159,14 @@ private:
     const auto home = std::filesystem::canonical(folder, error);
     const auto target = std::filesystem::canonical(file, error).parent_path();
     if (error) {
-        return {errc::not_found, "the link " + path_in_quotes(file) + " leads nowhere"};
+        return {errc::not_found, "the link " + detail::path_in_quotes(file) + " leads nowhere"};
     }
     if (target == home || target == home.parent_path().parent_path() / "blobs") {
         return {};
     }
-    return {errc::unsupported, "the link " + path_in_quotes(file) +
+    return {errc::unsupported, "the link " + detail::path_in_quotes(file) +
                                    " leads out of its folder and is not followed; copy the file, or set follow_links"};
 }
-
-}  // namespace detail
 
 struct checkpoint_options {
     bool follow_links = false;  ///< Open shards that are symbolic links to anywhere.
@@ -284,7 +286,7 @@ inline result<checkpoint::shard> checkpoint::open_shard(const std::filesystem::p
                                                         const checkpoint_options& opt) {
     const std::filesystem::path path = folder / name;
     if (!opt.follow_links) {
-        if (status why = detail::check_link(folder.empty() ? std::filesystem::path(".") : folder, path); !why) {
+        if (status why = check_link(folder.empty() ? std::filesystem::path(".") : folder, path); !why) {
             return why;
         }
     }
