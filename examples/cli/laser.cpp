@@ -24,12 +24,12 @@
 #include <lowrank/laser/search/search.hpp>
 
 #include "llama/search_hooks.hpp"
+#include "report/laser_report.hpp"
 
 #include "checkpoint_edit.hpp"
 #include "commands.hpp"
 #include "console.hpp"
 #include "inputs.hpp"
-#include "laser_report.hpp"
 #include "matrices.hpp"
 #include "models.hpp"
 #include "options.hpp"
@@ -137,7 +137,7 @@ std::string samples_label(const llama::batch& batch, const std::string& metric, 
 }
 
 template <class R>
-void take_common(const R& found, laser_results& out) {
+void take_common(const R& found, report::laser_results& out) {
     stop_if_interrupted();
     lowrank::throw_if_failed(found.why);
     out.baseline = found.baseline;
@@ -153,7 +153,7 @@ void take_common(const R& found, laser_results& out) {
     out.factorizations = found.factorizations;
 }
 
-void take_single(const lowrank::search_result<float>& found, laser_results& out) {
+void take_single(const lowrank::search_result<float>& found, report::laser_results& out) {
     take_common(found, out);
     out.best = found.best;
     out.winner = found.winner;
@@ -188,7 +188,7 @@ std::vector<lowrank::weight_group> module_groups(const lowrank::search_model<flo
 
 /// Candidates that stand for several edits: the matrices of the table are groups, the rank is the largest of theirs.
 void take_groups(const lowrank::group_result& found, const std::vector<lowrank::weight_group>& groups,
-                 laser_results& out) {
+                 report::laser_results& out) {
     out.matrices.clear();
     for (const auto& group : groups) {
         out.matrices.push_back(group.name);
@@ -227,7 +227,7 @@ lowrank::screening_policy policy_named(const std::string& name) {
 /// Searches as the options say; `sequences` of them choose.
 void search(const laser_options& options, const llama::searchable<float>& engine,
             const lowrank::search_model<float>& model, const lowrank::search_options& how, index sequences,
-            laser_results& out) {
+            report::laser_results& out) {
     const auto samples_in = [&](index windows) { return engine.samples_in(std::min(windows, sequences)); };
     const lowrank::halving_options race{.first_samples = samples_in(options.first_samples)};
     if (options.method == "exhaustive") {
@@ -267,7 +267,7 @@ lowrank::weight_editor<float> open_weight(const lowrank::search_model<float>& mo
 
 /// Spectra of the edited matrices, and the control: the same weights changed at random by as much.
 void look_closer(const lowrank::search_model<float>& model, const lowrank::search_options& how, std::uint64_t seed,
-                 laser_results& out) {
+                 report::laser_results& out) {
     std::uint64_t number = 0;
     for (const auto& step : out.steps) {
         auto editor = open_weight(model, step.weight);
@@ -379,11 +379,11 @@ void run_laser(const laser_options& options) {
     require_model_folder(options.model);
     auto weights = take_named(options.model.string(), llama::mapped_model<float>::open(options.model));
     stop_if_interrupted();
-    laser_results found{.model = options.model.string(),
-                        .method = options.method,
-                        .metric = options.metric,
-                        .seed = options.seed,
-                        .fractions = fractions};
+    report::laser_results found{.model = options.model.string(),
+                                .method = options.method,
+                                .metric = options.metric,
+                                .seed = options.seed,
+                                .fractions = fractions};
     const auto [batch, validation] =
         split_by_seed(load_batch(options.text, options.model, weights.net().shape), options.validation, options.seed);
 
@@ -446,12 +446,12 @@ void run_laser(const laser_options& options) {
         }
     }
     if (!options.report.empty()) {
-        lowrank::throw_if_failed(lowrank::write_file(options.report, laser_page(found)));
+        lowrank::throw_if_failed(lowrank::write_file(options.report, report::laser_page(found)));
     }
     if (options.common.json) {
-        print_json(laser_json(found));
+        print_json(report::laser_json(found));
     } else {
-        print(laser_text(found, static_cast<std::size_t>(options.top)));
+        print(report::laser_text(found, static_cast<std::size_t>(options.top)));
     }
     if (write && found.steps.empty()) {
         fail("no candidate beats the unedited model, nothing was written", lowrank::errc::not_found);
