@@ -90,7 +90,7 @@ void add_rank(CLI::App& command, rank_options& options) {
         ->check(CLI::IsMember({"fixed", "energy", "frobenius_share", "sum_share", "relative_error", "threshold",
                                "ratio", "quantile", "sv_ratio", "sv_cumulative", "sv_fro"}))
         ->capture_default_str();
-    command.add_option("--value", options.value, "The rank, or the number of the rule")->capture_default_str();
+    command.add_option("--value", options.value, "The rank, or the parameter of the rule")->capture_default_str();
     command.add_option("--max-rank", options.max_rank, "The largest rank a rule may give; 0: no limit")
         ->check(CLI::Range(std::int64_t{0}, std::int64_t{1} << 20));
 }
@@ -237,7 +237,7 @@ void add_extract(CLI::App& app) {
     command->add_flag("--keep-others", options->keep_others,
                       "Save changed tensors that are no matrices whole (modules_to_save)");
     command->add_flag("--fan-in-fan-out", options->fan_in_fan_out, "Weights are stored in x out (GPT-2)");
-    command->add_flag("--fast", options->fast, "Find a fixed rank by random projections: much sooner, nearly the best");
+    command->add_flag("--fast", options->fast, "Find a fixed rank by random projections: much faster, nearly optimal");
     add_common(*command, options->common);
     command->footer(
         "One weight in memory at a time.\n"

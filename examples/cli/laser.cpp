@@ -72,24 +72,24 @@ struct laser_options {
     std::int64_t top = 10;
 };
 
-/// The sequences in a random order given by the seed: those that choose first, those that report after.
+/// The sequences in a random order given by the seed: validation first, held-out after.
 struct split_batch {
     llama::batch batch = {};
-    index validation = 0;  ///< How many sequences choose.
+    index validation = 0;  ///< How many sequences are for validation.
 };
 
 split_batch split_by_seed(const llama::batch& all, double fraction, std::uint64_t seed) {
     const index n = all.sequences();
     if (n < 2) {
         fail(
-            "the search needs at least two windows or documents, one to choose on and one to report on; "
-            "bring more text or make --window smaller");
+            "the search needs at least two windows or documents, one for validation and one held out; "
+            "give more text or a smaller --window");
     }
     const auto parts = lowrank::split_samples(n, {.validation = fraction, .seed = seed});
     return {llama::select(all, parts.order), parts.validation.end};
 }
 
-/// The journal of a search in a file: lines are appended as they come, an interrupted search goes on from them.
+/// The journal of a search in a file: lines are appended as they come, an interrupted search continues from them.
 class journal_file {
 public:
     journal_file(const std::filesystem::path& file, std::string label) {
@@ -105,7 +105,7 @@ public:
         log_.emplace(take_named(file.string(), lowrank::search_journal::read(text, keep, std::move(label))));
         if (!text.empty()) {
             std::filesystem::resize_file(file, log_->accepted_bytes());
-            say("going on from " + std::to_string(log_->size()) + " evaluations in " + file.string());
+            say("continuing from " + std::to_string(log_->size()) + " evaluations in " + file.string());
         }
         out_.open(file, std::ios::binary | std::ios::app);
         if (!out_) {
@@ -224,7 +224,7 @@ lowrank::screening_policy policy_named(const std::string& name) {
     return policies.at(name);
 }
 
-/// Searches as the options say; `sequences` of them choose.
+/// Searches as the options say; `sequences` of them are for validation.
 void search(const laser_options& options, const llama::searchable<float>& engine,
             const lowrank::search_model<float>& model, const lowrank::search_options& how, index sequences,
             report::laser_results& out) {
@@ -543,15 +543,16 @@ void add_laser(CLI::App& app) {
         ->capture_default_str();
     command
         ->add_option("--journal", options->journal,
-                     "Write every evaluation to this file; an interrupted search goes on from it")
+                     "Write every evaluation to this file; an interrupted search continues from it")
         ->type_name("FILE");
     command->add_option("--report", options->report, "Write an HTML report to this file")->type_name("FILE");
     command
         ->add_option("--validation", options->validation,
-                     "Share of the windows (or documents) that choose; the others only report")
+                     "Share of the windows (or documents) for validation; the others are held out")
         ->check(CLI::Range(0.001, 0.999))
         ->capture_default_str();
-    command->add_option("--seed", options->seed, "Which windows choose and which report")->capture_default_str();
+    command->add_option("--seed", options->seed, "Seed of the split into validation and held-out windows")
+        ->capture_default_str();
     command->add_option("--top", options->top, "Rows of the table")
         ->check(CLI::Range(std::int64_t{1}, std::int64_t{100000}))
         ->capture_default_str();
