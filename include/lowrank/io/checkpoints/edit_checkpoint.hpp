@@ -186,7 +186,7 @@ template <class = on_use>
     if (opt.resume) {
         const std::uint64_t all[4] = {detail::checkpoint_checksum(base), opt.edits, LOWRANK_VERSION_MAJOR,
                                       LOWRANK_VERSION_MINOR};
-        inputs = detail::checksum(all, sizeof all, 6);
+        inputs = checksum(all, sizeof all, 6);
     }
     const auto kept = detail::write_shards(base, out, inputs, opt.write, {.keep = keep, .write = write});
     if (!kept) {

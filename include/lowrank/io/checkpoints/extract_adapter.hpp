@@ -161,7 +161,7 @@ template <class = on_use>
                                         detail::checksum_of(opt.lora)};
         std::error_code error;
         std::filesystem::create_directories(opt.parts, error);
-        auto opened = detail::shard_journal::open(opt.parts, detail::checksum(inputs, sizeof inputs, 8), opt.write);
+        auto opened = detail::shard_journal::open(opt.parts, checksum(inputs, sizeof inputs, 8), opt.write);
         if (!opened) {
             return opened.error();
         }

@@ -48,10 +48,12 @@ struct index_entry {
 /// The entries of an index.json, sorted by tensor.
 LOWRANK_API [[nodiscard]] result<std::vector<index_entry>> read_index(std::span<const std::byte> bytes);
 
-/// A link may lead to a file of the same folder, or to where the Hugging Face cache keeps files: ../../blobs.
-LOWRANK_API [[nodiscard]] status check_link(const std::filesystem::path& folder, const std::filesystem::path& file);
-
 }  // namespace detail
+
+/// Succeeds unless `file`, of the folder `folder`, is a symbolic link that leads elsewhere: a folder from elsewhere must
+/// not make a program read another file of this machine. A link may lead to a file of the same folder, or to where the
+/// Hugging Face cache keeps files: ../../blobs.
+LOWRANK_API [[nodiscard]] status check_link(const std::filesystem::path& folder, const std::filesystem::path& file);
 
 struct checkpoint_options {
     bool follow_links = false;  ///< Open shards that are symbolic links to anywhere.

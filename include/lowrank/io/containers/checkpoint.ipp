@@ -112,6 +112,8 @@ LOWRANK_BODY result<std::vector<index_entry>> read_index(std::span<const std::by
     return std::move(entries);
 }
 
+}  // namespace detail
+
 LOWRANK_BODY status check_link(const std::filesystem::path& folder, const std::filesystem::path& file) {
     std::error_code error;
     if (!std::filesystem::is_symlink(file, error)) {
@@ -120,16 +122,14 @@ LOWRANK_BODY status check_link(const std::filesystem::path& folder, const std::f
     const auto home = std::filesystem::canonical(folder, error);
     const auto target = std::filesystem::canonical(file, error).parent_path();
     if (error) {
-        return {errc::not_found, "the link " + path_in_quotes(file) + " leads nowhere"};
+        return {errc::not_found, "the link " + detail::path_in_quotes(file) + " leads nowhere"};
     }
     if (target == home || target == home.parent_path().parent_path() / "blobs") {
         return {};
     }
-    return {errc::unsupported, "the link " + path_in_quotes(file) +
+    return {errc::unsupported, "the link " + detail::path_in_quotes(file) +
                                    " leads out of its folder and is not followed; copy the file, or set follow_links"};
 }
-
-}  // namespace detail
 
 LOWRANK_BODY result<checkpoint> checkpoint::collect(std::vector<shard> shards) {
     auto c = std::make_shared<content>();
@@ -156,7 +156,7 @@ LOWRANK_BODY result<checkpoint::shard> checkpoint::open_shard(const std::filesys
                                                               const std::string& name, const checkpoint_options& opt) {
     const std::filesystem::path path = folder / name;
     if (!opt.follow_links) {
-        if (status why = detail::check_link(folder.empty() ? std::filesystem::path(".") : folder, path); !why) {
+        if (status why = check_link(folder.empty() ? std::filesystem::path(".") : folder, path); !why) {
             return why;
         }
     }

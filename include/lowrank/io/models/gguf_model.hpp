@@ -419,7 +419,7 @@ template <class = on_use>
     if (opt.resume) {
         const std::uint64_t all[4] = {detail::gguf_checksum(model), opt.file_bytes, LOWRANK_VERSION_MAJOR,
                                       LOWRANK_VERSION_MINOR};
-        inputs = detail::checksum(all, sizeof all, 10);
+        inputs = checksum(all, sizeof all, 10);
     }
     const auto kept_files = detail::write_files(
         folder, names, files.size() > 1 ? detail::text_of_index(places, bytes_written) : std::string(), inputs,

@@ -8,17 +8,20 @@
 ///     lowrank::rank_choice by_energy{.rule = lowrank::rank_rule::energy, .value = 0.9, .max_rank = 64};
 ///     lowrank::index k = lowrank::choose_rank(spec.values(), by_energy);
 ///
-/// The rules themselves, with their sources, are in factor/rank_rules.hpp.
+/// The rules themselves, with their sources, are in factor/ranks/rank_rules.hpp.
 
 #include <algorithm>
 #include <cmath>
 #include <limits>
 #include <optional>
+#include <string>
 #include <string_view>
 #include <utility>
 
 #include <lowrank/core/check.hpp>
 #include <lowrank/core/config.hpp>
+#include <lowrank/core/finite.hpp>
+#include <lowrank/core/status.hpp>
 #include <lowrank/core/types.hpp>
 #include <lowrank/factor/ranks/rank_rules.hpp>
 
@@ -80,13 +83,45 @@ struct rank_choice {
     return std::nullopt;
 }
 
-/// The rank the rule reads from descending values, within [least, most] and at most s.size().
+/// Whether a choice that came from outside makes sense: the number is in the range of its rule, and
+/// 0 <= min_rank <= max_rank. `choose_rank` takes what passes.
+///
+/// \return `invalid_format` with what was found and what is allowed.
+[[nodiscard]] inline status check(const rank_choice& choice) {
+    if (choice.min_rank < 0 || choice.max_rank < choice.min_rank) {
+        return {errc::invalid_format, "the limits of a rank must satisfy 0 <= min_rank <= max_rank, got " +
+                                          std::to_string(choice.min_rank) + " and " + std::to_string(choice.max_rank)};
+    }
+    const double v = choice.value;
+    const auto require = [&](bool holds, const std::string& allowed) {
+        return holds ? status{}
+                     : status{errc::invalid_format, "the rank rule needs " + allowed + ", got " + detail::in_words(v)};
+    };
+    switch (choice.rule) {
+        case rank_rule::fixed:
+            return require(v >= static_cast<double>(choice.min_rank) && v == std::floor(v) && v <= 1e15,
+                           "a whole number of at least " + std::to_string(choice.min_rank));
+        case rank_rule::threshold: return require(v >= 0 && is_finite(v), "a number that is not negative");
+        case rank_rule::kohya_ratio: return require(v >= 1 && is_finite(v), "a number of at least 1");
+        case rank_rule::energy:
+        case rank_rule::frobenius_share:
+        case rank_rule::sum_share:
+        case rank_rule::relative_error:
+        case rank_rule::ratio:
+        case rank_rule::quantile:
+        case rank_rule::kohya_cumulative:
+        case rank_rule::kohya_frobenius: break;
+    }
+    return require(v >= 0 && v <= 1, "a number from 0 to 1");
+}
+
+/// The rank the rule reads from descending values, within [min_rank, max_rank] and at most s.size().
 ///
 /// \pre `value` is in the range of its rule; a fixed rank is a whole number that is not negative.
 template <real S>
 [[nodiscard]] index choose_rank(const vector<S>& s, const rank_choice& choice) {
     detail::expects(choice.min_rank >= 0 && choice.max_rank >= choice.min_rank,
-                    "choose_rank: needs 0 <= least <= most in a rank_choice");
+                    "choose_rank: needs 0 <= min_rank <= max_rank in a rank_choice");
     const double v = choice.value;
     const auto found = [&]() -> index {
         switch (choice.rule) {

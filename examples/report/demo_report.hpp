@@ -1,32 +1,32 @@
 // SPDX-License-Identifier: MIT
-#ifndef LOWRANK_EXAMPLES_CLI_DEMO_REPORT_HPP
-#define LOWRANK_EXAMPLES_CLI_DEMO_REPORT_HPP
+#ifndef LOWRANK_EXAMPLES_REPORT_DEMO_REPORT_HPP
+#define LOWRANK_EXAMPLES_REPORT_DEMO_REPORT_HPP
 
 /// \file
 /// What the demo found, in three forms: sentences, JSON, a page.
 ///
-///     print(tool::demo_text(found));
-///     lowrank::write_file(folder / "report.html", tool::demo_page(found));
+///     print(report::demo_text(found));
+///     lowrank::write_file(folder / "report.html", report::demo_page(found));
 
 #include <cstdint>
 #include <optional>
 #include <string>
 #include <vector>
 
+#include <nlohmann/json.hpp>
+
 #include <lowrank/core/types.hpp>
 #include <lowrank/laser/evidence/evidence.hpp>
 #include <lowrank/laser/search/greedy_search.hpp>
 #include <lowrank/laser/search/search.hpp>
 
-#include "console.hpp"
-
-namespace tool {
+namespace report {
 
 /// What a search with fewer evaluations found.
 struct quick_search {
     std::string method = {};
     std::string edit = {};
-    lowrank::index sample_layers = 0;  ///< To choose, not to report.
+    lowrank::index sample_layers = 0;  ///< Without the held-out ones.
     double seconds = 0;
 };
 
@@ -75,9 +75,9 @@ struct demo_results {
 };
 
 [[nodiscard]] std::string demo_text(const demo_results& found);
-[[nodiscard]] json demo_json(const demo_results& found);
+[[nodiscard]] nlohmann::ordered_json demo_json(const demo_results& found);
 [[nodiscard]] std::string demo_page(const demo_results& found);
 
-}  // namespace tool
+}  // namespace report
 
-#endif  // LOWRANK_EXAMPLES_CLI_DEMO_REPORT_HPP
+#endif  // LOWRANK_EXAMPLES_REPORT_DEMO_REPORT_HPP

@@ -1,28 +1,19 @@
 // SPDX-License-Identifier: MIT
-#ifndef LOWRANK_EXAMPLES_CLI_REPORT_HPP
-#define LOWRANK_EXAMPLES_CLI_REPORT_HPP
+#ifndef LOWRANK_EXAMPLES_REPORT_FIGURES_HPP
+#define LOWRANK_EXAMPLES_REPORT_FIGURES_HPP
 
 /// \file
-/// One HTML file with everything in it: no scripts, no fonts, no pictures from elsewhere.
+/// Charts as inline SVG in the colours of the page, light or dark as the reader's system says. Hovering a point, cell or
+/// bar shows its number.
 ///
-///     tool::report_page page("lowrank demo", "seed 0");
-///     page.section("Training", "<p>...</p>" + tool::svg(tool::line_chart{...}));
-///     write(page.text());
-///
-/// Charts are inline SVG in the colours of the page, light or dark as the reader's system says. Hovering a point, cell
-/// or bar shows its number.
+///     page.section("Training", report::svg(report::line_chart{.x_label = "step", .lines = {{.y = loss}}}));
 
 #include <cstddef>
 #include <optional>
 #include <string>
-#include <string_view>
-#include <utility>
 #include <vector>
 
-namespace tool {
-
-/// Text as it may stand between tags and in attributes.
-[[nodiscard]] std::string html_escaped(std::string_view text);
+namespace report {
 
 /// A line through y[0], y[1], ... at x = first_x, first_x + 1, ...
 struct chart_line {
@@ -71,27 +62,6 @@ struct bar_chart {
 [[nodiscard]] std::string svg(const heat_map& map);
 [[nodiscard]] std::string svg(const bar_chart& chart);
 
-/// A table with aligned columns; cells are escaped.
-[[nodiscard]] std::string html_table(const std::vector<std::string>& head,
-                                     const std::vector<std::vector<std::string>>& rows);
+}  // namespace report
 
-/// A page of sections under one heading.
-class report_page {
-public:
-    report_page(std::string_view title, std::string_view lead);
-
-    /// `body` is HTML.
-    void section(std::string_view heading, std::string_view body);
-    /// A row of large numbers under the heading, each with a caption.
-    void numbers(const std::vector<std::pair<std::string, std::string>>& number_and_caption);
-
-    [[nodiscard]] std::string text() const;
-
-private:
-    std::string body_;
-    std::string title_;
-};
-
-}  // namespace tool
-
-#endif  // LOWRANK_EXAMPLES_CLI_REPORT_HPP
+#endif  // LOWRANK_EXAMPLES_REPORT_FIGURES_HPP

@@ -4,15 +4,16 @@
 #include <algorithm>
 #include <cmath>
 #include <cstddef>
-#include <limits>
 #include <utility>
 
-#include "report.hpp"
+#include "page.hpp"
+#include "search_figures.hpp"
+#include "text.hpp"
 
-namespace tool {
+namespace report {
 namespace {
 
-using lowrank::index;
+using json = nlohmann::ordered_json;
 
 std::string percent(double x) { return format("%.1f %%", 100 * x); }
 
@@ -22,19 +23,6 @@ std::string points(const lowrank::paired_evidence& e) {
 }
 
 std::string p_value(double p) { return p < 1e-300 ? "p < 1e-300" : format("p = %.2g", p); }
-
-/// "layer 1 mlp.gate_proj" of "model.layers.1.mlp.gate_proj[.weight]".
-std::string short_name(std::string name) {
-    constexpr std::string_view prefix = "model.layers.", suffix = ".weight";
-    if (name.starts_with(prefix)) {
-        name = "layer " + name.substr(prefix.size());
-        name[name.find('.')] = ' ';
-    }
-    if (name.ends_with(suffix)) {
-        name.resize(name.size() - suffix.size());
-    }
-    return name;
-}
 
 /// Wilson's interval of a proportion at 95 %.
 lowrank::interval proportion_interval(const lowrank::score& s) {
@@ -78,53 +66,16 @@ std::string loss_chart(const std::vector<double>& loss) {
                              {.name = format("mean of %zu steps", width), .y = smoothed(loss, width), .first_x = 1}}});
 }
 
-std::string search_map(const demo_results& r) {
-    heat_map map{.column_label = "share of the full rank that is kept"};
-    for (const double f : r.fractions) {
-        map.columns.push_back(format("%g", f));
-    }
-    for (std::size_t w = 0; w < r.matrices.size(); ++w) {
-        map.rows.push_back(short_name(r.matrices[w]));
-        map.values.emplace_back(r.fractions.size(), std::numeric_limits<double>::quiet_NaN());
-    }
-    for (std::size_t i = 0; i < r.search.candidates.size(); ++i) {
-        const auto& c = r.search.candidates[i];
-        const auto row = static_cast<std::size_t>(c.weight), column = i % r.fractions.size();
-        if (c.why) {
-            map.values[row][column] = c.validation.accuracy();
-        }
-        if (r.search.winner && static_cast<std::size_t>(*r.search.winner) == i) {
-            map.best_row = row;
-            map.best_column = column;
-        }
-    }
-    return svg(map);
-}
-
-std::string spectrum_chart(const demo_results& r) {
-    const auto as_list = [](const lowrank::vector<float>& s) { return std::vector<double>(s.begin(), s.end()); };
-    const auto kept = static_cast<double>(r.search.best_edit.keep.size());
-    return svg(line_chart{.x_label = "number of the singular value",
-                          .y_label = "singular value of " + short_name(r.search.best_edit.weight),
-                          .lines = {{.name = "trained", .y = as_list(r.search.best_spectrum->values()), .first_x = 1},
-                                    {.name = "before training", .y = as_list(r.first_spectrum), .first_x = 1}},
-                          .mark_x = kept + 0.5,
-                          .mark_label = format("kept: the first %.0f", kept),
-                          .points = true});
-}
-
 bar_chart::bar bar_of(std::string label, const lowrank::score& s, bool second) {
     const auto around = proportion_interval(s);
     return {std::move(label), s.accuracy(), around.low, around.high, second};
 }
 
-std::string paragraph(const std::string& text) { return "<p>" + text + "</p>\n"; }
-
 bool same_edit(const demo_results& r, const quick_search& q) {
     return r.search.winner && q.edit == lowrank::to_text(r.search.best_edit);
 }
 
-/// What the exhaustive search evaluated to choose: without the samples that report, which cost every search the same.
+/// What the exhaustive search evaluated: without the held-out samples, which cost every search the same.
 lowrank::index search_work(const demo_results& r) {
     return r.search.evaluated_sample_layers - r.search.held_out_sample_layers;
 }
@@ -141,7 +92,7 @@ std::string edit_sentence(const demo_results& r) {
 std::string demo_text(const demo_results& r) {
     std::string out = format("a transformer with %s weights, trained %zu steps on noisy recall in %.0f s\n",
                              grouped(r.parameters).c_str(), r.training_loss.size(), r.training_seconds);
-    out += format("\nrank reduction (%zu candidates, chosen on %td questions, reported on %td others, %.0f s)\n",
+    out += format("\nrank reduction (%zu candidates, %td validation and %td held-out questions, %.0f s)\n",
                   r.search.candidates.size(), r.search.baseline.samples, r.search.held_out_before.samples,
                   r.search_seconds);
     if (r.search.winner) {
@@ -155,7 +106,7 @@ std::string demo_text(const demo_results& r) {
                " after\n";
         if (const auto* none = removed_altogether(r)) {
             out += "  no matrix at all  " + percent(none->validation.accuracy()) +
-                   " right on the questions that choose, with the edit " + percent(r.search.best.accuracy()) + "\n";
+                   " right on the validation questions, with the edit " + percent(r.search.best.accuracy()) + "\n";
         }
         out += format("  exhaustive        %s sample-layers, %.1f s\n",
                       grouped(static_cast<std::uint64_t>(search_work(r))).c_str(), r.exhaustive_seconds);
@@ -191,7 +142,7 @@ std::string demo_text(const demo_results& r) {
     return out;
 }
 
-json demo_json(const demo_results& r) {
+nlohmann::ordered_json demo_json(const demo_results& r) {
     const auto score_of = [](const lowrank::score& s) {
         return json{{"samples", s.samples}, {"accuracy", s.accuracy()}, {"nll", s.log_loss}};
     };
@@ -271,19 +222,20 @@ json demo_json(const demo_results& r) {
 
 std::string demo_page(const demo_results& r) {
     const auto& s = r.search;
-    report_page page("Better by less: a truncated transformer",
-                     format("lowrank demo, seed %llu. %s weights, trained, searched, adapted and merged in %.0f "
-                            "seconds on data made from the seed.",
-                            static_cast<unsigned long long>(r.seed), grouped(r.parameters).c_str(), r.seconds));
-    page.numbers({{percent(s.held_out_before.accuracy()), "right answers on held-out questions, model as trained"},
-                  {percent(s.held_out_after.accuracy()),
-                   s.winner ? "after " + edit_sentence(r) : std::string("no truncation helps")},
-                  {percent(r.adapter_after.accuracy()),
-                   "on a shifted task with LoRA, from " + percent(r.adapter_before.accuracy())},
-                  {r.unmerged_same_bits ? "0 bits" : "DIFFERENT",
-                   "of the weights differ after the adapter was merged and unmerged"}});
+    const auto as_list = [](const lowrank::vector<float>& x) { return std::vector<double>(x.begin(), x.end()); };
+    page out("Better by less: a truncated transformer",
+             format("lowrank demo, seed %llu. %s weights, trained, searched, adapted and merged in %.0f "
+                    "seconds on data made from the seed.",
+                    static_cast<unsigned long long>(r.seed), grouped(r.parameters).c_str(), r.seconds));
+    out.numbers({{percent(s.held_out_before.accuracy()), "right answers on held-out questions, model as trained"},
+                 {percent(s.held_out_after.accuracy()),
+                  s.winner ? "after " + edit_sentence(r) : std::string("no truncation helps")},
+                 {percent(r.adapter_after.accuracy()),
+                  "on a shifted task with LoRA, from " + percent(r.adapter_before.accuracy())},
+                 {r.unmerged_same_bits ? "0 bits" : "DIFFERENT",
+                  "of the weights differ after the adapter was merged and unmerged"}});
 
-    page.section(
+    out.section(
         "The task",
         paragraph(format("Words follow each other at random. In each sequence, each of two trigger words gets an "
                          "answer of its own. After a trigger comes that answer, or, in %.0f %% of the cases, one and "
@@ -295,37 +247,40 @@ std::string demo_page(const demo_results& r) {
                       "counts as right. Rank reduction helps here because attention learns to look back, while a "
                       "late feed-forward layer learns the noise word "
                       "(Chen, Bruna, Bietti, arXiv 2406.03068)."));
-    page.section(
-        "Training",
-        paragraph("The loss cannot reach zero: whether noise comes next, and what a trigger's first answer is, "
-                  "nobody can know. The fall after the first plateau is the moment the model begins to look "
-                  "back.") +
-            loss_chart(r.training_loss));
+    out.section("Training",
+                paragraph("The loss cannot reach zero: whether noise comes next, and what a trigger's first answer is, "
+                          "nobody can know. The fall after the first plateau is the moment the model begins to look "
+                          "back.") +
+                    loss_chart(r.training_loss));
 
-    page.section("The search", paragraph(format("Right answers in percent on %td questions, by matrix and by the "
-                                                "share of the rank that is kept. As trained, the model gets %s. Each "
-                                                "matrix was factorized once.",
-                                                s.baseline.samples, percent(s.baseline.accuracy()).c_str())) +
-                                   search_map(r));
+    out.section(
+        "The search",
+        paragraph(format("Right answers in percent on %td questions, by matrix and by the "
+                         "share of the rank that is kept. As trained, the model gets %s. Each "
+                         "matrix was factorized once.",
+                         s.baseline.samples, percent(s.baseline.accuracy()).c_str())) +
+            svg(search_map{.matrices = r.matrices,
+                           .fractions = r.fractions,
+                           .candidates = r.search.candidates,
+                           .winner = r.search.winner,
+                           .value = [](const lowrank::search_candidate& c) { return c.validation.accuracy(); }}));
     if (s.winner) {
         const auto& e = *s.evidence;
-        std::string body = paragraph(html_escaped("Best: " + edit_sentence(r) + ".") +
+        std::string body = paragraph("Best: " + edit_sentence(r) + "." +
                                      format(" On %td questions that had no part in the choice:", e.samples));
         body += svg(bar_chart{{bar_of("as trained", s.held_out_before, true),
                                bar_of("truncated", s.held_out_after, false),
                                {"noise word, as trained", r.noise_before, {}, {}, true},
                                {"noise word, truncated", r.noise_after, {}, {}, false}}});
-        body += paragraph(
-            html_escaped("Gain in right answers: " + points(e) +
-                         format("; %td questions gained, %td lost; McNemar's exact test: ", e.gained, e.lost) +
-                         p_value(e.mcnemar_p) + ".") +
-            " Whiskers are 95 % intervals of each share.");
+        body += paragraph("Gain in right answers: " + points(e) +
+                          format("; %td questions gained, %td lost; McNemar's exact test: ", e.gained, e.lost) +
+                          p_value(e.mcnemar_p) + "." + " Whiskers are 95 % intervals of each share.");
         if (const auto* none = removed_altogether(r)) {
             body += paragraph("Less is not always better: with this matrix removed altogether the model gets " +
-                              percent(none->validation.accuracy()) + " of the questions that choose, with the edit " +
+                              percent(none->validation.accuracy()) + " of the validation questions, with the edit " +
                               percent(s.best.accuracy()) + ".");
         }
-        page.section("The gain", body);
+        out.section("The gain", body);
         std::vector<std::vector<std::string>> rows = {{"exhaustive", lowrank::to_text(s.best_edit),
                                                        grouped(static_cast<std::uint64_t>(search_work(r))),
                                                        format("%.1f", r.exhaustive_seconds)}};
@@ -333,38 +288,42 @@ std::string demo_page(const demo_results& r) {
             rows.push_back(
                 {q.method, q.edit, grouped(static_cast<std::uint64_t>(q.sample_layers)), format("%.1f", q.seconds)});
         }
-        page.section(
+        out.section(
             "The same with fewer evaluations",
             paragraph("Successive halving tries all edits on a few questions and the better ones on more; the "
                       "gradient search asks one backward pass which matrices are worth a look. Counted is what each "
-                      "evaluated to choose.") +
+                      "evaluated on validation questions.") +
                 html_table({"search", "edit", "sample-layers", "seconds"}, rows));
         std::vector<std::vector<std::string>> steps;
         for (const auto& step : r.composed.steps) {
             steps.push_back({lowrank::to_text(step.what), percent(step.validation.accuracy()),
                              format("%.4f", step.validation.log_loss)});
         }
-        page.section("More than one edit",
-                     paragraph(format(
-                         "The best edit first, then every other matrix from the last layer down; an edit stays only "
-                         "if the model becomes strictly better on the questions that choose. On held-out questions: "
-                         "%s right and NLL %.4f with the best single edit, %s and %.4f with all %zu.",
-                         percent(s.held_out_after.accuracy()).c_str(), s.held_out_after.log_loss,
-                         percent(r.composed.held_out_after.accuracy()).c_str(), r.composed.held_out_after.log_loss,
-                         r.composed.steps.size())) +
-                         html_table({"edit", "right", "NLL"}, steps));
-        page.section("LoRA on the truncated model",
-                     paragraph(format(
-                         "A short fine-tuning of the truncated model on lessons without noise takes it further on the "
-                         "held-out questions: %s right and NLL %.4f before, %s and %.4f after.",
-                         percent(r.recovered_before.accuracy()).c_str(), r.recovered_before.log_loss,
-                         percent(r.recovered_after.accuracy()).c_str(), r.recovered_after.log_loss)));
-        page.section("What is kept", paragraph("Training leaves a few large singular values; the rest is still close "
-                                               "to the random numbers the matrix began with.") +
-                                         spectrum_chart(r));
+        out.section("More than one edit",
+                    paragraph(format(
+                        "The best edit first, then every other matrix from the last layer down; an edit stays only "
+                        "if the model becomes strictly better on the validation questions. On held-out questions: "
+                        "%s right and NLL %.4f with the best single edit, %s and %.4f with all %zu.",
+                        percent(s.held_out_after.accuracy()).c_str(), s.held_out_after.log_loss,
+                        percent(r.composed.held_out_after.accuracy()).c_str(), r.composed.held_out_after.log_loss,
+                        r.composed.steps.size())) +
+                        html_table({"edit", "right", "NLL"}, steps));
+        out.section("LoRA on the truncated model",
+                    paragraph(format(
+                        "A short fine-tuning of the truncated model on lessons without noise takes it further on the "
+                        "held-out questions: %s right and NLL %.4f before, %s and %.4f after.",
+                        percent(r.recovered_before.accuracy()).c_str(), r.recovered_before.log_loss,
+                        percent(r.recovered_after.accuracy()).c_str(), r.recovered_after.log_loss)));
+        out.section("What is kept",
+                    paragraph("Training leaves a few large singular values; the rest is still close "
+                              "to the random numbers the matrix began with.") +
+                        spectrum_chart("singular value of " + short_name(s.best_edit.weight),
+                                       {{.name = "trained", .y = as_list(s.best_spectrum->values()), .first_x = 1},
+                                        {.name = "before training", .y = as_list(r.first_spectrum), .first_x = 1}},
+                                       s.best_edit.keep.size()));
     }
 
-    page.section(
+    out.section(
         "LoRA on a shifted task",
         paragraph(format("Two other words become the triggers, and there is no noise. An adapter of rank 4 on "
                          "every projection (%s weights) learns it in %zu steps, with the truncated model "
@@ -372,22 +331,22 @@ std::string demo_page(const demo_results& r) {
                          grouped(r.adapter_parameters).c_str(), r.adapter_loss.size())) +
             loss_chart(r.adapter_loss) +
             svg(bar_chart{{bar_of("before", r.adapter_before, true), bar_of("with LoRA", r.adapter_after, false)}}) +
-            paragraph(html_escaped("Gain in right answers: " + points(r.adapter_evidence) + ".")));
+            paragraph("Gain in right answers: " + points(r.adapter_evidence) + "."));
 
     const auto verdict = [](bool same) { return std::string(same ? "the same bits" : "DIFFERENT BITS"); };
-    page.section("Stored, read back, merged, taken apart again",
-                 html_table({"step", "outcome"},
-                            {{"model written as safetensors and read back", verdict(r.reloaded_same_bits)},
-                             {"adapter written as a PEFT folder and read back",
-                              format("logits differ by at most %.3g", r.reload_difference)},
-                             {"adapter merged into the weights",
-                              format("logits differ by at most %.3g; the adapter moves them by up to %.3g",
-                                     r.merge_difference, r.adapter_effect)},
-                             {"adapter unmerged", "weights: " + verdict(r.unmerged_same_bits) +
-                                                      "; logits: " + verdict(r.unmerged_same_logits)},
-                             {"what undoing needs beside the adapter",
-                              format("%.0f bytes for %.0f bytes of weights", r.receipt_bytes, r.merged_bytes)}}));
-    return page.text();
+    out.section("Stored, read back, merged, taken apart again",
+                html_table({"step", "outcome"},
+                           {{"model written as safetensors and read back", verdict(r.reloaded_same_bits)},
+                            {"adapter written as a PEFT folder and read back",
+                             format("logits differ by at most %.3g", r.reload_difference)},
+                            {"adapter merged into the weights",
+                             format("logits differ by at most %.3g; the adapter moves them by up to %.3g",
+                                    r.merge_difference, r.adapter_effect)},
+                            {"adapter unmerged", "weights: " + verdict(r.unmerged_same_bits) +
+                                                     "; logits: " + verdict(r.unmerged_same_logits)},
+                            {"what undoing needs beside the adapter",
+                             format("%.0f bytes for %.0f bytes of weights", r.receipt_bytes, r.merged_bytes)}}));
+    return out.text();
 }
 
-}  // namespace tool
+}  // namespace report

@@ -3,15 +3,17 @@
 
 #include <algorithm>
 #include <cmath>
-#include <limits>
 #include <utility>
 
-#include "report.hpp"
+#include "page.hpp"
+#include "search_figures.hpp"
+#include "text.hpp"
 
-namespace tool {
+namespace report {
 namespace {
 
 using lowrank::index;
+using json = nlohmann::ordered_json;
 
 json laser_score_json(const lowrank::score& s, bool accuracy) {
     json out = {{"samples", s.samples}, {"nll", s.log_loss}};
@@ -36,7 +38,7 @@ bool gain_is_significant(const laser_results& r) {
     return r.accuracy() ? e.gain_is_significant() : e.samples > 1 && e.log_loss_interval.low > 0;
 }
 
-/// p of the winner on the samples that chose it, times the number of candidates it was chosen from.
+/// p of the winner on the validation samples, times the number of candidates it was chosen from.
 double p_after_selection(const laser_results& r) {
     return lowrank::corrected_p(r.accuracy() ? r.selection->mcnemar_p : r.selection->log_loss_p(),
                                 static_cast<index>(r.candidates.size()));
@@ -54,56 +56,9 @@ std::string warning(const laser_results& r) {
                   : std::string("the held-out samples show no gain");
 }
 
-std::string short_matrix(std::string name) {
-    constexpr std::string_view prefix = "model.layers.", suffix = ".weight";
-    if (name.starts_with(prefix)) {
-        name = name.substr(prefix.size());
-        name[name.find('.')] = ' ';
-    }
-    if (name.ends_with(suffix)) {
-        name.resize(name.size() - suffix.size());
-    }
-    for (const std::string_view part : {std::string_view("self_attn."), std::string_view("mlp.")}) {
-        if (const auto at = name.find(part); at != std::string::npos) {
-            name.erase(at, part.size());
-        }
-    }
-    return name;
-}
-
-/// What each candidate changed on the samples that choose, per matrix and fraction, whole matrices only.
-std::string search_heat_map(const laser_results& r) {
-    heat_map map{.column_label = "share of the full rank that is kept", .diverging = true, .shown_times = 1000};
-    for (const double f : r.fractions) {
-        map.columns.push_back(format("%g", f));
-    }
-    for (const auto& name : r.matrices) {
-        map.rows.push_back(short_matrix(name));
-        map.values.emplace_back(r.fractions.size(), std::numeric_limits<double>::quiet_NaN());
-    }
-    for (std::size_t i = 0; i < r.candidates.size(); ++i) {
-        const auto& c = r.candidates[i];
-        const auto column = static_cast<std::size_t>(std::find(r.fractions.begin(), r.fractions.end(), c.fraction) -
-                                                     r.fractions.begin());
-        if (!c.why || c.what.groups != 1 || c.what.entries || column >= r.fractions.size()) {
-            continue;
-        }
-        map.values[static_cast<std::size_t>(c.weight)][column] = r.accuracy()
-                                                                     ? c.validation.accuracy() - r.baseline.accuracy()
-                                                                     : r.baseline.log_loss - c.validation.log_loss;
-        if (r.winner && static_cast<std::size_t>(*r.winner) == i) {
-            map.best_row = static_cast<std::size_t>(c.weight);
-            map.best_column = column;
-        }
-    }
-    return svg(map);
-}
-
-std::string paragraph_of(const std::string& text) { return "<p>" + html_escaped(text) + "</p>\n"; }
-
 }  // namespace
 
-json laser_json(const laser_results& r) {
+nlohmann::ordered_json laser_json(const laser_results& r) {
     const bool accuracy = r.accuracy();
     json candidates = json::array();
     for (const auto& c : r.candidates) {
@@ -211,7 +166,7 @@ std::string laser_text(const laser_results& r, std::size_t top) {
         return a->validation.samples != b->validation.samples ? a->validation.samples > b->validation.samples
                                                               : lowrank::better(a->validation, b->validation);
     });
-    std::string out = format("%zu candidates, %lld of %lld samples to choose on\nunedited model  %s\n\n",
+    std::string out = format("%zu candidates, %lld of %lld samples for validation\nunedited model  %s\n\n",
                              r.candidates.size(), static_cast<long long>(r.baseline.samples),
                              static_cast<long long>(r.baseline.samples + r.held_out_before.samples),
                              laser_score_text(r.baseline, accuracy).c_str());
@@ -254,7 +209,7 @@ std::string laser_text(const laser_results& r, std::size_t top) {
         best.add(row);
     }
     out += best.text();
-    out += format("\nwork: %s sample-layers (%s to report) in %s evaluated samples, %lld factorizations\n",
+    out += format("\nwork: %s sample-layers (%s held out) in %s evaluated samples, %lld factorizations\n",
                   grouped(static_cast<std::uint64_t>(r.evaluated_sample_layers)).c_str(),
                   grouped(static_cast<std::uint64_t>(r.held_out_sample_layers)).c_str(),
                   grouped(static_cast<std::uint64_t>(r.evaluated_samples)).c_str(),
@@ -267,7 +222,7 @@ std::string laser_text(const laser_results& r, std::size_t top) {
         out += "best: " + lowrank::to_text(step.what) + "\n";
     }
     if (r.selection) {
-        out += format("on the samples that chose it, corrected for %zu candidates: p = %.2g\n", r.candidates.size(),
+        out += format("on the validation samples, corrected for %zu candidates: p = %.2g\n", r.candidates.size(),
                       p_after_selection(r));
     }
     if (!r.evidence) {
@@ -302,25 +257,25 @@ std::string laser_page(const laser_results& r) {
     const auto figure = [&](const lowrank::score& s) {
         return accuracy ? format("%.1f %%", 100 * s.accuracy()) : format("%.4f", s.log_loss);
     };
-    report_page page("Rank reduction of " + r.model,
-                     format("lowrank laser, method %s, metric %s, seed %llu, %.0f seconds.", r.method.c_str(),
-                            r.metric.c_str(), static_cast<unsigned long long>(r.seed), r.seconds));
+    page out("Rank reduction of " + r.model,
+             format("lowrank laser, method %s, metric %s, seed %llu, %.0f seconds.", r.method.c_str(), r.metric.c_str(),
+                    static_cast<unsigned long long>(r.seed), r.seconds));
     const std::string what = accuracy ? "right" : "NLL";
-    page.numbers({{figure(r.held_out_before), what + " on held-out samples, unedited"},
-                  {figure(r.held_out_after), what + (r.steps.empty() ? ": no edit helps" : " after the edit")},
-                  {std::to_string(r.candidates.size()), "candidates"},
-                  {grouped(static_cast<std::uint64_t>(r.evaluated_sample_layers)), "sample-layers evaluated"}});
+    out.numbers({{figure(r.held_out_before), what + " on held-out samples, unedited"},
+                 {figure(r.held_out_after), what + (r.steps.empty() ? ": no edit helps" : " after the edit")},
+                 {std::to_string(r.candidates.size()), "candidates"},
+                 {grouped(static_cast<std::uint64_t>(r.evaluated_sample_layers)), "sample-layers evaluated"}});
     std::string outcome;
     for (const auto& step : r.steps) {
         outcome += "<p><code>" + html_escaped(lowrank::to_text(step.what)) + "</code></p>\n";
     }
     if (r.steps.empty()) {
-        outcome = paragraph_of("No candidate beats the unedited model on the samples that choose.");
+        outcome = paragraph("No candidate beats the unedited model on the validation samples.");
     }
     if (r.evidence) {
         const auto& e = *r.evidence;
         std::vector<std::vector<std::string>> rows = {
-            {"samples that chose", std::to_string(r.baseline.samples)},
+            {"validation samples", std::to_string(r.baseline.samples)},
             {"held-out samples", std::to_string(e.samples)},
             {"gain in NLL", format("%+.5f, %.0f %% interval [%+.5f, %+.5f]", e.log_loss_gain, 100 * e.confidence,
                                    e.log_loss_interval.low, e.log_loss_interval.high)}};
@@ -331,7 +286,7 @@ std::string laser_page(const laser_results& r) {
         }
         if (r.selection) {
             rows.push_back(
-                {"p on the samples that chose, corrected for the candidates", format("%.2g", p_after_selection(r))});
+                {"p on the validation samples, corrected for the candidates", format("%.2g", p_after_selection(r))});
         }
         if (r.random_change) {
             rows.push_back({"with a random change of the same size instead", figure(*r.random_change)});
@@ -340,14 +295,24 @@ std::string laser_page(const laser_results& r) {
                                                           : "no sure gain: " + warning(r)});
         outcome += html_table({"", ""}, rows);
     }
-    page.section("Outcome", outcome);
-    page.section(
+    out.section("Outcome", outcome);
+    out.section(
         "What was tried",
-        paragraph_of(accuracy ? "Change of the share of right answers on the samples that choose, in thousandths, by "
-                                "matrix and by the share of the rank that is kept."
-                              : "Fall of the NLL on the samples that choose, in thousandths of a nat, by "
-                                "matrix and by the share of the rank that is kept; a rise has a minus sign.") +
-            search_heat_map(r));
+        paragraph(accuracy ? "Change of the share of right answers on the validation samples, in thousandths, by "
+                             "matrix and by the share of the rank that is kept."
+                           : "Fall of the NLL on the validation samples, in thousandths of a nat, by "
+                             "matrix and by the share of the rank that is kept; a rise has a minus sign.") +
+            svg(search_map{.matrices = r.matrices,
+                           .fractions = r.fractions,
+                           .candidates = r.candidates,
+                           .winner = r.winner,
+                           .value =
+                               [&](const lowrank::search_candidate& c) {
+                                   return accuracy ? c.validation.accuracy() - r.baseline.accuracy()
+                                                   : r.baseline.log_loss - c.validation.log_loss;
+                               },
+                           .diverging = true,
+                           .shown_times = 1000}));
 
     // The path: the best so far after each candidate that was judged on all samples.
     std::vector<double> path;
@@ -359,43 +324,38 @@ std::string laser_page(const laser_results& r) {
         }
     }
     if (path.size() > 1) {
-        page.section("The search's path",
-                     paragraph_of("The best so far, after each candidate that was judged on all samples that choose.") +
-                         svg(line_chart{.x_label = "candidate",
-                                        .y_label = accuracy ? "right answers in percent" : "NLL",
-                                        .lines = {{.name = "best so far", .y = path, .first_x = 1}},
-                                        .points = path.size() < 100,
-                                        .from_zero = false}));
+        out.section("The search's path",
+                    paragraph("The best so far, after each candidate that was judged on all validation samples.") +
+                        svg(line_chart{.x_label = "candidate",
+                                       .y_label = accuracy ? "right answers in percent" : "NLL",
+                                       .lines = {{.name = "best so far", .y = path, .first_x = 1}},
+                                       .points = path.size() < 100,
+                                       .from_zero = false}));
     }
     std::vector<std::vector<std::string>> predicted;
     for (const auto& c : r.candidates) {
         if (c.why && c.predicted && c.validation.samples == r.baseline.samples) {
-            predicted.push_back({short_matrix(r.matrices[static_cast<std::size_t>(c.weight)]), format("%g", c.fraction),
+            predicted.push_back({short_name(r.matrices[static_cast<std::size_t>(c.weight)]), format("%g", c.fraction),
                                  format("%+.5f", *c.predicted),
                                  format("%+.5f", c.validation.log_loss - r.baseline.log_loss)});
         }
     }
     if (!predicted.empty()) {
-        page.section("Predicted and actual change",
-                     paragraph_of("To first order the gradient predicts the change of the NLL for every rank. It ranks "
-                                  "matrices; far from the full rank it is no forecast.") +
-                         html_table({"matrix", "rho", "predicted change of NLL", "actual change"}, predicted));
+        out.section("Predicted and actual change",
+                    paragraph("To first order the gradient predicts the change of the NLL for every rank. It ranks "
+                              "matrices; far from the full rank it is no forecast.") +
+                        html_table({"matrix", "rho", "predicted change of NLL", "actual change"}, predicted));
     }
     for (const auto& s : r.spectra) {
-        page.section("Singular values of " + short_matrix(s.matrix),
-                     paragraph_of(format(
-                         "The edit keeps %lld. Noise of the level that the median suggests explains all but %lld "
-                         "(Marchenko-Pastur); the optimal hard threshold keeps %lld (Gavish-Donoho).",
-                         static_cast<long long>(s.kept), static_cast<long long>(s.marchenko_pastur),
-                         static_cast<long long>(s.gavish_donoho))) +
-                         svg(line_chart{.x_label = "number of the singular value",
-                                        .y_label = "singular value",
-                                        .lines = {{.name = "s", .y = s.values, .first_x = 1}},
-                                        .mark_x = static_cast<double>(s.kept) + 0.5,
-                                        .mark_label = format("kept: %lld", static_cast<long long>(s.kept)),
-                                        .points = s.values.size() <= 200}));
+        out.section(
+            "Singular values of " + short_name(s.matrix),
+            paragraph(format("The edit keeps %lld. Noise of the level that the median suggests explains all but %lld "
+                             "(Marchenko-Pastur); the optimal hard threshold keeps %lld (Gavish-Donoho).",
+                             static_cast<long long>(s.kept), static_cast<long long>(s.marchenko_pastur),
+                             static_cast<long long>(s.gavish_donoho))) +
+                spectrum_chart("singular value", {{.name = "s", .y = s.values, .first_x = 1}}, s.kept));
     }
-    return page.text();
+    return out.text();
 }
 
-}  // namespace tool
+}  // namespace report

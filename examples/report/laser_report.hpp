@@ -1,17 +1,19 @@
 // SPDX-License-Identifier: MIT
-#ifndef LOWRANK_EXAMPLES_CLI_LASER_REPORT_HPP
-#define LOWRANK_EXAMPLES_CLI_LASER_REPORT_HPP
+#ifndef LOWRANK_EXAMPLES_REPORT_LASER_REPORT_HPP
+#define LOWRANK_EXAMPLES_REPORT_LASER_REPORT_HPP
 
 /// \file
 /// What a search of `lowrank laser` found, in three forms: sentences, JSON, a page.
 ///
-///     print(tool::laser_text(found, 10));
-///     lowrank::write_file("report.html", tool::laser_page(found));
+///     print(report::laser_text(found, 10));
+///     lowrank::write_file("report.html", report::laser_page(found));
 
 #include <cstdint>
 #include <optional>
 #include <string>
 #include <vector>
+
+#include <nlohmann/json.hpp>
 
 #include <lowrank/core/types.hpp>
 #include <lowrank/laser/evidence/evidence.hpp>
@@ -19,9 +21,7 @@
 #include <lowrank/laser/search/greedy_search.hpp>
 #include <lowrank/laser/search/search_options.hpp>
 
-#include "console.hpp"
-
-namespace tool {
+namespace report {
 
 /// The spectrum of a matrix that was edited, and the ranks that noise thresholds would keep.
 struct laser_spectrum {
@@ -61,10 +61,10 @@ struct laser_results {
     [[nodiscard]] bool accuracy() const { return metric == "accuracy"; }
 };
 
-[[nodiscard]] json laser_json(const laser_results& found);
+[[nodiscard]] nlohmann::ordered_json laser_json(const laser_results& found);
 [[nodiscard]] std::string laser_text(const laser_results& found, std::size_t top);
 [[nodiscard]] std::string laser_page(const laser_results& found);
 
-}  // namespace tool
+}  // namespace report
 
-#endif  // LOWRANK_EXAMPLES_CLI_LASER_REPORT_HPP
+#endif  // LOWRANK_EXAMPLES_REPORT_LASER_REPORT_HPP
