@@ -12,6 +12,7 @@
 
 #include <lowrank/io/formats/adapter_files.hpp>
 #include <lowrank/io/models/gguf_model.hpp>
+#include <lowrank/io/models/model_config.hpp>
 
 #include "checkpoint_edit.hpp"
 #include "commands.hpp"
@@ -178,7 +179,7 @@ void convert_adapter(const convert_options& options) {
             "diffusers_old, loralib)");
     }
     lowrank::adapter_read_options reading{.lora_alpha = options.alpha};
-    std::optional<lowrank::llama_layout> layout;
+    std::optional<lowrank::model_config> layout;
     std::optional<lowrank::checkpoint> base;
     if (!options.model.empty()) {
         base = open_checkpoint(options.model);
@@ -189,9 +190,9 @@ void convert_adapter(const convert_options& options) {
         }
         std::error_code error;
         if (fs::exists(options.model / "config.json", error)) {
-            if (auto read = lowrank::read_llama_layout(options.model / "config.json")) {
+            if (auto read = lowrank::read_model_config(options.model / "config.json")) {
                 layout = *read;
-                reading.layout = &*layout;
+                reading.model = &*layout;
             }
         }
     }
@@ -218,7 +219,7 @@ void convert_adapter(const convert_options& options) {
         losses = std::move(plain.relative_errors);
     }
     const bool is_folder = *to == lowrank::adapter_format::peft || *to == lowrank::adapter_format::mlx;
-    const lowrank::adapter_write_options writing{.layout = layout ? &*layout : nullptr,
+    const lowrank::adapter_write_options writing{.model = layout ? &*layout : nullptr,
                                                  .kohya_prefix = options.kohya_prefix,
                                                  .gguf = {.type = tensor_type(options.type)}};
     const auto write = [&](const fs::path& path) {
