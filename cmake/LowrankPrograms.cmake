@@ -50,19 +50,6 @@ function(lowrank_program name)
   endif()
 endfunction()
 
-# What is heavy, compiled once for all programs that declare it extern.
-#   lowrank_kernels    the kernels
-#   lowrank_io_once    what io does with whole adapters and checkpoints, and lowrank_kernels
-function(lowrank_compiled_once name)
-  cmake_parse_arguments(PARSE_ARGV 1 arg "" "DEFINE" "SOURCES;LIBRARIES")
-  list(TRANSFORM arg_SOURCES PREPEND ${CMAKE_CURRENT_SOURCE_DIR}/tests/support/instances/)
-  add_library(${name} STATIC EXCLUDE_FROM_ALL ${arg_SOURCES})
-  target_link_libraries(${name} PUBLIC ${arg_LIBRARIES} PRIVATE lowrank_program_options)
-  target_precompile_headers(${name} REUSE_FROM lowrank_pch)
-  target_compile_definitions(${name} INTERFACE ${arg_DEFINE})
-endfunction()
-lowrank_compiled_once(lowrank_kernels SOURCES kernels_float.cpp kernels_double.cpp
-                      LIBRARIES lowrank DEFINE LOWRANK_EXTERN_TEMPLATES)
-if(TARGET lowrank_io)
-  lowrank_compiled_once(lowrank_io_once SOURCES io.cpp LIBRARIES lowrank_kernels lowrank_io DEFINE LOWRANK_EXTERN_IO)
-endif()
+# Our programs link what they would otherwise each compile.
+target_link_libraries(lowrank_compiled PRIVATE $<BUILD_INTERFACE:lowrank_program_options>)
+target_precompile_headers(lowrank_compiled REUSE_FROM lowrank_pch)
