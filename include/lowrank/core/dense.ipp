@@ -6,8 +6,10 @@
 #include <cmath>
 #include <concepts>
 #include <cstddef>
+#include <cstdint>
 #include <memory>
 #include <new>
+#include <type_traits>
 
 #include <lowrank/core/dense.hpp>
 #include <lowrank/core/detail/skinny_tiles.hpp>
@@ -68,59 +70,113 @@ template <real S, storage T>
     }
 }
 
-/// to[p * full + i] = a(i, p) for the first `count` of `full` rows; zeros in the others.
+/// The next smaller packet, or the same if there is none.
+template <class P>
+using half_packet = typename Eigen::internal::unpacket_traits<P>::half;
+
+template <class P>
+inline constexpr index lanes_of = static_cast<index>(Eigen::internal::unpacket_traits<P>::size);
+
+/// Calls f(packet's type, first, end) for the pieces of [from, to) that packets of falling size fill; the rest as S.
+template <class P, real S, class F>
+void by_packets(index from, index to, F&& f) {
+    const index whole = from + (to - from) / lanes_of<P> * lanes_of<P>;
+    if (whole > from) {
+        f(std::type_identity<P>(), from, whole);
+    }
+    if (whole < to) {
+        if constexpr (lanes_of<half_packet<P>> < lanes_of<P>) {
+            by_packets<half_packet<P>, S>(whole, to, f);
+        } else {
+            f(std::type_identity<S>(), whole, to);
+        }
+    }
+}
+
+/// Copies n entries.
+template <real S, storage T>
+void copy_entries(const T* from, index n, S* to) noexcept {
+    if constexpr (std::same_as<S, T>) {
+        by_packets<packet_of<S>, S>(0, n, [&](auto type, index first, index end) {
+            using P = typename decltype(type)::type;
+            if constexpr (std::same_as<P, S>) {
+                for (index i = first; i < end; ++i) {
+                    to[i] = from[i];
+                }
+            } else {
+                for (index i = first; i < end; i += lanes_of<P>) {
+                    Eigen::internal::pstoreu(to + i, Eigen::internal::ploadu<P>(from + i));
+                }
+            }
+        });
+    } else {
+        for (index i = 0; i < n; ++i) {
+            to[i] = as_scalar<S>(from[i]);
+        }
+    }
+}
+
+/// to[p * full + i] = a(i, p), rows of A contiguous: squares of packets are transposed in registers, what is left of
+/// them by smaller packets.
+template <class P, real S>
+void transpose_rows(const dense_view<const S>& a, index full, S* to) noexcept {
+    constexpr index n = lanes_of<P>;
+    const index rows = a.rows() / n * n, cols = a.cols() / n * n;
+    for (index i = 0; i < rows; i += n) {
+        for (index p = 0; p < cols; p += n) {
+            Eigen::internal::PacketBlock<P, int(n)> square;
+            for (index q = 0; q < n; ++q) {
+                square.packet[q] = Eigen::internal::ploadu<P>(&a(i + q, p));
+            }
+            Eigen::internal::ptranspose(square);
+            for (index q = 0; q < n; ++q) {
+                Eigen::internal::pstoreu(to + (p + q) * full + i, square.packet[q]);
+            }
+        }
+    }
+    const auto rest = [&](index row, index col, index height, index width) {
+        const auto part = a.block(row, col, height, width);
+        if constexpr (lanes_of<half_packet<P>> < n) {
+            transpose_rows<half_packet<P>, S>(part, full, to + col * full + row);
+        } else {
+            for (index p = 0; p < width; ++p) {
+                for (index i = 0; i < height; ++i) {
+                    to[(col + p) * full + row + i] = part(i, p);
+                }
+            }
+        }
+    };
+    if (rows < a.rows()) {
+        rest(rows, 0, a.rows() - rows, a.cols());
+    }
+    if (cols < a.cols()) {
+        rest(0, cols, rows, a.cols() - cols);
+    }
+}
+
+/// to[p * full + i] = a(i, p) for the rows of A, at most `full`; zeros in the others.
 template <real S, storage T>
 void pack_rows(const dense_view<const T>& a, index full, S* to) noexcept {
     const index count = a.rows(), depth = a.cols();
     if (a.row_stride() == 1) {
         for (index p = 0; p < depth; ++p) {
-            const T* from = a.column(p);
-            S* at = to + p * full;
-            if constexpr (std::same_as<S, T>) {
-                if (count == full && full % lanes<S> == 0) {
-                    for (index i = 0; i < full; i += lanes<S>) {
-                        Eigen::internal::pstore(at + i, Eigen::internal::ploadu<packet_of<S>>(from + i));
-                    }
-                    continue;
-                }
-            }
-            for (index i = 0; i < count; ++i) {
-                at[i] = as_scalar<S>(from[i]);
-            }
+            copy_entries<S>(a.column(p), count, to + p * full);
         }
     } else {
-        index packed = 0;  // rows that went through registers, a square of packets at a time
         if constexpr (std::same_as<S, T>) {
-            if (a.col_stride() == 1 && full % lanes<S> == 0) {
-                packed = count / lanes<S> * lanes<S>;
-                const index whole = depth / lanes<S> * lanes<S>;
-                for (index i = 0; i < packed; i += lanes<S>) {
-                    for (index p = 0; p < whole; p += lanes<S>) {
-                        Eigen::internal::PacketBlock<packet_of<S>, int(lanes<S>)> square;
-                        for (index q = 0; q < lanes<S>; ++q) {
-                            square.packet[q] =
-                                Eigen::internal::ploadu<packet_of<S>>(a.data() + (i + q) * a.row_stride() + p);
-                        }
-                        Eigen::internal::ptranspose(square);
-                        for (index q = 0; q < lanes<S>; ++q) {
-                            Eigen::internal::pstore(to + (p + q) * full + i, square.packet[q]);
-                        }
-                    }
-                    for (index p = whole; p < depth; ++p) {
-                        for (index q = i; q < i + lanes<S>; ++q) {
-                            to[p * full + q] = a(q, p);
-                        }
-                    }
-                }
+            if (a.col_stride() == 1) {
+                transpose_rows<packet_of<S>, S>(a, full, to);
             }
         }
-        constexpr index strip = 16;  // entries of one row that are read before the next row
-        for (index first = 0; first < depth; first += strip) {
-            const index end = std::min(first + strip, depth);
-            for (index i = packed; i < count; ++i) {
-                const T* from = a.data() + i * a.row_stride();
-                for (index p = first; p < end; ++p) {
-                    to[p * full + i] = as_scalar<S>(from[p * a.col_stride()]);
+        if (!std::same_as<S, T> || a.col_stride() != 1) {
+            constexpr index strip = 16;  // entries of one row that are read before the next row
+            for (index first = 0; first < depth; first += strip) {
+                const index end = std::min(first + strip, depth);
+                for (index i = 0; i < count; ++i) {
+                    const T* from = a.data() + i * a.row_stride();
+                    for (index p = first; p < end; ++p) {
+                        to[p * full + i] = as_scalar<S>(from[p * a.col_stride()]);
+                    }
                 }
             }
         }
@@ -140,14 +196,15 @@ void pack_rows(const dense_view<const T>& a, index full, S* to) noexcept {
 template <real S>
 struct gemm_block {
     S alpha;
-    const S* packed_b;
+    const S* b;  ///< Entry (p, j) at b[p * depth_step + j] within a tile, or as it lies with its own strides.
+    index depth_step, col_step;  ///< 0, 0: packed.
     const dense_view<S>& c;
     index first_col, cols, depth;
     bool lower;
 
-    /// Multiplies one panel of A, packed, into rows [row, row + rows) of C.
-    template <int Packets>
-    void multiply(const S* panel, index row, index rows) const noexcept {
+    /// Multiplies one panel of A, with its columns `step` apart, into rows [row, row + rows) of C.
+    template <int Packets, class Step>
+    void multiply(const S* panel, Step step, index row, index rows) const noexcept {
         constexpr index full = Packets * lanes<S>;
         alignas(64) S rest[static_cast<std::size_t>(gemm_panels<S>::cols * full)];
         const bool direct = c.row_stride() == 1 && rows == full;
@@ -156,11 +213,17 @@ struct gemm_block {
             const index taken = gemm_tile(cols - j);
             const index col = first_col + j;
             if (!lower || row + rows > col) {
-                const S* from = packed_b + j * depth;
+                const S* from = b + j * (col_step == 0 ? depth : col_step);
                 S* to = direct ? c.data() + row + col * c.col_stride() : rest;
                 const index stride = direct ? c.col_stride() : full;
                 const auto tile = [&](auto n) {
-                    multiply_tile<n, Packets>(alpha, from, fixed<1>, fixed<n>, depth, panel, to, stride, direct, none);
+                    if (col_step == 0) {
+                        multiply_tile<n, Packets>(alpha, from, fixed<1>, fixed<n>, depth, panel, step, to, stride,
+                                                  direct, none);
+                    } else {
+                        multiply_tile<n, Packets>(alpha, from, col_step, depth_step, depth, panel, step, to, stride,
+                                                  direct, none);
+                    }
                 };
                 if (taken == across_rows) {
                     tile(std::integral_constant<int, across_rows>());
@@ -195,26 +258,128 @@ void gemm_by_rows(S alpha, const dense_view<const TA>& a, const dense_view<const
         const index cols = std::min(panels::width, n - first_col);
         for (index first = 0; first < k; first += panels::depth) {
             const index length = std::min(panels::depth, k - first);
-            for (index j = 0; j < cols;) {
+            gemm_block<S> block{alpha, packed_b.data(), 0, 0, c, first_col, cols, length, lower};
+            bool packed = true;
+            if constexpr (std::same_as<S, TB>) {  // for few panels of A packing B does not pay
+                packed = m > 3 * panels::rows || b.row_stride() != 1;
+                if (!packed) {
+                    block.b = b.block(first, first_col, 0, 0).data();
+                    block.depth_step = b.row_stride();
+                    block.col_step = b.col_stride();
+                }
+            }
+            for (index j = 0; packed && j < cols;) {
                 const index taken = gemm_tile(cols - j);
                 const auto part = b.block(first, first_col + j, length, taken);
                 pack_rows<S, TB>({part.data(), taken, length, part.col_stride(), part.row_stride()}, taken,
                                  packed_b.data() + j * length);
                 j += taken;
             }
-            const gemm_block<S> block{alpha, packed_b.data(), c, first_col, cols, length, lower};
             for (index row = lower ? first_col / panels::rows * panels::rows : 0; row < m;) {
-                const bool whole = m - row >= panels::rows;  // the last rows go by single packets
-                const index most = whole ? panels::rows : lanes<S>, rows = std::min(most, m - row);
-                pack_rows<S, TA>(a.block(row, first, rows, length), most, panel.data());
-                if (whole) {
-                    block.template multiply<across_packets>(panel.data(), row, rows);
+                // Three packets a panel, but two and two where four are left, and what is needed for the last rows.
+                const index left = (m - row + lanes<S> - 1) / lanes<S>;
+                const index packets = left == 4 ? 2 : std::min<index>(left, across_packets);
+                const index most = packets * lanes<S>, rows = std::min(most, m - row);
+                const auto from = a.block(row, first, rows, length);
+                const auto multiply = [&](auto count) {
+                    if constexpr (std::same_as<S, TA>) {
+                        if (a.row_stride() == 1 && rows == most && n <= 2 * panels::cols) {  // packing would not pay
+                            return block.template multiply<count>(from.data(), from.col_stride(), row, rows);
+                        }
+                    }
+                    pack_rows<S, TA>(from, most, panel.data());
+                    block.template multiply<count>(panel.data(), fixed<count * lanes<S>>, row, rows);
+                };
+                if (packets == 3) {
+                    multiply(std::integral_constant<int, 3>());
+                } else if (packets == 2) {
+                    multiply(std::integral_constant<int, 2>());
                 } else {
-                    block.template multiply<1>(panel.data(), row, rows);
+                    multiply(std::integral_constant<int, 1>());
                 }
                 row += rows;
             }
         }
+    }
+}
+
+/// sums[q][c] = (row q of A) . (column c of X) for `Rows` rows and `Cols` columns that lie `stride` and `x_stride` apart.
+template <int Rows, int Cols, real S>
+void dot_rows(const S* a, index stride, const S* x, index x_stride, index n, S (&sums)[Rows][Cols]) {
+    using namespace Eigen::internal;
+    unroll<Rows>([&](auto q)
+                     LOWRANK_FORCE_INLINE { unroll<Cols>([&](auto c) LOWRANK_FORCE_INLINE { sums[q][c] = S(0); }); });
+    by_packets<packet_of<S>, S>(0, n, [&](auto type, index first, index end) {
+        using P = typename decltype(type)::type;
+        if constexpr (std::same_as<P, S>) {
+            for (index i = first; i < end; ++i) {
+                for (index q = 0; q < Rows; ++q) {
+                    for (index c = 0; c < Cols; ++c) {
+                        sums[q][c] += a[q * stride + i] * x[c * x_stride + i];
+                    }
+                }
+            }
+        } else {
+            constexpr int ways = Rows * Cols >= 8 ? 1 : 2;
+            P sum[ways][Rows][Cols];
+            unroll<ways>([&](auto w) LOWRANK_FORCE_INLINE {
+                unroll<Rows>([&](auto q) LOWRANK_FORCE_INLINE {
+                    unroll<Cols>([&](auto c) LOWRANK_FORCE_INLINE { sum[w][q][c] = pset1<P>(S(0)); });
+                });
+            });
+            const auto step = [&](index i, auto w) LOWRANK_FORCE_INLINE {
+                P xs[Cols];
+                unroll<Cols>([&](auto c) LOWRANK_FORCE_INLINE { xs[c] = ploadu<P>(x + c * x_stride + i); });
+                unroll<Rows>([&](auto q) LOWRANK_FORCE_INLINE {
+                    const P entry = ploadu<P>(a + q * stride + i);
+                    unroll<Cols>([&](auto c)
+                                     LOWRANK_FORCE_INLINE { sum[w][q][c] = pmadd(entry, xs[c], sum[w][q][c]); });
+                });
+            };
+            index i = first;
+            for (; i + ways * lanes_of<P> <= end; i += ways * lanes_of<P>) {
+                unroll<ways>([&](auto w) LOWRANK_FORCE_INLINE { step(i + w * lanes_of<P>, w); });
+            }
+            for (; i < end; i += lanes_of<P>) {
+                step(i, std::integral_constant<int, 0>());
+            }
+            unroll<Rows>([&](auto q) LOWRANK_FORCE_INLINE {
+                unroll<Cols>([&](auto c) LOWRANK_FORCE_INLINE {
+                    P total = sum[0][q][c];
+                    if constexpr (ways == 2) {
+                        total = padd(total, sum[1][q][c]);
+                    }
+                    sums[q][c] += predux(total);
+                });
+            });
+        }
+    });
+}
+
+/// C += alpha A B where rows of A and columns of B are contiguous: an entry of C is a sum of products of packets.
+template <real S>
+void gemm_by_dots(S alpha, const dense_view<const S>& a, const dense_view<const S>& b, const dense_view<S>& c) {
+    const auto tile = [&](auto rows, auto cols, index i, index j) {
+        S sums[rows][cols];
+        dot_rows<rows, cols>(a.data() + i * a.row_stride(), a.row_stride(), b.column(j), b.col_stride(), a.cols(),
+                             sums);
+        for (index q = 0; q < rows; ++q) {
+            for (index p = 0; p < cols; ++p) {
+                c(i + q, j + p) += alpha * sums[q][p];
+            }
+        }
+    };
+    constexpr std::integral_constant<int, 4> four;
+    constexpr std::integral_constant<int, 1> one;
+    for (index j = 0; j < c.cols();) {
+        const bool wide = c.cols() - j >= 4;
+        for (index i = 0; i < c.rows();) {
+            const bool tall = c.rows() - i >= 4;
+            wide ? (tall ? tile(four, four, i, j) : tile(one, four, i, j))
+                 : (tall ? tile(four, one, i, j) : tile(one, one, i, j));
+            i += tall ? 4 : 1;
+        }
+        j += wide ? 4 : 1;
     }
 }
 
@@ -244,6 +409,20 @@ void gemm(S alpha, const dense_view<const TA>& a, const dense_view<const TB>& b,
             }
         }
         return;
+    }
+    if constexpr (std::same_as<S, TA> && std::same_as<S, TB>) {
+        if (!lower && a.row_stride() == 1 && c.row_stride() == 1 && m <= 2 * lanes<S> && n <= 8) {
+            for (index j = 0; j < n; ++j) {
+                gemv<S>(alpha, a, b.column(j), b.row_stride(), c.column(j), 1);
+            }
+            return;
+        }
+        // Few long sums, along rows of A and columns of B as they lie.
+        if (a.col_stride() == 1 && b.row_stride() == 1 && std::min(m, n) <= 8 && k >= 128 && !lower) {
+            return n <= m ? gemm_by_dots<S>(alpha, a, b, c)
+                          : gemm_by_dots<S>(alpha, transposed(b), transposed(a),
+                                            {c.data(), n, m, c.col_stride(), c.row_stride()});
+        }
     }
     // What has unit stride in C takes the packets, unless that side is too short to fill a panel.
     const bool across = !lower && (c.row_stride() != 1 ? c.col_stride() == 1 : m < gemm_panels<S>::rows && n > m);
@@ -309,39 +488,6 @@ void rotate(S* x, S* y, index n, S c, S s) {
     }
 }
 
-/// sums[q] = a row q . x for `Rows` rows that lie `stride` apart.
-template <int Rows, real S>
-void dot_rows(const S* a, index stride, const S* x, index n, S* sums) {
-    using P = packet_of<S>;
-    using namespace Eigen::internal;
-    constexpr int ways = 2;
-    P sum[Rows][ways];
-    unroll<Rows>([&](auto q) LOWRANK_FORCE_INLINE {
-        unroll<ways>([&](auto v) LOWRANK_FORCE_INLINE { sum[q][v] = pset1<P>(S(0)); });
-    });
-    index i = 0;
-    for (; i + ways * lanes<S> <= n; i += ways * lanes<S>) {
-        unroll<ways>([&](auto v) LOWRANK_FORCE_INLINE {
-            const P b = ploadu<P>(x + i + v * lanes<S>);
-            unroll<Rows>([&](auto q) LOWRANK_FORCE_INLINE {
-                sum[q][v] = pmadd(ploadu<P>(a + q * stride + i + v * lanes<S>), b, sum[q][v]);
-            });
-        });
-    }
-    for (; i + lanes<S> <= n; i += lanes<S>) {
-        const P b = ploadu<P>(x + i);
-        unroll<Rows>([&](auto q)
-                         LOWRANK_FORCE_INLINE { sum[q][0] = pmadd(ploadu<P>(a + q * stride + i), b, sum[q][0]); });
-    }
-    unroll<Rows>([&](auto q) LOWRANK_FORCE_INLINE {
-        S total = predux(padd(sum[q][0], sum[q][1]));
-        for (index p = i; p < n; ++p) {
-            total += a[q * stride + p] * x[p];
-        }
-        sums[q] = total;
-    });
-}
-
 /// y += sum_q factors[q] (column q) for `Cols` columns that lie `stride` apart.
 template <int Cols, real S>
 void add_columns(const S* a, index stride, const S* factors, S* y, index n) {
@@ -364,10 +510,66 @@ void add_columns(const S* a, index stride, const S* factors, S* y, index n) {
     }
 }
 
+/// y += alpha A x for `Packets` packets of rows of a column-major A: the sums stay in registers.
+template <class P, int Packets, real S>
+void gemv_short(S alpha, const dense_view<const S>& a, const S* x, index x_stride, S* y) {
+    using namespace Eigen::internal;
+    constexpr int ways = Packets >= 4 ? 2 : 4;
+    const index n = a.cols(), stride = a.col_stride();
+    P sum[ways][Packets];
+    unroll<ways>([&](auto w) LOWRANK_FORCE_INLINE {
+        unroll<Packets>([&](auto v) LOWRANK_FORCE_INLINE { sum[w][v] = pset1<P>(S(0)); });
+    });
+    const auto step = [&](index j, auto w) LOWRANK_FORCE_INLINE {
+        const P factor = pset1<P>(x[j * x_stride]);
+        unroll<Packets>([&](auto v) LOWRANK_FORCE_INLINE {
+            sum[w][v] = pmadd(factor, ploadu<P>(a.data() + j * stride + v * lanes_of<P>), sum[w][v]);
+        });
+    };
+    index j = 0;
+    for (; j + ways <= n; j += ways) {
+        unroll<ways>([&](auto w) LOWRANK_FORCE_INLINE { step(j + w, w); });
+    }
+    for (; j < n; ++j) {
+        step(j, std::integral_constant<int, 0>());
+    }
+    unroll<Packets>([&](auto v) LOWRANK_FORCE_INLINE {
+        P total = padd(sum[0][v], sum[1][v]);
+        if constexpr (ways == 4) {
+            total = padd(total, padd(sum[2][v], sum[3][v]));
+        }
+        S* to = y + v * lanes_of<P>;
+        pstoreu(to, pmadd(pset1<P>(alpha), total, ploadu<P>(to)));
+    });
+}
+
 template <real S>
 void gemv(S alpha, const dense_view<const S>& a, const S* x, index x_stride, S* y, index y_stride) {
     const index m = a.rows(), n = a.cols();
     if (a.row_stride() == 1 && y_stride == 1) {
+        if (m <= 8 * lanes<S>) {
+            index top = 0;
+            for (; top + 4 * lanes<S> <= m; top += 4 * lanes<S>) {
+                gemv_short<packet_of<S>, 4, S>(alpha, a.middle_rows(top, 4 * lanes<S>), x, x_stride, y + top);
+            }
+            by_packets<packet_of<S>, S>(top, m, [&](auto type, index first, index end) {
+                using P = typename decltype(type)::type;
+                if constexpr (std::same_as<P, S>) {
+                    for (index i = first; i < end; ++i) {
+                        S sum(0);
+                        for (index j = 0; j < n; ++j) {
+                            sum += a(i, j) * x[j * x_stride];
+                        }
+                        y[i] += alpha * sum;
+                    }
+                } else {
+                    for (index i = first; i < end; i += lanes_of<P>) {
+                        gemv_short<P, 1, S>(alpha, a.middle_rows(i, lanes_of<P>), x, x_stride, y + i);
+                    }
+                }
+            });
+            return;
+        }
         constexpr index band = 2048;  // of y, which stays in the first-level cache
         for (index top = 0; top < m; top += band) {
             const index length = std::min(band, m - top);
@@ -386,12 +588,13 @@ void gemv(S alpha, const dense_view<const S>& a, const S* x, index x_stride, S* 
         return;
     }
     if (a.col_stride() == 1 && x_stride == 1) {
-        S sums[4];
+        constexpr int rows = many_registers ? 8 : 4;
         index i = 0;
-        for (; i + 4 <= m; i += 4) {
-            dot_rows<4>(a.data() + i * a.row_stride(), a.row_stride(), x, n, sums);
-            for (index q = 0; q < 4; ++q) {
-                y[(i + q) * y_stride] += alpha * sums[q];
+        for (; i + rows <= m; i += rows) {
+            S sums[rows][1];
+            dot_rows<rows, 1>(a.data() + i * a.row_stride(), a.row_stride(), x, 0, n, sums);
+            for (index q = 0; q < rows; ++q) {
+                y[(i + q) * y_stride] += alpha * sums[q][0];
             }
         }
         for (; i < m; ++i) {
@@ -433,7 +636,16 @@ void symv_lower(S alpha, const dense_view<const S>& a, const S* x, S* y) {
             fs[q] = pset1<P>(f[q]);
             ts[q] = pset1<P>(S(0));
         });
+        const auto single = [&](index i) {
+            for (index q = 0; q < 4; ++q) {
+                y[i] += f[q] * column[q * stride + i];
+                t[q] += column[q * stride + i] * x[i];
+            }
+        };
         index i = j + 4;
+        for (; i < n && reinterpret_cast<std::uintptr_t>(column + i) % sizeof(P) != 0; ++i) {
+            single(i);  // a load across two cache lines costs twice
+        }
         for (; i + lanes<S> <= n; i += lanes<S>) {
             const P xs = ploadu<P>(x + i);
             P ys = ploadu<P>(y + i);
@@ -445,10 +657,7 @@ void symv_lower(S alpha, const dense_view<const S>& a, const S* x, S* y) {
             pstoreu(y + i, ys);
         }
         for (; i < n; ++i) {
-            for (index q = 0; q < 4; ++q) {
-                y[i] += f[q] * column[q * stride + i];
-                t[q] += column[q * stride + i] * x[i];
-            }
+            single(i);
         }
         unroll<4>([&](auto q) LOWRANK_FORCE_INLINE { y[j + q] += alpha * (t[q] + predux(ts[q])); });
     }

@@ -200,11 +200,11 @@ void skinny_along(compute_t<T> alpha, strided_view<const T, 1> r, const_column_v
                     S* to = out + (i - top) * plan.width + c;
                     with_tile<along_rows>(taken, [&](auto tile) {
                         if (width == full) {
-                            multiply_tile<tile, along_packets>(alpha, from, stride, fixed<1>, length, panel, to,
-                                                               plan.width, first != 0, ahead);
+                            multiply_tile<tile, along_packets>(alpha, from, stride, fixed<1>, length, panel,
+                                                               fixed<full>, to, plan.width, first != 0, ahead);
                         } else {
-                            multiply_tile<tile, 1>(alpha, from, stride, fixed<1>, length, panel, to, plan.width,
-                                                   first != 0, ahead);
+                            multiply_tile<tile, 1>(alpha, from, stride, fixed<1>, length, panel, fixed<lanes<S>>, to,
+                                                   plan.width, first != 0, ahead);
                         }
                     });
                     i += taken;
@@ -295,7 +295,7 @@ void skinny_across(compute_t<T> alpha, strided_view<const T, 1> r, const_column_
                     const S* from = packed + top * k + c * length;
                     with_tile<across_rows>(taken, [&](auto tile) {
                         multiply_tile<tile, across_packets>(alpha, from, fixed<1>, fixed<tile>, length, strip,
-                                                            sums + c * full, full, top != 0, ahead);
+                                                            fixed<full>, sums + c * full, full, top != 0, ahead);
                     });
                     c += taken;
                 }

@@ -5,7 +5,7 @@
 /// \file
 /// The register tiles of the skinny product, on Eigen's portable packets: the only code that runs once per flop.
 ///
-///     lowrank::detail::multiply_tile<12, 2>(1.0F, r, stride, one, depth, x, out, 64, false, ahead);
+///     lowrank::detail::multiply_tile<12, 2>(1.0F, r, stride, one, depth, x, width, out, 64, false, ahead);
 ///
 /// A tile keeps rows x packets sums in registers: 12 x 2 or 8 x 3 of 32 registers, 6 x 2 or 4 x 3 of 16. 24 fused
 /// multiply-adds then need 14 or 11 loads, which two load ports deliver. docs/kernel.md has the pictures.
@@ -97,42 +97,52 @@ inline constexpr std::integral_constant<index, Step> fixed{};
 
 /// out(i, :) = [out(i, :) +] alpha sum_p r(i, p) x(p, :) for `Rows` rows r, `Packets` packets wide, p < depth.
 ///
-/// r(i, p) is r[i * row_step + p * depth_step], of which the steps may be constants (`fixed`); x holds depth x (Packets
-/// * lanes) scalars, row after row. Each scalar of r is broadcast against packets of x. Meanwhile `ahead` goes on
+/// r(i, p) is r[i * row_step + p * depth_step], of which the steps may be constants (`fixed`); x holds depth rows of
+/// Packets * lanes scalars, x_step apart. Each scalar of r is broadcast against packets of x. Meanwhile `ahead` goes on
 /// fetching.
-template <int Rows, int Packets, real S, class RowStep, class DepthStep, class Fetch>
-void multiply_tile(S alpha, const S* r, RowStep row_step, DepthStep depth_step, index depth, const S* x, S* out,
-                   index out_stride, bool accumulate, Fetch& ahead) noexcept {
+template <int Rows, int Packets, real S, class RowStep, class DepthStep, class Fetch, class Width>
+void multiply_tile(S alpha, const S* r, RowStep row_step, DepthStep depth_step, index depth, const S* x, Width x_step,
+                   S* out, index out_stride, bool accumulate, Fetch& ahead) noexcept {
     using P = packet_of<S>;
     using namespace Eigen::internal;
-    constexpr index width = Packets * lanes<S>;
-    P sum[Rows][Packets];
-    unroll<Rows>([&](auto i) LOWRANK_FORCE_INLINE {
-        unroll<Packets>([&](auto v) LOWRANK_FORCE_INLINE { sum[i][v] = pset1<P>(S(0)); });
+    // A sum waits four cycles for the one before it: small tiles keep several of each.
+    constexpr int ways = Rows * Packets > 8 ? 1 : Rows * Packets > 4 ? 2 : 4;
+    P sum[ways][Rows][Packets];
+    unroll<ways>([&](auto w) LOWRANK_FORCE_INLINE {
+        unroll<Rows>([&](auto i) LOWRANK_FORCE_INLINE {
+            unroll<Packets>([&](auto v) LOWRANK_FORCE_INLINE { sum[w][i][v] = pset1<P>(S(0)); });
+        });
     });
-    const auto step = [&](index p) LOWRANK_FORCE_INLINE {
+    const auto step = [&](index p, auto w) LOWRANK_FORCE_INLINE {
         P xs[Packets];
-        unroll<Packets>([&](auto v) LOWRANK_FORCE_INLINE { xs[v] = pload<P>(x + p * width + v * lanes<S>); });
+        unroll<Packets>([&](auto v) LOWRANK_FORCE_INLINE { xs[v] = ploadu<P>(x + p * x_step + v * lanes<S>); });
         unroll<Rows>([&](auto i) LOWRANK_FORCE_INLINE {
             const P b = pset1<P>(r[i * row_step + p * depth_step]);
-            unroll<Packets>([&](auto v) LOWRANK_FORCE_INLINE { sum[i][v] = pmadd(b, xs[v], sum[i][v]); });
+            unroll<Packets>([&](auto v) LOWRANK_FORCE_INLINE { sum[w][i][v] = pmadd(b, xs[v], sum[w][i][v]); });
         });
     };
     index p = 0;
     for (; p + line<S> <= depth; p += line<S>) {
-        for (index q = 0; q < line<S>; ++q) {
+        for (index q = 0; q < line<S>; q += ways) {
             ahead.step(q, line<S>);
-            step(p + q);
+            unroll<ways>([&](auto w) LOWRANK_FORCE_INLINE { step(p + q + w, w); });
         }
     }
     for (; p < depth; ++p) {
-        step(p);
+        step(p, std::integral_constant<int, 0>());
     }
     const P factor = pset1<P>(alpha);
     unroll<Rows>([&](auto i) LOWRANK_FORCE_INLINE {
         unroll<Packets>([&](auto v) LOWRANK_FORCE_INLINE {
+            P total = sum[0][i][v];
+            if constexpr (ways > 1) {
+                total = padd(total, sum[1][i][v]);
+            }
+            if constexpr (ways > 2) {
+                total = padd(total, padd(sum[2][i][v], sum[3][i][v]));
+            }
             S* to = out + i * out_stride + v * lanes<S>;
-            pstoreu(to, accumulate ? pmadd(factor, sum[i][v], ploadu<P>(to)) : pmul(factor, sum[i][v]));
+            pstoreu(to, accumulate ? pmadd(factor, total, ploadu<P>(to)) : pmul(factor, total));
         });
     });
 }
