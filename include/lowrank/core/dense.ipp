@@ -217,12 +217,14 @@ struct gemm_block {
                 S* to = direct ? c.data() + row + col * c.col_stride() : rest;
                 const index stride = direct ? c.col_stride() : full;
                 const auto tile = [&](auto n) {
+                    // A sum waits four cycles for the one before it: small tiles keep several of each.
+                    constexpr int ways = n * Packets > 8 ? 1 : n * Packets > 4 ? 2 : 4;
                     if (col_step == 0) {
-                        multiply_tile<n, Packets>(alpha, from, fixed<1>, fixed<n>, depth, panel, step, to, stride,
-                                                  direct, none);
+                        multiply_tile<n, Packets, ways>(alpha, from, fixed<1>, fixed<n>, depth, panel, step, to, stride,
+                                                        direct, none);
                     } else {
-                        multiply_tile<n, Packets>(alpha, from, col_step, depth_step, depth, panel, step, to, stride,
-                                                  direct, none);
+                        multiply_tile<n, Packets, ways>(alpha, from, col_step, depth_step, depth, panel, step, to,
+                                                        stride, direct, none);
                     }
                 };
                 if (taken == across_rows) {

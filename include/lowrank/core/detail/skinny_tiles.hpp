@@ -99,16 +99,14 @@ inline constexpr std::integral_constant<index, Step> fixed{};
 ///
 /// r(i, p) is r[i * row_step + p * depth_step], of which the steps may be constants (`fixed`); x holds depth rows of
 /// Packets * lanes scalars, x_step apart. Each scalar of r is broadcast against packets of x. Meanwhile `ahead` goes on
-/// fetching.
-template <int Rows, int Packets, real S, class RowStep, class DepthStep, class Fetch, class Width>
+/// fetching. A sum is cut into `Ways` that are added at the end: 1, 2 or 4. With one, a row has the same bits in any tile.
+template <int Rows, int Packets, int Ways = 1, real S, class RowStep, class DepthStep, class Fetch, class Width>
 void multiply_tile(S alpha, const S* r, RowStep row_step, DepthStep depth_step, index depth, const S* x, Width x_step,
                    S* out, index out_stride, bool accumulate, Fetch& ahead) noexcept {
     using P = packet_of<S>;
     using namespace Eigen::internal;
-    // A sum waits four cycles for the one before it: small tiles keep several of each.
-    constexpr int ways = Rows * Packets > 8 ? 1 : Rows * Packets > 4 ? 2 : 4;
-    P sum[ways][Rows][Packets];
-    unroll<ways>([&](auto w) LOWRANK_FORCE_INLINE {
+    P sum[Ways][Rows][Packets];
+    unroll<Ways>([&](auto w) LOWRANK_FORCE_INLINE {
         unroll<Rows>([&](auto i) LOWRANK_FORCE_INLINE {
             unroll<Packets>([&](auto v) LOWRANK_FORCE_INLINE { sum[w][i][v] = pset1<P>(S(0)); });
         });
@@ -123,9 +121,9 @@ void multiply_tile(S alpha, const S* r, RowStep row_step, DepthStep depth_step, 
     };
     index p = 0;
     for (; p + line<S> <= depth; p += line<S>) {
-        for (index q = 0; q < line<S>; q += ways) {
+        for (index q = 0; q < line<S>; q += Ways) {
             ahead.step(q, line<S>);
-            unroll<ways>([&](auto w) LOWRANK_FORCE_INLINE { step(p + q + w, w); });
+            unroll<Ways>([&](auto w) LOWRANK_FORCE_INLINE { step(p + q + w, w); });
         }
     }
     for (; p < depth; ++p) {
@@ -135,10 +133,10 @@ void multiply_tile(S alpha, const S* r, RowStep row_step, DepthStep depth_step, 
     unroll<Rows>([&](auto i) LOWRANK_FORCE_INLINE {
         unroll<Packets>([&](auto v) LOWRANK_FORCE_INLINE {
             P total = sum[0][i][v];
-            if constexpr (ways > 1) {
+            if constexpr (Ways > 1) {
                 total = padd(total, sum[1][i][v]);
             }
-            if constexpr (ways > 2) {
+            if constexpr (Ways > 2) {
                 total = padd(total, padd(sum[2][i][v], sum[3][i][v]));
             }
             S* to = out + i * out_stride + v * lanes<S>;
