@@ -82,12 +82,16 @@ inline tensor read_tensor(const lowrank::safetensors_file& file, const std::stri
     }
     t.values.resize(count);
     const auto bytes = file.bytes(*info);
-    if (info->type == lowrank::dtype::i64) {
+    const auto read_integers = [&]<class I>(I value) {
         for (std::size_t i = 0; i < count; ++i) {
-            std::int64_t value = 0;
-            std::memcpy(&value, bytes.data() + 8 * i, 8);
+            std::memcpy(&value, bytes.data() + sizeof value * i, sizeof value);
             t.values[i] = static_cast<double>(value);
         }
+    };
+    if (info->type == lowrank::dtype::i64) {
+        read_integers(std::int64_t{});
+    } else if (info->type == lowrank::dtype::i32) {
+        read_integers(std::int32_t{});
     } else if (info->type == lowrank::dtype::u8) {
         for (std::size_t i = 0; i < count; ++i) {
             t.values[i] = static_cast<double>(std::to_integer<unsigned>(bytes[i]));

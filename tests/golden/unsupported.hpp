@@ -11,7 +11,34 @@
 
 namespace lowrank_tests {
 
-inline const std::vector<std::string_view> unsupported_cases = {};
+inline const std::vector<std::string_view> unsupported_cases = {
+    "init-loftq-iterations",  // in double: the dequantized base is kept in float
+    "bdlora-linear",
+    "c3a-linear",
+    "delora-linear",
+    "fourierft-fan-in-fan-out",
+    "fourierft-linear",
+    "gralora-fan-in-fan-out",
+    "gralora-hybrid",
+    "gralora-linear",
+    "hira-conv2d",
+    "hira-embedding",
+    "kasa-linear",
+    "ln-tuning",
+    "lora-target-parameters",
+    "lora-target-parameters-two-active",
+    "miss-bat",
+    "qalora-linear",
+    "road-1",
+    "road-2",
+    "road-4",
+    "shira-linear",
+    "tinylora-fan-in-fan-out",
+    "tinylora-linear",
+    "vblora-fan-in-fan-out",
+    "vblora-linear",
+    "vblora-topk-only",
+};
 
 }  // namespace lowrank_tests
 
