@@ -11,15 +11,13 @@
 ///     LOWRANK_INSTANTIATE(float)
 ///     LOWRANK_INSTANTIATE(double)
 ///
-/// With LOWRANK_EXTERN_TEMPLATES a header that includes an eigensolver, a QR, the skinny product, the cores of the
-/// truncated SVDs or the adapters behind `any_adapter` only declares them; without the macro everything is header-only
+/// With LOWRANK_EXTERN_TEMPLATES a header that includes an eigensolver, a QR, the skinny product
+/// or the adapters behind `any_adapter` only declares them; without the macro everything is header-only
 /// as usual and this file is not needed. The two scalars may live in two files, to compile side by side;
 /// LOWRANK_INSTANTIATE_KERNELS, LOWRANK_INSTANTIATE_ADAPTERS and their like split further.
 
 #include <lowrank/core/skinny_product.hpp>
 #include <lowrank/factor/orthonormalize.hpp>
-#include <lowrank/factor/sketched/krylov_svd.hpp>
-#include <lowrank/factor/sketched/randomized_svd.hpp>
 #include <lowrank/factor/svd.hpp>
 #include <lowrank/factor/symmetric_eigen.hpp>
 #include <lowrank/lora/any_adapter.hpp>
@@ -48,15 +46,6 @@
     template lowrank::svd_result<S> lowrank::detail::svd_of_tall<S>(lowrank::matrix<S>); \
     template lowrank::svd_result<S> lowrank::detail::values_of_tall<S>(lowrank::matrix<S>);
 
-/// The parts of the randomized and the Krylov SVD that no longer see the map, for one scalar.
-#define LOWRANK_INSTANTIATE_TRUNCATED_SVD(S)                                                                         \
-    template lowrank::truncated_svd_result<S> lowrank::detail::svd_within<S>(const lowrank::matrix<S>&,              \
-                                                                             lowrank::matrix<S>, lowrank::index);    \
-    template lowrank::error_evidence lowrank::detail::dense_evidence<lowrank::matrix<S>, S>(                         \
-        const lowrank::matrix<S>&, const lowrank::matrix<S>&, const lowrank::vector<S>&, const lowrank::matrix<S>&); \
-    template lowrank::matrix<S> lowrank::detail::orthonormal_remainder<S>(lowrank::const_column_view<S>,             \
-                                                                          lowrank::matrix<S>, lowrank::workspace&);
-
 /// What `any_adapter` calls of every kind of adapter, for one scalar.
 #define LOWRANK_INSTANTIATE_ADAPTERS(S) LOWRANK_FOR_EACH_ADAPTER(LOWRANK_INSTANTIATE_ADAPTER, S)
 #define LOWRANK_INSTANTIATE_ADAPTER(S, kind)                                                                      \
@@ -70,12 +59,12 @@
     LOWRANK_INSTANTIATE_SKINNY(lowrank::half)     \
     LOWRANK_INSTANTIATE_SKINNY(lowrank::bfloat16) \
     LOWRANK_INSTANTIATE_QR(float)                 \
-    LOWRANK_INSTANTIATE_SVD(float) LOWRANK_INSTANTIATE_TRUNCATED_SVD(float)
+    LOWRANK_INSTANTIATE_SVD(float)
 #define LOWRANK_INSTANTIATE_KERNELS_double \
     LOWRANK_INSTANTIATE_SKINNY(double)     \
     LOWRANK_INSTANTIATE_QR(double)         \
     LOWRANK_INSTANTIATE_EIGEN()            \
-    LOWRANK_INSTANTIATE_SVD(double) LOWRANK_INSTANTIATE_TRUNCATED_SVD(double)
+    LOWRANK_INSTANTIATE_SVD(double)
 
 /// Everything that depends on one scalar, float or double.
 #define LOWRANK_INSTANTIATE(S) LOWRANK_INSTANTIATE_KERNELS(S) LOWRANK_INSTANTIATE_ADAPTERS(S)
