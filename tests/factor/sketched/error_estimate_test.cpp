@@ -3,6 +3,7 @@
 
 #include <limits>
 
+#include <lowrank/factor/sketched/randomized_svd.hpp>
 #include <lowrank/factor/svd.hpp>
 
 #include <support/matrices.hpp>
