@@ -23,9 +23,9 @@
 #include <lowrank/core/philox.hpp>
 #include <lowrank/lora/adapted_linear.hpp>
 #include <lowrank/lora/kinds/dora.hpp>
+#include <lowrank/lora/kinds/lora.hpp>
 #include <lowrank/lora/merge/merge.hpp>
 #include <lowrank/lora/train/adamw.hpp>
-#include <lowrank/lora/train/gradient.hpp>
 
 namespace {
 

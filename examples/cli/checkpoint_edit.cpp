@@ -71,7 +71,7 @@ void copy_companions(const fs::path& source, const fs::path& target) {
     for (const auto& file : files) {
         stop_if_interrupted();
         // A folder from elsewhere must not make the result hold a file of this machine.
-        lowrank::throw_if_failed(lowrank::detail::check_link(source, file));
+        lowrank::throw_if_failed(lowrank::check_link(source, file));
         copy_small_file(file, target / file.filename());
     }
 }

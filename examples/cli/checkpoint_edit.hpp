@@ -36,7 +36,7 @@ void copy_companions(const std::filesystem::path& source, const std::filesystem:
 
 /// Writes the checkpoint in `source` into the folder `target`: the same files with the same tensors, those that
 /// `wanted` names changed by `edit`, with config and tokenizer files beside them. With `resumed_edits`, a checksum of
-/// what the edits depend on, goes on where an earlier run stopped.
+/// what the edits depend on, continues where an earlier run stopped.
 lowrank::edit_checkpoint_report write_edited_checkpoint(const std::filesystem::path& source,
                                                         const std::filesystem::path& target,
                                                         const std::function<bool(const lowrank::tensor_info&)>& wanted,

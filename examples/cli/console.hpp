@@ -21,9 +21,15 @@
 #include <lowrank/core/progress.hpp>
 #include <lowrank/core/status.hpp>
 
+#include "report/text.hpp"
+
 namespace tool {
 
 using json = nlohmann::ordered_json;
+using report::format;
+using report::grouped;
+using report::in_quotes;
+using report::table;
 
 /// What the process returns.
 enum exit_code : int {
@@ -75,26 +81,6 @@ void print(std::string_view text);
 
 /// Prints one JSON object and a newline to stdout.
 void print_json(const json& object);
-
-/// "1 234 567" for people.
-[[nodiscard]] std::string grouped(std::uint64_t n);
-
-/// `printf` into a string.
-[[gnu::format(printf, 1, 2)]] [[nodiscard]] std::string format(const char* pattern, ...);
-
-/// A name between quotes on one line: control characters and invalid bytes are shown as \xNN.
-[[nodiscard]] std::string in_quotes(std::string_view text);
-
-/// A plain-text table with aligned columns; the first row is the head. Numbers align right.
-class table {
-public:
-    explicit table(std::vector<std::string> head) : rows_{std::move(head)} {}
-    void add(std::vector<std::string> row) { rows_.push_back(std::move(row)); }
-    [[nodiscard]] std::string text() const;
-
-private:
-    std::vector<std::vector<std::string>> rows_;
-};
 
 /// Progress on stderr of anything that takes more than a second: a bar with the time left on a terminal, a plain line
 /// now and then elsewhere. Erases its bar when it ends.

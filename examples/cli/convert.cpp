@@ -12,6 +12,7 @@
 
 #include <lowrank/io/formats/adapter_files.hpp>
 #include <lowrank/io/models/gguf_model.hpp>
+#include <lowrank/io/models/model_config.hpp>
 
 #include "checkpoint_edit.hpp"
 #include "commands.hpp"
@@ -178,7 +179,7 @@ void convert_adapter(const convert_options& options) {
             "diffusers_old, loralib)");
     }
     lowrank::adapter_read_options reading{.lora_alpha = options.alpha};
-    std::optional<lowrank::llama_layout> layout;
+    std::optional<lowrank::model_config> layout;
     std::optional<lowrank::checkpoint> base;
     if (!options.model.empty()) {
         base = open_checkpoint(options.model);
@@ -189,9 +190,9 @@ void convert_adapter(const convert_options& options) {
         }
         std::error_code error;
         if (fs::exists(options.model / "config.json", error)) {
-            if (auto read = lowrank::read_llama_layout(options.model / "config.json")) {
+            if (auto read = lowrank::read_model_config(options.model / "config.json")) {
                 layout = *read;
-                reading.layout = &*layout;
+                reading.model = &*layout;
             }
         }
     }
@@ -218,7 +219,7 @@ void convert_adapter(const convert_options& options) {
         losses = std::move(plain.relative_errors);
     }
     const bool is_folder = *to == lowrank::adapter_format::peft || *to == lowrank::adapter_format::mlx;
-    const lowrank::adapter_write_options writing{.layout = layout ? &*layout : nullptr,
+    const lowrank::adapter_write_options writing{.model = layout ? &*layout : nullptr,
                                                  .kohya_prefix = options.kohya_prefix,
                                                  .gguf = {.type = tensor_type(options.type)}};
     const auto write = [&](const fs::path& path) {
@@ -299,10 +300,9 @@ void add_convert(CLI::App& app) {
     auto options = std::make_shared<convert_options>();
     auto* command = app.add_subcommand("convert", "Convert adapters and models between the formats of other tools");
     command
-        ->add_option(
-            "source", options->source,
-            "An adapter (PEFT or MLX folder, safetensors or GGUF file) or a model (folder or GGUF); what it is "
-            "is found out from its content")
+        ->add_option("source", options->source,
+                     "An adapter (PEFT or MLX folder, safetensors or GGUF file) or a model (folder or GGUF); its type "
+                     "is detected from its content")
         ->type_name("SOURCE")
         ->required();
     command
@@ -317,7 +317,7 @@ void add_convert(CLI::App& app) {
     command->add_option("--alpha", options->alpha, "lora_alpha of a file that has none (loralib)");
     command
         ->add_option("--error", options->error,
-                     "What an SVD may lose of the change of a module that the target has no names for")
+                     "Largest relative error of an SVD where the target cannot represent a module as it is")
         ->check(CLI::Range(0.0, 1.0))
         ->capture_default_str();
     command->add_option("--rank", options->rank, "The rank of such a module, instead of --error")
@@ -330,7 +330,8 @@ void add_convert(CLI::App& app) {
     command->add_option("--tokenizer", options->tokenizer, "A llama2.c tokenizer for a GGUF model (default: tok*.bin)");
     add_common(*command, options->common);
     command->footer(
-        "Numbers keep their bits wherever the format can say them; the report names what was left out or cut.\n"
+        "Values keep their bits wherever the target can represent them; the report names what was left out or "
+        "approximated.\n"
         "Example:\n"
         "  lowrank convert adapters/shakespeare --to gguf --model models/stories260K --output shakespeare.gguf");
     command->callback([options] { run_convert(*options); });

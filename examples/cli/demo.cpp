@@ -27,9 +27,9 @@
 #include "llama/load.hpp"
 #include "llama/search_hooks.hpp"
 #include "llama/train.hpp"
+#include "report/demo_report.hpp"
 
 #include "console.hpp"
-#include "demo_report.hpp"
 #include "demo_task.hpp"
 #include "staging.hpp"
 #include "threads.hpp"
@@ -131,7 +131,7 @@ public:
             }
             throw;
         }
-        options_.json ? print_json(demo_json(found_)) : print(demo_text(found_));
+        options_.json ? print_json(report::demo_json(found_)) : print(report::demo_text(found_));
     }
 
 private:
@@ -350,14 +350,14 @@ private:
 
     void write() {
         stop_if_interrupted();
-        const auto page = demo_page(found_);
+        const auto page = report::demo_page(found_);
         model_folder_->commit();
         adapter_folder_->commit();
         lowrank::throw_if_failed(lowrank::write_file(options_.output / "report.html", page));
     }
 
     demo_options options_;
-    demo_results found_ = {};
+    report::demo_results found_ = {};
     thread_pool pool_;
     recall_task task_;
     recall_task shifted_;

@@ -155,7 +155,7 @@ private:
                 }
             }
         }
-        lowrank::detail::fail_contract("recall_task: with these shares no answer is ever seen");
+        throw lowrank::contract_violation("recall_task: with these shares no answer is ever seen");
     }
 
     std::uint64_t seed_;

@@ -90,8 +90,8 @@ void add_rank(CLI::App& command, rank_options& options) {
         ->check(CLI::IsMember({"fixed", "energy", "frobenius_share", "sum_share", "relative_error", "threshold",
                                "ratio", "quantile", "sv_ratio", "sv_cumulative", "sv_fro"}))
         ->capture_default_str();
-    command.add_option("--value", options.value, "The rank, or the number of the rule")->capture_default_str();
-    command.add_option("--most", options.max_rank, "The largest rank a rule may give; 0: no limit")
+    command.add_option("--value", options.value, "The rank, or the parameter of the rule")->capture_default_str();
+    command.add_option("--max-rank", options.max_rank, "The largest rank a rule may give; 0: no limit")
         ->check(CLI::Range(std::int64_t{0}, std::int64_t{1} << 20));
 }
 
@@ -101,15 +101,8 @@ lowrank::rank_choice choice_of(const rank_options& options) {
     if (options.max_rank > 0) {
         out.max_rank = options.max_rank;
     }
-    using rule = lowrank::rank_rule;
-    const bool is_share = out.rule == rule::energy || out.rule == rule::frobenius_share ||
-                          out.rule == rule::sum_share || out.rule == rule::relative_error || out.rule == rule::ratio ||
-                          out.rule == rule::quantile || out.rule == rule::kohya_cumulative ||
-                          out.rule == rule::kohya_frobenius;
-    const double v = options.value;
-    if (!(v >= 0) || (is_share && v > 1) || (out.rule == rule::kohya_ratio && v < 1) ||
-        (out.rule == rule::fixed && (v < 1 || v != static_cast<double>(static_cast<std::int64_t>(std::min(v, 1e9)))))) {
-        throw usage_error(format("--value: %g makes no sense for the rule %s", v, options.rule.c_str()));
+    if (const auto why = lowrank::check(out); !why) {
+        throw usage_error("--rule " + options.rule + ", --value: " + why.message);
     }
     return out;
 }
@@ -244,12 +237,12 @@ void add_extract(CLI::App& app) {
     command->add_flag("--keep-others", options->keep_others,
                       "Save changed tensors that are no matrices whole (modules_to_save)");
     command->add_flag("--fan-in-fan-out", options->fan_in_fan_out, "Weights are stored in x out (GPT-2)");
-    command->add_flag("--fast", options->fast, "Find a fixed rank by random projections: much sooner, nearly the best");
+    command->add_flag("--fast", options->fast, "Find a fixed rank by random projections: much faster, nearly optimal");
     add_common(*command, options->common);
     command->footer(
         "One weight in memory at a time.\n"
         "Example:\n"
-        "  lowrank extract models/base models/tuned --rule energy --value 0.95 --most 64 --output adapters/tuned");
+        "  lowrank extract models/base models/tuned --rule energy --value 0.95 --max-rank 64 --output adapters/tuned");
     command->callback([options] { run_extract(*options); });
 }
 

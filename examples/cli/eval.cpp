@@ -20,15 +20,12 @@ struct eval_options {
     common_options common;
     text_options text;
     std::filesystem::path model;
-    std::vector<std::string> adapters;
+    adapter_options adapters;
     bool merged = false;
 };
 
 void run_eval(const eval_options& options) {
-    std::vector<adapter_choice> adapters;
-    for (const auto& text : options.adapters) {
-        adapters.push_back(parse_adapter(text));
-    }
+    const auto adapters = parse_adapters(options.adapters);
     if (options.text.ids.empty() && options.text.text.empty()) {
         throw usage_error("say what to read: --ids FILE or --text FILE");
     }

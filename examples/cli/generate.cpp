@@ -20,7 +20,7 @@ struct generate_command {
     common_options common;
     std::filesystem::path model;
     std::filesystem::path tokenizer;
-    std::vector<std::string> adapters;
+    adapter_options adapters;
     std::string prompt;
     bool prompt_given = false;
     std::string prompt_ids;
@@ -31,10 +31,7 @@ void run_generate(const generate_command& options) {
     if (options.prompt_given != options.prompt_ids.empty()) {
         throw usage_error("give a prompt: either --prompt TEXT or --prompt-ids LIST");
     }
-    std::vector<adapter_choice> adapters;
-    for (const auto& text : options.adapters) {
-        adapters.push_back(parse_adapter(text));
-    }
+    const auto adapters = parse_adapters(options.adapters);
     auto model = load_model(options.model);
     attach_adapters(model, adapters);
     // Ids in, ids out needs no tokenizer.
@@ -105,7 +102,7 @@ void add_generate(CLI::App& app) {
     command->add_option("--prompt-ids", options->prompt_ids, "Token ids to continue, with commas or spaces between")
         ->type_name("LIST")
         ->excludes(prompt);
-    command->add_option("--tokens", options->tokens, "At most so many new tokens")
+    command->add_option("--tokens", options->tokens, "Largest number of new tokens")
         ->check(CLI::Range(std::int64_t{0}, std::int64_t{1} << 30))
         ->capture_default_str();
     add_adapters(*command, options->adapters, false);

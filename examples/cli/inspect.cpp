@@ -242,7 +242,8 @@ lowrank::low_rank<float> product_of(const lowrank::peft_module& module) {
 }
 
 void inspect_adapter(const inspect_options& options, thread_pool& pool) {
-    const auto adapter = load_adapter(options.path);
+    // Nothing is applied, so it does not matter which base weights the adapter belongs to.
+    const auto adapter = load_adapter(options.path, {.base_is_residual = true});
     const auto& base = adapter.config.base_model_name_or_path;
     const matrix_choice chosen(options.matrices);
     struct line {

@@ -16,7 +16,6 @@
 #include <lowrank/io/containers/atomic_file.hpp>
 #include <lowrank/io/peft.hpp>
 #include <lowrank/laser/edits/random_change.hpp>
-#include <lowrank/laser/search/detail/open_weights.hpp>
 #include <lowrank/laser/search/gradient_search.hpp>
 #include <lowrank/laser/search/greedy_search.hpp>
 #include <lowrank/laser/search/group_search.hpp>
@@ -25,12 +24,12 @@
 #include <lowrank/laser/search/search.hpp>
 
 #include "llama/search_hooks.hpp"
+#include "report/laser_report.hpp"
 
 #include "checkpoint_edit.hpp"
 #include "commands.hpp"
 #include "console.hpp"
 #include "inputs.hpp"
-#include "laser_report.hpp"
 #include "matrices.hpp"
 #include "models.hpp"
 #include "options.hpp"
@@ -73,24 +72,24 @@ struct laser_options {
     std::int64_t top = 10;
 };
 
-/// The sequences in a random order given by the seed: those that choose first, those that report after.
+/// The sequences in a random order given by the seed: validation first, held-out after.
 struct split_batch {
     llama::batch batch = {};
-    index validation = 0;  ///< How many sequences choose.
+    index validation = 0;  ///< How many sequences are for validation.
 };
 
 split_batch split_by_seed(const llama::batch& all, double fraction, std::uint64_t seed) {
     const index n = all.sequences();
     if (n < 2) {
         fail(
-            "the search needs at least two windows or documents, one to choose on and one to report on; "
-            "bring more text or make --window smaller");
+            "the search needs at least two windows or documents, one for validation and one held out; "
+            "give more text or a smaller --window");
     }
     const auto parts = lowrank::split_samples(n, {.validation = fraction, .seed = seed});
     return {llama::select(all, parts.order), parts.validation.end};
 }
 
-/// The journal of a search in a file: lines are appended as they come, an interrupted search goes on from them.
+/// The journal of a search in a file: lines are appended as they come, an interrupted search continues from them.
 class journal_file {
 public:
     journal_file(const std::filesystem::path& file, std::string label) {
@@ -106,7 +105,7 @@ public:
         log_.emplace(take_named(file.string(), lowrank::search_journal::read(text, keep, std::move(label))));
         if (!text.empty()) {
             std::filesystem::resize_file(file, log_->accepted_bytes());
-            say("going on from " + std::to_string(log_->size()) + " evaluations in " + file.string());
+            say("continuing from " + std::to_string(log_->size()) + " evaluations in " + file.string());
         }
         out_.open(file, std::ios::binary | std::ios::app);
         if (!out_) {
@@ -138,7 +137,7 @@ std::string samples_label(const llama::batch& batch, const std::string& metric, 
 }
 
 template <class R>
-void take_common(const R& found, laser_results& out) {
+void take_common(const R& found, report::laser_results& out) {
     stop_if_interrupted();
     lowrank::throw_if_failed(found.why);
     out.baseline = found.baseline;
@@ -154,7 +153,7 @@ void take_common(const R& found, laser_results& out) {
     out.factorizations = found.factorizations;
 }
 
-void take_single(const lowrank::search_result<float>& found, laser_results& out) {
+void take_single(const lowrank::search_result<float>& found, report::laser_results& out) {
     take_common(found, out);
     out.best = found.best;
     out.winner = found.winner;
@@ -189,7 +188,7 @@ std::vector<lowrank::weight_group> module_groups(const lowrank::search_model<flo
 
 /// Candidates that stand for several edits: the matrices of the table are groups, the rank is the largest of theirs.
 void take_groups(const lowrank::group_result& found, const std::vector<lowrank::weight_group>& groups,
-                 laser_results& out) {
+                 report::laser_results& out) {
     out.matrices.clear();
     for (const auto& group : groups) {
         out.matrices.push_back(group.name);
@@ -225,10 +224,10 @@ lowrank::screening_policy policy_named(const std::string& name) {
     return policies.at(name);
 }
 
-/// Searches as the options say; `sequences` of them choose.
+/// Searches as the options say; `sequences` of them are for validation.
 void search(const laser_options& options, const llama::searchable<float>& engine,
             const lowrank::search_model<float>& model, const lowrank::search_options& how, index sequences,
-            laser_results& out) {
+            report::laser_results& out) {
     const auto samples_in = [&](index windows) { return engine.samples_in(std::min(windows, sequences)); };
     const lowrank::halving_options race{.first_samples = samples_in(options.first_samples)};
     if (options.method == "exhaustive") {
@@ -268,8 +267,7 @@ lowrank::weight_editor<float> open_weight(const lowrank::search_model<float>& mo
 
 /// Spectra of the edited matrices, and the control: the same weights changed at random by as much.
 void look_closer(const lowrank::search_model<float>& model, const lowrank::search_options& how, std::uint64_t seed,
-                 laser_results& out) {
-    lowrank::detail::place_guard<float> changed(model);
+                 report::laser_results& out) {
     std::uint64_t number = 0;
     for (const auto& step : out.steps) {
         auto editor = open_weight(model, step.weight);
@@ -287,8 +285,9 @@ void look_closer(const lowrank::search_model<float>& model, const lowrank::searc
         const auto size = take(editor.write(step.what, edited));
         edited = editor.original();
         (void)take(lowrank::apply_random_change<float>(edited, size.removed_norm, seed + ++number));
-        changed.put(step.weight,
-                    {.map = lowrank::any_operator<float>(lowrank::owned_operator<float>(std::move(edited)))});
+        const lowrank::placed_edit<float> changed{
+            .map = lowrank::any_operator<float>(lowrank::owned_operator<float>(std::move(edited)))};
+        model.override_weight(step.weight, &changed);
     }
     index first = model.layers;
     for (const auto& step : out.steps) {
@@ -297,6 +296,9 @@ void look_closer(const lowrank::search_model<float>& model, const lowrank::searc
     const auto scores = how.held_out.size() > 0 && !out.steps.empty()
                             ? model.evaluate_from_layer(how.held_out, first)
                             : lowrank::result<lowrank::sample_scores>(lowrank::sample_scores{});
+    for (const auto& step : out.steps) {
+        model.override_weight(step.weight, nullptr);
+    }
     if (scores && scores->size() > 0) {
         out.random_change = lowrank::summarize(*scores);
     }
@@ -377,11 +379,11 @@ void run_laser(const laser_options& options) {
     require_model_folder(options.model);
     auto weights = take_named(options.model.string(), llama::mapped_model<float>::open(options.model));
     stop_if_interrupted();
-    laser_results found{.model = options.model.string(),
-                        .method = options.method,
-                        .metric = options.metric,
-                        .seed = options.seed,
-                        .fractions = fractions};
+    report::laser_results found{.model = options.model.string(),
+                                .method = options.method,
+                                .metric = options.metric,
+                                .seed = options.seed,
+                                .fractions = fractions};
     const auto [batch, validation] =
         split_by_seed(load_batch(options.text, options.model, weights.net().shape), options.validation, options.seed);
 
@@ -444,12 +446,12 @@ void run_laser(const laser_options& options) {
         }
     }
     if (!options.report.empty()) {
-        lowrank::throw_if_failed(lowrank::write_file(options.report, laser_page(found)));
+        lowrank::throw_if_failed(lowrank::write_file(options.report, report::laser_page(found)));
     }
     if (options.common.json) {
-        print_json(laser_json(found));
+        print_json(report::laser_json(found));
     } else {
-        print(laser_text(found, static_cast<std::size_t>(options.top)));
+        print(report::laser_text(found, static_cast<std::size_t>(options.top)));
     }
     if (write && found.steps.empty()) {
         fail("no candidate beats the unedited model, nothing was written", lowrank::errc::not_found);
@@ -541,15 +543,16 @@ void add_laser(CLI::App& app) {
         ->capture_default_str();
     command
         ->add_option("--journal", options->journal,
-                     "Write every evaluation to this file; an interrupted search goes on from it")
+                     "Write every evaluation to this file; an interrupted search continues from it")
         ->type_name("FILE");
     command->add_option("--report", options->report, "Write an HTML report to this file")->type_name("FILE");
     command
         ->add_option("--validation", options->validation,
-                     "Share of the windows (or documents) that choose; the others only report")
+                     "Share of the windows (or documents) for validation; the others are held out")
         ->check(CLI::Range(0.001, 0.999))
         ->capture_default_str();
-    command->add_option("--seed", options->seed, "Which windows choose and which report")->capture_default_str();
+    command->add_option("--seed", options->seed, "Seed of the split into validation and held-out windows")
+        ->capture_default_str();
     command->add_option("--top", options->top, "Rows of the table")
         ->check(CLI::Range(std::int64_t{1}, std::int64_t{100000}))
         ->capture_default_str();

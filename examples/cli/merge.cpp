@@ -27,7 +27,7 @@ struct merge_options {
     common_options common;
     output_options output;
     std::filesystem::path model;
-    std::vector<std::string> adapters;
+    adapter_options adapters;
     bool check = false;
 };
 
@@ -83,18 +83,19 @@ void print_report(const merge_options& options, const lowrank::merge_checkpoint_
         print(format("%lld files were finished by an earlier run\n", static_cast<long long>(report.kept_files)));
     }
     if (options.check) {
-        print("checked: unmerging gives back the same bits\n");
+        print("verified: unmerging restores the same bits\n");
     }
     print("written to " + options.output.folder.string() + "\n");
 }
 
 /// A PEFT folder, or a file in the names of another tool, whose modules are found among those of the base.
-lowrank::peft_adapter adapter_for(const std::filesystem::path& path, const lowrank::checkpoint& base) {
+lowrank::peft_adapter adapter_for(const adapter_choice& choice, const lowrank::checkpoint& base) {
+    const auto& path = choice.folder;
+    lowrank::adapter_read_options reading{.peft = {.base_is_residual = choice.base_is_residual}};
     std::error_code error;
     if (!std::filesystem::is_regular_file(path, error)) {
-        return load_adapter(path);
+        return load_adapter(path, reading.peft);
     }
-    lowrank::adapter_read_options reading;
     for (const auto& place : base.tensors()) {
         if (place.info->name.ends_with(".weight")) {
             reading.modules.push_back(place.info->name.substr(0, place.info->name.size() - 7));
@@ -110,15 +111,15 @@ lowrank::peft_adapter adapter_for(const std::filesystem::path& path, const lowra
 void run_merge(const merge_options& options) {
     std::vector<std::filesystem::path> inputs = {options.model};
     std::vector<lowrank::adapter_to_merge> sum;
-    for (const auto& text : options.adapters) {
-        const auto choice = parse_adapter(text);
+    const auto choices = parse_adapters(options.adapters);
+    for (const auto& choice : choices) {
         inputs.push_back(choice.folder);
         sum.push_back({.strength = choice.strength});
     }
     const auto base = open_checkpoint(options.model);
     std::vector<lowrank::peft_adapter> adapters;
-    for (std::size_t i = 1; i < inputs.size(); ++i) {
-        adapters.push_back(adapter_for(inputs[i], base));
+    for (const auto& choice : choices) {
+        adapters.push_back(adapter_for(choice, base));
     }
     for (std::size_t i = 0; i < sum.size(); ++i) {
         sum[i].adapter = &adapters[i];
@@ -149,13 +150,14 @@ void add_merge(CLI::App& app) {
     add_adapters(*command, options->adapters, true);
     add_output(*command, options->output, true, "The new checkpoint folder");
     add_resume(*command, options->output);
-    command->add_flag("--check", options->check, "Prove for every matrix that unmerging gives back the same bits");
+    command->add_flag("--check", options->check, "Verify for every matrix that unmerging restores the same bits");
     add_common(*command, options->common);
     command->footer(
-        "Weights keep their dtype; several adapters are summed first and rounded once. LoRA, DoRA and the other types "
-        "of\n"
-        "PEFT that 'lowrank inspect' reads, and files of kohya, LyCORIS and the others that 'lowrank convert' reads. "
-        "Memory for the adapters and one tile of one weight.\n"
+        "Weights keep their dtype; the changes of several adapters are summed and rounded once. Reads LoRA, DoRA and "
+        "the\n"
+        "other PEFT types that 'lowrank inspect' lists, and the files of kohya, LyCORIS and others that 'lowrank "
+        "convert'\n"
+        "reads. Needs memory for the adapters and one tile of one weight.\n"
         "Example:\n"
         "  lowrank merge models/stories260K --adapter adapters/shakespeare:0.5 --output merged --check");
     command->callback([options] { run_merge(*options); });

@@ -36,9 +36,9 @@ llama::model<float> load_model(const fs::path& folder) {
 
 void require_model_folder(const fs::path& folder) { require_folder(folder, "config.json and the weights"); }
 
-lowrank::peft_adapter load_adapter(const fs::path& folder) {
+lowrank::peft_adapter load_adapter(const fs::path& folder, const lowrank::peft_read_options& reading) {
     require_folder(folder, "adapter_config.json");
-    auto adapter = take_named(folder.string(), lowrank::read_peft(folder));
+    auto adapter = take_named(folder.string(), lowrank::read_peft(folder, reading));
     for (const auto& warning : adapter.warnings) {
         say("warning: " + folder.string() + ": " + warning);
     }
@@ -50,8 +50,8 @@ lowrank::peft_adapter load_adapter(const fs::path& folder) {
     return adapter;
 }
 
-lowrank::peft_adapter load_applicable_adapter(const fs::path& folder) {
-    auto adapter = load_adapter(folder);
+lowrank::peft_adapter load_applicable_adapter(const fs::path& folder, const lowrank::peft_read_options& reading) {
+    auto adapter = load_adapter(folder, reading);
     if (!adapter.extra.empty()) {
         fail(folder.string() + ": the adapter also replaces " + adapter.extra.front().name +
                  ", which is not a LoRA module and is not applied by this tool",
@@ -124,7 +124,7 @@ llama::adapter_operator<float> layer_adapters(const lowrank::peft_adapter& adapt
 
 void attach_adapters(llama::model<float>& model, const std::vector<adapter_choice>& adapters) {
     for (const auto& choice : adapters) {
-        const auto adapter = load_applicable_adapter(choice.folder);
+        const auto adapter = load_applicable_adapter(choice.folder, {.base_is_residual = choice.base_is_residual});
         if (!adapter.embeddings.empty()) {
             fail(choice.folder.string() + ": the adapter changes the embedding table " +
                      adapter.embeddings.begin()->first + "; merge it with 'lowrank merge' and use the merged model",

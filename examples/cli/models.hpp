@@ -31,11 +31,13 @@ namespace tool {
 void require_model_folder(const std::filesystem::path& folder);
 
 /// The adapter in `folder`; its warnings go to stderr. Every factor is finite.
-[[nodiscard]] lowrank::peft_adapter load_adapter(const std::filesystem::path& folder);
+[[nodiscard]] lowrank::peft_adapter load_adapter(const std::filesystem::path& folder,
+                                                 const lowrank::peft_read_options& reading = {});
 
 /// The same for applying it: fails with a sentence if it holds more than LoRA modules (saved layers, biases), because
 /// leaving that out would give plausible, wrong numbers.
-[[nodiscard]] lowrank::peft_adapter load_applicable_adapter(const std::filesystem::path& folder);
+[[nodiscard]] lowrank::peft_adapter load_applicable_adapter(const std::filesystem::path& folder,
+                                                            const lowrank::peft_read_options& reading = {});
 
 /// The linear layers of an adapter as the engine takes them: LoRA, DoRA, AdaLoRA, LoHa, LoKr, VeRA, (IA)^3,
 /// OFT, BOFT, HRA, MiSS, RandLoRA, HiRA.

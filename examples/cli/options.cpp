@@ -21,7 +21,7 @@ bool parse_number(const std::string& text, double& value) {
 
 void add_common(CLI::App& command, common_options& options) {
     command.add_flag("--json", options.json, "Print one JSON object on stdout, for machines");
-    command.add_option("--threads", options.threads, "Threads to use; 0 is all the machine has")
+    command.add_option("--threads", options.threads, "Number of threads; 0: one per processor")
         ->check(CLI::Range(0, 4096))
         ->capture_default_str();
 }
@@ -45,23 +45,32 @@ void add_text(CLI::App& command, text_options& options) {
         ->check(CLI::Range(std::int64_t{1}, std::int64_t{1} << 30));
 }
 
-adapter_choice parse_adapter(const std::string& text) {
-    std::error_code ignored;
-    const auto colon = text.rfind(':');
-    if (colon == std::string::npos || std::filesystem::exists(text, ignored)) {
-        return {text, 1.0};
+std::vector<adapter_choice> parse_adapters(const adapter_options& options) {
+    std::vector<adapter_choice> choices;
+    for (const auto& text : options.folders) {
+        choices.push_back({.folder = text, .base_is_residual = options.base_is_residual});
+        std::error_code ignored;
+        const auto colon = text.rfind(':');
+        if (colon == std::string::npos || std::filesystem::exists(text, ignored)) {
+            continue;
+        }
+        choices.back().folder = text.substr(0, colon);
+        if (!parse_number(text.substr(colon + 1), choices.back().strength)) {
+            throw usage_error("--adapter " + text + ": the strength after the colon is not a number");
+        }
     }
-    adapter_choice choice{text.substr(0, colon), 1.0};
-    if (!parse_number(text.substr(colon + 1), choice.strength)) {
-        throw usage_error("--adapter " + text + ": the strength after the colon is not a number");
-    }
-    return choice;
+    return choices;
 }
 
-void add_adapters(CLI::App& command, std::vector<std::string>& adapters, bool required) {
-    auto* option = command.add_option("--adapter", adapters,
+void add_adapters(CLI::App& command, adapter_options& options, bool required) {
+    auto* option = command.add_option("--adapter", options.folders,
                                       "A PEFT adapter folder, DIR or DIR:STRENGTH; may be given several times");
     option->type_name("DIR[:STRENGTH]")->take_all()->allow_extra_args(false)->required(required);
+    command
+        .add_flag("--base-is-residual", options.base_is_residual,
+                  "The model holds the residual weights of adapters whose initialization changed the base (PiSSA, "
+                  "OLoRA, CorDA, LoftQ, LoRA-GA)")
+        ->needs(option);
 }
 
 void add_output(CLI::App& command, output_options& options, bool required, const char* what) {
@@ -70,9 +79,10 @@ void add_output(CLI::App& command, output_options& options, bool required, const
 }
 
 void add_resume(CLI::App& command, output_options& options) {
-    command.add_flag("--resume", options.resume,
-                     "Go on where the same command stopped when it was killed, and keep what is finished if this one "
-                     "is");
+    command.add_flag(
+        "--resume", options.resume,
+        "Continue where an interrupted run of the same command stopped, and keep finished files if this one "
+        "is interrupted");
 }
 
 std::vector<double> parse_numbers(const char* option, const std::string& text, double low, double high) {

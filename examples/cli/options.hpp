@@ -31,14 +31,21 @@ struct text_options {
 };
 void add_text(CLI::App& command, text_options& options);
 
+/// `--adapter`, several times, and `--base-is-residual`.
+struct adapter_options {
+    std::vector<std::string> folders;  ///< `DIR` or `DIR:STRENGTH`.
+    bool base_is_residual = false;
+};
+void add_adapters(CLI::App& command, adapter_options& options, bool required);
+
 /// A PEFT folder and how strongly it applies.
 struct adapter_choice {
     std::filesystem::path folder;
     double strength = 1;
+    bool base_is_residual = false;  ///< The model holds the weights that the adapter's initialization left.
 };
-/// Reads `DIR` or `DIR:STRENGTH`.
-[[nodiscard]] adapter_choice parse_adapter(const std::string& text);
-void add_adapters(CLI::App& command, std::vector<std::string>& adapters, bool required);
+/// The adapters in their order; a usage error names one whose strength is no number.
+[[nodiscard]] std::vector<adapter_choice> parse_adapters(const adapter_options& options);
 
 /// `--output` and `--force`.
 struct output_options {

@@ -10,17 +10,15 @@
 ///     out.commit();                              // one rename; without it the destructor removes everything
 
 #include <filesystem>
-#include <string_view>
 #include <vector>
+
+#include <lowrank/io/containers/staged_folder.hpp>
 
 namespace tool {
 
-/// A new folder beside `target` that takes its name on `commit()`.
+/// `lowrank::staged_folder` as a command uses it: a failure ends the command, and what stays for --resume is said.
 class staged_folder {
 public:
-    /// Fails with a sentence if `target` exists (without `force`), cannot be created, is one of `inputs` or contains
-    /// one. `force` replaces a folder that holds a checkpoint or an adapter and nothing below it, and no other.
-    /// `resume` takes over the folder that an unfinished run left, if there is one, and leaves its own to the next run.
     staged_folder(const std::filesystem::path& target, bool force, const std::vector<std::filesystem::path>& inputs,
                   bool resume = false);
     ~staged_folder();
@@ -28,16 +26,13 @@ public:
     staged_folder& operator=(const staged_folder&) = delete;
 
     /// Where to write.
-    [[nodiscard]] const std::filesystem::path& path() const noexcept { return staging_; }
+    [[nodiscard]] const std::filesystem::path& path() const noexcept { return folder_.path(); }
 
     /// Gives the folder its name. Fails with a sentence, and leaves what was there before.
     void commit();
 
 private:
-    std::filesystem::path target_;
-    std::filesystem::path staging_;
-    bool force_;
-    bool resume_;
+    lowrank::staged_folder folder_;
 };
 
 /// Checks what the constructor of `staged_folder` checks, before work that takes long.
@@ -46,12 +41,6 @@ void require_writable_target(const std::filesystem::path& target, bool force,
 
 /// The same for a single output file.
 void require_writable_file(const std::filesystem::path& target, bool force);
-
-/// Writes `text` as a file that appears whole or not at all.
-void write_file(const std::filesystem::path& target, std::string_view text);
-
-/// Copies a file through the atomic writer.
-void copy_file(const std::filesystem::path& from, const std::filesystem::path& to);
 
 }  // namespace tool
 

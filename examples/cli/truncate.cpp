@@ -107,7 +107,7 @@ std::uint64_t checksum_of(const truncate_options& options) {
     for (const auto& pattern : options.matrices) {
         text += "\n" + pattern;
     }
-    return lowrank::detail::checksum(text.data(), text.size(), 1);
+    return lowrank::checksum(text.data(), text.size(), 1);
 }
 
 void print_report(const truncate_options& options, const std::vector<truncated_matrix>& done,

@@ -19,7 +19,7 @@
 #include <utility>
 #include <vector>
 
-#include <lowrank/lora/merge/merge.hpp>
+#include <lowrank/lora/merge/merge_change.hpp>
 
 #include "model.hpp"
 
@@ -101,28 +101,12 @@ status merge_adapters(model<S>& m) {
         const weight_view<S> weight(p.weight);
         const auto fail = [&](const status& from) { why = {from.code, p.name + ": " + from.message}; };
         const bool sums = std::ranges::all_of(p.adapters, [](const auto& a) { return a.adapter->additive(); });
-        if (sums) {
-            // One product of all factors side by side.
-            std::vector<lowrank::low_rank<S>> changes;
-            index rank = 0;
-            for (const auto& used : p.adapters) {
-                changes.push_back(used.adapter->form(used.strength)->change);
-                rank += changes.back().rank();
+        if (sums || p.adapters.size() == 1) {
+            lowrank::weight_change<S> change = p.adapters.front().adapter->change(p.adapters.front().strength);
+            for (std::size_t i = 1; i < p.adapters.size(); ++i) {
+                change = lowrank::sum(change, p.adapters[i].adapter->change(p.adapters[i].strength));
             }
-            lowrank::low_rank<S> sum{.left = matrix<S>(p.rows(), rank), .right = matrix<S>(rank, p.cols())};
-            index at = 0;
-            for (const auto& change : changes) {
-                sum.left.middleCols(at, change.rank()) = change.left;
-                sum.right.middleRows(at, change.rank()) = change.right;
-                at += change.rank();
-            }
-            if (const auto done = lowrank::merge(weight, sum); !done) {
-                return fail(done.error());
-            }
-        } else if (p.adapters.size() == 1 && (p.adapters.front().strength == S(1) ||
-                                              p.adapters.front().adapter->form(p.adapters.front().strength))) {
-            if (const auto done = lowrank::merge(weight, *p.adapters.front().adapter, p.adapters.front().strength);
-                !done) {
+            if (const auto done = lowrank::merge(weight, change); !done) {
                 return fail(done.error());
             }
         } else {

@@ -19,6 +19,7 @@
 #include <unordered_map>
 #include <vector>
 
+#include "contract.hpp"
 #include "forward.hpp"
 
 namespace llama {
@@ -160,11 +161,10 @@ void head_backward(const model<S>& m, const_column_view<S> x, const_column_view<
 template <real S>
 void backward_between(const model<S>& m, const batch& b, const tape<S>& t, index first, index last,
                       column_view<S> dhidden, workspace& ws, const backward_options<S>& options = {}) {
-    lowrank::detail::expects(t.layers.size() == m.layers.size(), "llama::backward: the tape must record every layer");
-    lowrank::detail::expects_in_range<index>("llama::backward", "last", last, 0, static_cast<index>(m.layers.size()));
-    lowrank::detail::expects_in_range<index>("llama::backward", "first", first, 0, last);
-    lowrank::detail::expects_shape("llama::backward", "dhidden", dhidden.rows(), dhidden.cols(), m.shape.hidden_size,
-                                   b.size());
+    expects(t.layers.size() == m.layers.size(), "llama::backward: the tape must record every layer");
+    expects_in_range("llama::backward", "last", last, 0, static_cast<index>(m.layers.size()));
+    expects_in_range("llama::backward", "first", first, 0, last);
+    expects_shape("llama::backward", "dhidden", dhidden.rows(), dhidden.cols(), m.shape.hidden_size, b.size());
     const workspace::frame scope(ws);
     const auto table = rope_table<S>(m.shape, 0, detail::longest(b), ws);
     for (index l = last; l-- > first;) {
@@ -180,11 +180,9 @@ void backward_between(const model<S>& m, const batch& b, const tape<S>& t, index
 template <real S>
 void backward_from_hidden(const model<S>& m, const batch& b, const tape<S>& t, matrix<S> dhidden, workspace& ws,
                           const backward_options<S>& options = {}) {
-    lowrank::detail::expects(t.layers.size() == m.layers.size(), "llama::backward: the tape must record every layer");
-    lowrank::detail::expects_shape("llama::backward", "dhidden", dhidden.rows(), dhidden.cols(), t.last.rows(),
-                                   t.last.cols());
-    lowrank::detail::expects_shape("llama::backward", "tape", t.last.rows(), t.last.cols(), m.shape.hidden_size,
-                                   b.size());
+    expects(t.layers.size() == m.layers.size(), "llama::backward: the tape must record every layer");
+    expects_shape("llama::backward", "dhidden", dhidden.rows(), dhidden.cols(), t.last.rows(), t.last.cols());
+    expects_shape("llama::backward", "tape", t.last.rows(), t.last.cols(), m.shape.hidden_size, b.size());
     backward_between<S>(m, b, t, 0, static_cast<index>(m.layers.size()), dhidden, ws, options);
     if (options.gradients != nullptr) {
         for (index i = 0; i < b.size(); ++i) {
@@ -197,8 +195,8 @@ void backward_from_hidden(const model<S>& m, const batch& b, const tape<S>& t, m
 template <real S>
 void backward_from_logits(const model<S>& m, const batch& b, const tape<S>& t, const matrix<S>& dlogits, workspace& ws,
                           const backward_options<S>& options = {}) {
-    lowrank::detail::expects_shape("llama::backward_from_logits", "dlogits", dlogits.rows(), dlogits.cols(),
-                                   m.shape.vocab_size, b.size());
+    expects_shape("llama::backward_from_logits", "dlogits", dlogits.rows(), dlogits.cols(), m.shape.vocab_size,
+                  b.size());
     matrix<S> dhidden(t.last.rows(), t.last.cols());
     {
         const workspace::frame scope(ws);

@@ -13,9 +13,8 @@
 #include <string>
 #include <vector>
 
-#include <lowrank/core/check.hpp>
-
 #include "config.hpp"
+#include "contract.hpp"
 
 namespace llama {
 
@@ -36,8 +35,8 @@ struct batch {
 
     /// Appends a sequence. `wanted` is empty (no targets) or as long as `sequence`.
     void append(std::span<const int> sequence, std::span<const int> wanted = {}) {
-        lowrank::detail::expects(wanted.empty() || wanted.size() == sequence.size(),
-                                 "batch::append: one target per token, or none at all");
+        expects(wanted.empty() || wanted.size() == sequence.size(),
+                "batch::append: one target per token, or none at all");
         tokens.insert(tokens.end(), sequence.begin(), sequence.end());
         if (wanted.empty()) {
             targets.resize(tokens.size(), -1);
@@ -68,7 +67,7 @@ struct batch {
 /// Cuts a stream of tokens into windows of `length` (the last may be shorter), each started by `bos`. Every token of
 /// the stream is a target once.
 [[nodiscard]] inline batch windows(std::span<const int> stream, index length, int bos) {
-    lowrank::detail::expects(length >= 1, "windows: length must be at least 1");
+    expects(length >= 1, "windows: length must be at least 1");
     batch b;
     for (std::size_t at = 0; at < stream.size(); at += static_cast<std::size_t>(length)) {
         b.append_next_token(stream.subspan(at, std::min(static_cast<std::size_t>(length), stream.size() - at)), bos);
@@ -80,7 +79,7 @@ struct batch {
 [[nodiscard]] inline batch select(const batch& b, std::span<const index> sequences) {
     batch out;
     for (const index s : sequences) {
-        lowrank::detail::expects_in_range<index>("select", "sequence", s, 0, b.sequences() - 1);
+        expects_in_range("select", "sequence", s, 0, b.sequences() - 1);
         const auto at = static_cast<std::size_t>(b.first(s));
         const auto n = static_cast<std::size_t>(b.length(s));
         out.append(std::span(b.tokens).subspan(at, n), std::span(b.targets).subspan(at, n));

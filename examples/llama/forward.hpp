@@ -27,6 +27,7 @@
 #include <lowrank/lora/adapter_stack.hpp>
 
 #include "batch.hpp"
+#include "contract.hpp"
 #include "kernels.hpp"
 #include "model.hpp"
 
@@ -87,12 +88,12 @@ void project(const projection<S>& p, const_column_view<S> x, column_view<S> y, w
 }
 
 inline void expect_batch(const char* function, const config& c, const batch& b) {
-    lowrank::detail::expects(b.tokens.size() == b.targets.size() && b.starts.size() > 0 && b.starts.front() == 0 &&
-                                 b.starts.back() == b.size() && std::ranges::is_sorted(b.starts),
-                             "llama: a batch's targets and starts must fit its tokens");
+    expects(b.tokens.size() == b.targets.size() && b.starts.size() > 0 && b.starts.front() == 0 &&
+                b.starts.back() == b.size() && std::ranges::is_sorted(b.starts),
+            "llama: a batch's targets and starts must fit its tokens");
     for (std::size_t i = 0; i < b.tokens.size(); ++i) {
-        lowrank::detail::expects_in_range<index>(function, "token", b.tokens[i], 0, c.vocab_size - 1);
-        lowrank::detail::expects_in_range<index>(function, "target", b.targets[i], -1, c.vocab_size - 1);
+        expects_in_range(function, "token", b.tokens[i], 0, c.vocab_size - 1);
+        expects_in_range(function, "target", b.targets[i], -1, c.vocab_size - 1);
     }
 }
 
@@ -229,11 +230,9 @@ template <real S>
 [[nodiscard]] matrix<S> forward_between(const model<S>& m, const batch& b, index first, index last, matrix<S> hidden,
                                         workspace& ws, const forward_options<S>& options = {}) {
     detail::expect_batch("llama::forward_from", m.shape, b);
-    lowrank::detail::expects_in_range<index>("llama::forward_from", "last", last, 0,
-                                             static_cast<index>(m.layers.size()));
-    lowrank::detail::expects_in_range<index>("llama::forward_from", "first", first, 0, last);
-    lowrank::detail::expects_shape("llama::forward_from", "hidden", hidden.rows(), hidden.cols(), m.shape.hidden_size,
-                                   b.size());
+    expects_in_range("llama::forward_from", "last", last, 0, static_cast<index>(m.layers.size()));
+    expects_in_range("llama::forward_from", "first", first, 0, last);
+    expects_shape("llama::forward_from", "hidden", hidden.rows(), hidden.cols(), m.shape.hidden_size, b.size());
     const workspace::frame scope(ws);
     const auto table = rope_table<S>(m.shape, 0, detail::longest(b), ws);
     if (options.record != nullptr) {
@@ -298,7 +297,7 @@ void head_product(const model<S>& m, const_column_view<S> x, column_view<S> y, w
 /// `hidden`, and their logits.
 template <real S, class F>
 void for_target_logits(const model<S>& m, const batch& b, const_column_view<S> hidden, workspace& ws, F&& body) {
-    lowrank::detail::expects_shape("llama", "hidden", hidden.rows(), hidden.cols(), m.shape.hidden_size, b.size());
+    expects_shape("llama", "hidden", hidden.rows(), hidden.cols(), m.shape.hidden_size, b.size());
     std::vector<index> columns;
     columns.reserve(static_cast<std::size_t>(head_columns));
     const auto flush = [&] {
@@ -340,8 +339,7 @@ template <class C>
 /// vocab x n logits of every column of `hidden` (the output of the last layer).
 template <real S>
 [[nodiscard]] matrix<S> logits(const model<S>& m, const matrix<S>& hidden, workspace& ws) {
-    lowrank::detail::expects_shape("llama::logits", "hidden", hidden.rows(), hidden.cols(), m.shape.hidden_size,
-                                   hidden.cols());
+    expects_shape("llama::logits", "hidden", hidden.rows(), hidden.cols(), m.shape.hidden_size, hidden.cols());
     matrix<S> out(m.shape.vocab_size, hidden.cols());
     const workspace::frame scope(ws);
     column_view<S> normed = ws.take<S>(hidden.rows(), hidden.cols());

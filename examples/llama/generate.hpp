@@ -12,6 +12,7 @@
 #include <span>
 #include <vector>
 
+#include "contract.hpp"
 #include "forward.hpp"
 
 namespace llama {
@@ -31,7 +32,7 @@ public:
     [[nodiscard]] index capacity() const noexcept { return capacity_; }
     /// Forgets all positions from `length` on. \pre length in [0, length()]
     void truncate(index length) {
-        lowrank::detail::expects_in_range<index>("kv_cache::truncate", "length", length, 0, length_);
+        expects_in_range("kv_cache::truncate", "length", length, 0, length_);
         length_ = length;
     }
 
@@ -40,7 +41,7 @@ public:
     [[nodiscard]] matrix<S> extend(const model<S>& m, std::span<const int> tokens, workspace& ws) {
         const config& c = m.shape;
         const auto n = static_cast<index>(tokens.size());
-        lowrank::detail::expects_in_range<index>("kv_cache::extend", "tokens", n, 0, capacity_ - length_);
+        expects_in_range("kv_cache::extend", "tokens", n, 0, capacity_ - length_);
         matrix<S> x = embed(m, prompt(tokens));
         const workspace::frame scope(ws);
         const auto table = rope_table<S>(c, length_, n, ws);

@@ -14,6 +14,7 @@
 
 #include <lowrank/laser/edits/nested_ranks.hpp>
 
+#include "contract.hpp"
 #include "forward.hpp"
 
 namespace llama {
@@ -28,7 +29,7 @@ void layer_by_ranks(const model<S>& m, const batch& b, index number, projection<
     const config& c = m.shape;
     const layer<S>& l = m.layers[static_cast<std::size_t>(number)];
     const projection<S>& p = l.*which;
-    lowrank::detail::expects(p.adapters.empty(), "llama::layer_by_ranks: the projection must not have adapters");
+    expects(p.adapters.empty(), "llama::layer_by_ranks: the projection must not have adapters");
     const index n = input.cols();
     const workspace::frame scope(ws);
     const auto table = rope_table<S>(c, 0, detail::longest(b), ws);

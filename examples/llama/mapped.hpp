@@ -28,6 +28,7 @@
 #include <lowrank/laser/edits/edit.hpp>
 
 #include "batch.hpp"
+#include "contract.hpp"
 #include "load.hpp"
 #include "model.hpp"
 
@@ -89,7 +90,7 @@ public:
     /// From now on the projection multiplies as the edit; null: from the file again.
     void place(const std::string& projection_name, const lowrank::placed_edit<S>* edit) {
         projection<S>* p = find_projection(net_, projection_name);
-        lowrank::detail::expects(p != nullptr, "mapped_model::place: there is no projection of that name");
+        expects(p != nullptr, "mapped_model::place: there is no projection of that name");
         const auto& own = own_.at(projection_name);
         if (edit == nullptr) {
             p->base = own;
@@ -163,7 +164,9 @@ private:
         for_each_tensor_shape(net_.shape, [&](const std::string& name, index, index) {
             const auto [info, bytes] = tensor(name);
             if (!lowrank::is_real(info->type)) {
-                broken = lowrank::detail::not_real(*info);
+                broken = {errc::unsupported, "the weight " + name + " has dtype " +
+                                                 std::string(lowrank::name_of(info->type)) +
+                                                 "; only F64, F32, F16 and BF16 hold weights"};
                 return false;
             }
             const std::size_t size = lowrank::bits_of(info->type) / 8;

@@ -28,6 +28,7 @@
 #include <lowrank/io/containers/mapped_file.hpp>
 
 #include "config.hpp"
+#include "contract.hpp"
 
 namespace llama {
 
@@ -113,7 +114,7 @@ public:
     /// The text of one token; `previous` matters because the space in front of a text is dropped after `bos`.
     /// \pre token in [0, size())
     [[nodiscard]] std::string decode(int previous, int token) const {
-        lowrank::detail::expects_in_range<index>("tokenizer::decode", "token", token, 0, size() - 1);
+        expects_in_range("tokenizer::decode", "token", token, 0, size() - 1);
         const auto id = static_cast<std::size_t>(token);
         if (id >= first_byte && id < first_byte + 256) {
             return std::string(1, static_cast<char>(id - first_byte));

@@ -34,6 +34,7 @@
 
 #include "adapters.hpp"
 #include "backward.hpp"
+#include "contract.hpp"
 #include "variants.hpp"
 
 namespace llama {
@@ -414,8 +415,8 @@ template <real S>
 /// \note A function of seed and step.
 [[nodiscard]] inline batch_source random_windows(std::span<const int> stream, index window, index sequences, int bos,
                                                  std::uint64_t seed) {
-    lowrank::detail::expects(window >= 1 && sequences >= 1 && !stream.empty(),
-                             "random_windows: needs tokens, and windows of at least one");
+    expects(window >= 1 && sequences >= 1 && !stream.empty(),
+            "random_windows: needs tokens, and windows of at least one");
     return [=](index step) {
         const lowrank::philox rng(seed, 0x77696e646f7773ULL);  // a stream of its own
         const auto length = std::min(static_cast<std::size_t>(window), stream.size());

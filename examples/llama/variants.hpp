@@ -21,7 +21,9 @@
 #include <utility>
 
 #include <lowrank/lora/any_adapter.hpp>
+#include <lowrank/lora/kinds/list.hpp>
 
+#include "contract.hpp"
 #include "model.hpp"
 
 namespace llama {
@@ -142,7 +144,7 @@ template <real S>
                 return lowrank::make_hira<S>(p.rows(), p.cols(), {.r = r, .seed = seed, .stream = p.number});
             };
     }
-    lowrank::detail::expects(false, "adapter_maker: unknown variant");
+    expects(false, "adapter_maker: unknown variant");
     return {};
 }
 

@@ -126,6 +126,17 @@ template <real S>
 class adapter_gradient;
 template <real S>
 class any_adapter;
+class any_row_transform;
+template <real S>
+struct product_rows;
+template <real S>
+struct scaled_change;
+template <real S>
+struct magnitude_change;
+struct row_change;
+struct added_rows_change;
+template <real S>
+struct replacement;
 enum class combine_rule;
 enum class sign_election;
 enum class ties_divisor;
@@ -180,6 +191,8 @@ template <real S>
 struct dora_adapter;
 template <real S>
 struct dora_linear;
+template <real S>
+class applied_dora;
 struct embedding_options;
 struct hira_options;
 template <real S>
@@ -187,6 +200,8 @@ struct hira_adapter;
 template <storage T>
 class hira_operator;
 class hira_rows;
+template <real S>
+class applied_hira;
 template <real S>
 struct householder_rotation;
 struct hra_options;
@@ -196,6 +211,8 @@ template <real S>
 struct scaled_operator;
 template <real S>
 struct ia3_adapter;
+template <real S>
+class applied_ia3;
 template <real S>
 struct kasa_adapter;
 template <real S>
@@ -210,9 +227,15 @@ struct kronecker_operator;
 template <real S>
 struct lokr_adapter;
 struct lokr_options;
+template <real S>
+class applied_lokr;
 struct lora_options;
 template <real S>
 struct lora_adapter;
+template <real S>
+struct lora_gradient;
+template <real S>
+class applied_lora;
 struct miss_options;
 template <real S>
 struct miss_operator;
@@ -244,7 +267,6 @@ struct merge_options;
 template <storage T>
 class merge_stack;
 struct transformed_merge_options;
-struct product_rows;
 template <real S>
 struct merged_linear_adapter;
 struct adalora_schedule;
@@ -259,8 +281,6 @@ template <real S>
 struct adamw_state;
 struct dropped_blocks;
 struct dropout_key;
-template <real S>
-struct lora_gradient;
 enum class decay;
 struct learning_rate_schedule;
 struct sgd_options;

@@ -65,12 +65,14 @@
 
 #include <lowrank/lora/adapted_linear.hpp>
 #include <lowrank/lora/adapter.hpp>
+#include <lowrank/lora/adapter_kind.hpp>
 #include <lowrank/lora/adapter_stack.hpp>
 #include <lowrank/lora/algebra/block_rotation.hpp>
 #include <lowrank/lora/algebra/cayley.hpp>
 #include <lowrank/lora/algebra/rotation.hpp>
 #include <lowrank/lora/algebra/tucker.hpp>
 #include <lowrank/lora/any_adapter.hpp>
+#include <lowrank/lora/change.hpp>
 #include <lowrank/lora/combine/arithmetic.hpp>
 #include <lowrank/lora/combine/combine.hpp>
 #include <lowrank/lora/combine/weighted_adapter.hpp>
@@ -94,6 +96,7 @@
 #include <lowrank/lora/kinds/hra.hpp>
 #include <lowrank/lora/kinds/ia3.hpp>
 #include <lowrank/lora/kinds/kasa.hpp>
+#include <lowrank/lora/kinds/list.hpp>
 #include <lowrank/lora/kinds/loha.hpp>
 #include <lowrank/lora/kinds/lokr.hpp>
 #include <lowrank/lora/kinds/lora.hpp>
@@ -103,6 +106,7 @@
 #include <lowrank/lora/kinds/randlora.hpp>
 #include <lowrank/lora/kinds/vera.hpp>
 #include <lowrank/lora/merge/merge.hpp>
+#include <lowrank/lora/merge/merge_change.hpp>
 #include <lowrank/lora/merge/merge_stack.hpp>
 #include <lowrank/lora/merge/merge_transformed.hpp>
 #include <lowrank/lora/merge/merged_linear.hpp>
@@ -111,7 +115,6 @@
 #include <lowrank/lora/train/adamw.hpp>
 #include <lowrank/lora/train/block_dropout.hpp>
 #include <lowrank/lora/train/dropout.hpp>
-#include <lowrank/lora/train/gradient.hpp>
 #include <lowrank/lora/train/schedule.hpp>
 #include <lowrank/lora/train/sgd.hpp>
 #include <lowrank/lora/train/trainable.hpp>

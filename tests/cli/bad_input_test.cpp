@@ -269,6 +269,34 @@ TEST_CASE("ranks and matrices that are not there") {
     expect_sentence({"inspect", w.model(), "--spectra", "--matrix", "z_proj"}, "z_proj");
 }
 
+TEST_CASE("an adapter whose initialization changed the base is applied only to the residual weights") {
+    const auto& w = the_workshop();
+    const auto pissa = w.folder / "pissa";
+    copy_folder(w.adapter(), pissa);
+    auto config = nlohmann::json::parse(read_text(pissa / "adapter_config.json"));
+    config["init_lora_weights"] = "pissa";
+    write_text(pissa / "adapter_config.json", config.dump());
+    expect_sentence({"eval", w.model(), "--text", w.text(), "--adapter", pissa.string()}, "base_is_residual");
+    expect_sentence({"merge", w.model(), "--adapter", pissa.string(), "--output", w.out()}, "base_is_residual");
+    CHECK(run_tool({"inspect", pissa.string()}).exit_code == 0);
+
+    const auto measured = [&](const std::string& adapter, const std::vector<std::string>& more) {
+        std::vector<std::string> line = {"eval", w.model(), "--text", w.text(), "--adapter", adapter, "--json"};
+        line.insert(line.end(), more.begin(), more.end());
+        const auto r = run_tool(line);
+        CAPTURE(r.err);
+        REQUIRE(r.exit_code == 0);
+        return nlohmann::json::parse(r.out).at("mean_nll").get<double>();
+    };
+    CHECK(measured(pissa.string(), {"--base-is-residual"}) == measured(w.adapter(), {}));
+    const auto merged = w.folder / "merged-pissa";
+    CHECK(run_tool({"merge", w.model(), "--adapter", pissa.string(), "--base-is-residual", "--output", merged.string(),
+                    "--check"})
+              .exit_code == 0);
+    CHECK(std::filesystem::exists(merged / "model.safetensors"));
+    CHECK(run_tool({"eval", w.model(), "--text", w.text(), "--base-is-residual"}).exit_code == 2);
+}
+
 TEST_CASE("outputs that exist are kept, and replaced with --force when they are ours") {
     const auto& w = the_workshop();
     const auto taken = w.folder / "taken";

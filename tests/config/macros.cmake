@@ -32,7 +32,7 @@ function(macros_of text result)
 endfunction()
 
 macros_of("${foreign}" theirs)
-macros_of("#include <lowrank/instantiate.hpp>\n#include <lowrank/fwd.hpp>\n#include <lowrank/lowrank.hpp>" all)
+macros_of("#include <lowrank/fwd.hpp>\n#include <lowrank/lowrank.hpp>" all)
 list(LENGTH all count)
 if(count LESS 500)
   message(FATAL_ERROR "only ${count} macros: the compiler's answer was not understood")

@@ -1,4 +1,4 @@
-# The version stands in core/config.hpp; the ABI name, the changelog and (if there is one) the tag of this commit follow it.
+# The version stands in core/config.hpp, which spells the ABI name from it; the changelog and (if there is one) the tag of this commit follow it.
 cmake_minimum_required(VERSION 3.25)
 file(STRINGS ${SOURCE_DIR}/include/lowrank/core/config.hpp lines REGEX "^#define LOWRANK_VERSION_(MAJOR|MINOR|PATCH) ")
 string(REGEX REPLACE "[^0-9;]" "" parts "${lines}")
@@ -6,18 +6,6 @@ list(JOIN parts "." version)
 if(NOT version MATCHES "^([0-9]+)\\.([0-9]+)\\.[0-9]+$")
   message(FATAL_ERROR "cannot read a version from core/config.hpp: '${version}'")
 endif()
-set(abi "v${CMAKE_MATCH_1}_${CMAKE_MATCH_2}")
-
-file(STRINGS ${SOURCE_DIR}/include/lowrank/core/config.hpp abi_lines REGEX "^#define LOWRANK_ABI.* v[0-9]+_[0-9]+")
-if(NOT abi_lines)
-  message(FATAL_ERROR "core/config.hpp names no ABI")
-endif()
-foreach(line IN LISTS abi_lines)
-  if(NOT line MATCHES " ${abi}(_|$)")
-    message(FATAL_ERROR "version ${version} needs ABI names that start with ${abi}: ${line}")
-  endif()
-endforeach()
-
 file(READ ${SOURCE_DIR}/CHANGELOG.md changelog)
 if(NOT changelog MATCHES "\n## \\[?${version}\\]?")
   message(FATAL_ERROR "CHANGELOG.md has no section for ${version}")

@@ -8,7 +8,7 @@
 
 #include <doctest/doctest.h>
 
-using lowrank::detail::checksum;
+using lowrank::checksum;
 
 TEST_CASE("a checksum depends on every byte, the length and the seed") {
     std::vector<unsigned char> bytes(77, 0);

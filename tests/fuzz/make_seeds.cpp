@@ -104,7 +104,7 @@ void gguf_seeds(const fs::path& folder) {
     peft_adapter adapter;
     adapter.modules["model.layers.0.self_attn.q_proj"] = make_lora<float>(4, 3, {.r = 1});
     adapter.config = peft_config_for(adapter.modules);
-    check(write_gguf_lora(folder / "adapter", adapter, {.n_head = 1, .n_head_kv = 1}));
+    check(write_gguf_lora(folder / "adapter", adapter, {.num_attention_heads = 1, .num_key_value_heads = 1}));
     check(write_gguf(folder / "empty", {}, {}));
     check(write_gguf(folder / "values",
                      {{"words", {.type = gguf_type::array, .element = gguf_type::string, .texts = {"", "a"}}},

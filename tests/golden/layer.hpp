@@ -79,6 +79,8 @@ public:
     [[nodiscard]] const json& info() const { return info_; }
     [[nodiscard]] const std::string& name() const { return name_; }
     [[nodiscard]] index groups() const { return groups_; }
+    /// Columns of the weight per input channel: more than one for a convolution.
+    [[nodiscard]] index taps() const { return is_conv() ? geometry_.kernel_size() : 1; }
 
     /// Of an embedding; -1 without.
     [[nodiscard]] index padding_index() const {

@@ -9,9 +9,9 @@ foreach(file include/lowrank/lowrank.hpp share/cmake/lowrank/lowrank-config.cmak
     message(FATAL_ERROR "${file} was not installed")
   endif()
 endforeach()
-# Only headers and package files: nothing compiled, no tests, nothing of the machine.
+# Only headers, package files and lowrank::compiled: no tests, nothing of the machine.
 file(GLOB_RECURSE installed ${PREFIX}/*)
-list(FILTER installed EXCLUDE REGEX "/include/lowrank/.*\\.hpp$|/share/cmake/lowrank/|/share/pkgconfig/lowrank\\.pc$")
+list(FILTER installed EXCLUDE REGEX "/include/lowrank/.*\\.[hi]pp$|/lib[^/]*/(.*/)?liblowrank_compiled\\.a$|/share/cmake/lowrank/|/share/pkgconfig/lowrank\\.pc$")
 if(installed)
   message(FATAL_ERROR "unexpected files were installed: ${installed}")
 endif()

@@ -8,6 +8,7 @@
 
 #include <lowrank/io/containers/safetensors.hpp>
 #include <lowrank/io/containers/safetensors_writer.hpp>
+#include <lowrank/lora/kinds/dora.hpp>
 #include <lowrank/lora/train/trainer.hpp>
 
 namespace {

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include <lowrank/lora/any_adapter.hpp>
+#include <lowrank/lora/kinds/list.hpp>
 
 #include "support.hpp"
 
@@ -58,6 +59,8 @@ std::vector<lowrank::any_adapter<S>> some_adapters(const lowrank::row_matrix<S>&
     auto rand = make_randlora(make_randlora_projections<S>(14, 9, {.r = 2, .seed = 1}), 12, 8, 4);
     rand.lambda = m(2, 4, 27);
     all.emplace_back(rand);
+    all.emplace_back(
+        kasa_adapter<S>{.lora_A = m(3, 8, 30), .lora_B = m(12, 3, 31), .lora_diag = m(3, 1, 32), .lora_alpha = 5});
     all.emplace_back(hira_adapter<S>{.hira_A = m(3, 8, 28), .hira_B = m(12, 3, 29)});
     for (auto& a : all) {
         a.refresh(as_operator(w));

@@ -212,7 +212,7 @@ TEST_CASE("GGUF files that are cut or changed anywhere") {
     peft_adapter adapter;
     adapter.modules["model.layers.0.mlp.up_proj"] = make_lora<float>(2, 3, {.r = 1});
     adapter.config = peft_config_for(adapter.modules);
-    REQUIRE(write_gguf_lora(folder / "a.gguf", adapter, {.n_head = 1, .n_head_kv = 1}));
+    REQUIRE(write_gguf_lora(folder / "a.gguf", adapter, {.num_attention_heads = 1, .num_key_value_heads = 1}));
     std::string whole = text_of(folder / "a.gguf");
     whole.resize(whole.size() - 24);  // without the padding after the last tensor, which readers may miss
     mutate(whole, true, [](std::span<const std::byte> bytes) {

@@ -5,7 +5,7 @@
 /// \file
 /// A fast checksum of memory, to notice accidents.
 ///
-///     std::uint64_t sum = lowrank::detail::checksum(w.data(), bytes, 1);   // chained: the last sum is the next seed
+///     std::uint64_t sum = lowrank::checksum(w.data(), bytes, 1);   // chained: the last sum is the next seed
 
 #include <cstddef>
 #include <cstdint>
@@ -14,9 +14,9 @@
 #include <lowrank/core/config.hpp>
 
 namespace lowrank::inline LOWRANK_ABI {
-namespace detail {
 
-/// A 64-bit checksum of memory, chained through `seed`. Not for adversaries.
+/// A 64-bit checksum of memory, chained through `seed`: equal on machines of one byte order. It notices accidents; it
+/// does not withstand an adversary.
 [[nodiscard]] inline std::uint64_t checksum(const void* data, std::size_t size, std::uint64_t seed) noexcept {
     constexpr std::uint64_t multiplier = 0x9E3779B97F4A7C15U;
     const auto* at = static_cast<const unsigned char*>(data);
@@ -41,7 +41,6 @@ namespace detail {
     return mix(mix(mix(lanes[0], lanes[1]), lanes[2]), mix(lanes[3], size));
 }
 
-}  // namespace detail
 }  // namespace lowrank::inline LOWRANK_ABI
 
 #endif  // LOWRANK_CORE_CHECKSUM_HPP

@@ -12,7 +12,7 @@
 /// and two that never meet can live in one program, one per instruction set.
 
 #define LOWRANK_VERSION_MAJOR 0
-#define LOWRANK_VERSION_MINOR 1
+#define LOWRANK_VERSION_MINOR 2
 #define LOWRANK_VERSION_PATCH 0
 
 /// 1 if broken contracts throw `lowrank::contract_violation`, 0 if they print and abort. Follows the compiler.
@@ -27,24 +27,29 @@
 // Instruction set and fast-math are such switches: the kernels are inline functions, and a linker that keeps one copy
 // of a function for two translation units must not hand AVX-512 code to the one that was compiled for any machine.
 #if LOWRANK_EXCEPTIONS && !defined(__FAST_MATH__)
-#define LOWRANK_ABI_TAG(isa) v0_1_##isa
+#define LOWRANK_ABI_SWITCHES
 #elif LOWRANK_EXCEPTIONS
-#define LOWRANK_ABI_TAG(isa) v0_1_fast_math_##isa
+#define LOWRANK_ABI_SWITCHES fast_math_
 #elif !defined(__FAST_MATH__)
-#define LOWRANK_ABI_TAG(isa) v0_1_noexcept_##isa
+#define LOWRANK_ABI_SWITCHES noexcept_
 #else
-#define LOWRANK_ABI_TAG(isa) v0_1_noexcept_fast_math_##isa
+#define LOWRANK_ABI_SWITCHES noexcept_fast_math_
 #endif
 
 #if defined(__AVX512F__)
-#define LOWRANK_ABI LOWRANK_ABI_TAG(avx512)
+#define LOWRANK_ABI_ISA avx512
 #elif defined(__AVX2__) && defined(__FMA__)
-#define LOWRANK_ABI LOWRANK_ABI_TAG(avx2)
+#define LOWRANK_ABI_ISA avx2
 #elif defined(__AVX__)
-#define LOWRANK_ABI LOWRANK_ABI_TAG(avx)
+#define LOWRANK_ABI_ISA avx
 #else
-#define LOWRANK_ABI LOWRANK_ABI_TAG(base)
+#define LOWRANK_ABI_ISA base
 #endif
+
+#define LOWRANK_ABI_JOIN(major, minor, switches, isa) v##major##_##minor##_##switches##isa
+#define LOWRANK_ABI_SPELL(major, minor, switches, isa) LOWRANK_ABI_JOIN(major, minor, switches, isa)
+#define LOWRANK_ABI \
+    LOWRANK_ABI_SPELL(LOWRANK_VERSION_MAJOR, LOWRANK_VERSION_MINOR, LOWRANK_ABI_SWITCHES, LOWRANK_ABI_ISA)
 
 // Declarations and definitions. A header `x.hpp` declares; `x.ipp` beside it defines what is more than a few lines.
 //
@@ -59,13 +64,16 @@
 // pays for a body only where it calls the function. With LOWRANK_COMPILED, which the CMake target lowrank::compiled
 // sets, it is an ordinary function of that library, and no program sees its body. Templates of a scalar keep their own
 // `template` line and are instantiated for float and double at the end of the .ipp file, where LOWRANK_COMPILED is set.
+// LOWRANK_INLINE heads a function of a detail header that .ipp files alone include, defined where it stands.
 #ifdef LOWRANK_COMPILED
 #define LOWRANK_API
 #define LOWRANK_BODY
+#define LOWRANK_INLINE inline
 #else
 #define LOWRANK_DEFINITIONS
 #define LOWRANK_API template <class = void>
 #define LOWRANK_BODY template <class>
+#define LOWRANK_INLINE template <class = void>
 #endif
 
 // For lambdas: without it arrays of packets live in memory wherever a compiler finds a body too long to inline.

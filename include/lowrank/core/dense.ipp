@@ -659,15 +659,15 @@ void add_column_squares(double factor, const dense_view<const T>& a, double* sum
 }
 
 #ifdef LOWRANK_COMPILED
-#define LOWRANK_DENSE_OF(S)                                                                                      \
-    template void gemm<S, S, S>(S, const dense_view<const S>&, const dense_view<const S>&, const dense_view<S>&, \
-                                bool);                                                                           \
-    template void gemv<S>(S, const dense_view<const S>&, const S*, index, S*, index);                            \
-    template void symv_lower<S>(S, const dense_view<const S>&, const S*, S*);                                    \
-    template S dot_of<S>(const S*, const S*, index);                                                             \
-    template void axpy<S>(S, const S*, S*, index);                                                               \
-    template void rotate<S>(S*, S*, index, S, S);                                                                \
-    template void solve_right_upper_of<S>(const dense_view<const S>&, bool, const dense_view<S>&);               \
+#define LOWRANK_DENSE_OF(S)                                                                                            \
+    template void gemm<S, S, S>(S, const dense_view<const S>&, const dense_view<const S>&, const dense_view<S>&, bool, \
+                                workspace*);                                                                           \
+    template void gemv<S>(S, const dense_view<const S>&, const S*, index, S*, index);                                  \
+    template void symv_lower<S>(S, const dense_view<const S>&, const S*, S*);                                          \
+    template S dot_of<S>(const S*, const S*, index);                                                                   \
+    template void axpy<S>(S, const S*, S*, index);                                                                     \
+    template void rotate<S>(S*, S*, index, S, S);                                                                      \
+    template void solve_right_upper_of<S>(const dense_view<const S>&, bool, const dense_view<S>&);                     \
     template bool cholesky_of<S>(const dense_view<S>&);
 LOWRANK_DENSE_OF(float)
 LOWRANK_DENSE_OF(double)

@@ -19,11 +19,9 @@
 #include <limits>
 #include <utility>
 
-#include <Eigen/Cholesky>
-#include <Eigen/QR>
-
 #include <lowrank/core/check.hpp>
 #include <lowrank/core/config.hpp>
+#include <lowrank/core/dense.hpp>
 #include <lowrank/core/types.hpp>
 
 namespace lowrank::inline LOWRANK_ABI {
@@ -50,127 +48,40 @@ template <real S>
     return std::ldexp(S(1), std::min(-std::ilogb(magnitude), std::numeric_limits<S>::max_exponent - 1));
 }
 
-/// Householder QR, the one place that instantiates it: A becomes Q if asked for, `r` the triangle if not null. Q has
-/// `q_cols` orthonormal columns if that is more than min(m, n).
+/// The largest magnitude of a matrix.
 template <real S>
-void householder_qr(matrix<S>& a, matrix<S>* r, bool want_q, index q_cols = 0) {
-    const index p = std::min(a.rows(), a.cols());
-    Eigen::HouseholderQR<Eigen::Ref<matrix<S>>> qr(a);
-    if (r != nullptr) {
-        *r = matrix<S>(a.topRows(p).template triangularView<Eigen::Upper>());
+[[nodiscard]] S largest_entry(const matrix<S>& a) noexcept {
+    S largest(0);
+    for (index i = 0; i < a.size(); ++i) {
+        largest = std::max(largest, std::abs(a.data()[i]));
     }
-    if (want_q) {
-        matrix<S> q = matrix<S>::Identity(a.rows(), std::max(p, q_cols));
-        q.applyOnTheLeft(qr.householderQ().setLength(p));
-        a = std::move(q);
-    }
+    return largest;
 }
 
-/// Y^T Y in double, by panels of rows; only the lower triangle is filled.
+/// Householder QR: A becomes Q if asked for, `r` the triangle if not null. Q has `q_cols` orthonormal columns if that
+/// is more than min(m, n). \pre A is of magnitude about one.
 template <real S>
-void gram_lower(const matrix<S>& y, matrix<double>& gram) {
-    constexpr index panel = 512;
-    gram.setZero(y.cols(), y.cols());
-    if (y.cols() == 0) {
-        return;
-    }
-    matrix<double> wide;
-    for (index first = 0; first < y.rows(); first += panel) {
-        const index rows = std::min(panel, y.rows() - first);
-        wide = y.middleRows(first, rows).template cast<double>();
-        gram.selfadjointView<Eigen::Lower>().rankUpdate(wide.transpose());
-    }
+void householder_qr(matrix<S>& a, matrix<S>* r, bool want_q, index q_cols = 0);
+
+/// Y^T Y in double.
+template <real S>
+void gram_lower(const matrix<S>& y, matrix<double>& out) {
+    out = lowrank::gram(y);
 }
 
-/// One Cholesky-QR pass: Y := Y R^-1 with Y^T Y = R^T R. False, and Y unchanged, if the Gram matrix is not safely
-/// positive definite.
+/// One Cholesky-QR pass: Y := Y R^-1 with Y^T Y = R^T R, given that Gram matrix, which is overwritten. False, and Y
+/// unchanged, if the Gram matrix is not safely positive definite.
 template <real S>
-bool cholesky_pass(matrix<S>& y, matrix<double>& gram) {
-    const vector<double> norms = gram.diagonal().cwiseSqrt();
-    if (!(norms.minCoeff() > 0.0)) {
-        return false;
-    }
-    gram = norms.cwiseInverse().asDiagonal() * gram * norms.cwiseInverse().asDiagonal();
-    const Eigen::LLT<Eigen::Ref<matrix<double>>> cholesky(gram);
-    if (cholesky.info() != Eigen::Success) {
-        return false;
-    }
-    // The diagonal of the factor is the sine between a column and the ones before it. Below the first floor the
-    // Gram matrix no longer knows it, below the second the column itself does not.
-    const double gram_floor = 64.0 * std::sqrt(std::numeric_limits<double>::epsilon());
-    const double column_floor = 8.0 * std::numeric_limits<S>::epsilon();
-    if (!(gram.diagonal().minCoeff() > std::max(gram_floor, column_floor))) {
-        return false;
-    }
-    const matrix<S> lower = (norms.asDiagonal() * gram).template cast<S>();
-    lower.transpose().template triangularView<Eigen::Upper>().template solveInPlace<Eigen::OnTheRight>(y);
-    return true;
-}
-
-/// How far the columns behind a Gram matrix are from orthogonal in their own measure, without regard to their norms.
-[[nodiscard]] inline double correlation_norm(const matrix<double>& gram) {
-    double sum = 0.0;
-    for (index j = 0; j < gram.cols(); ++j) {
-        for (index i = j + 1; i < gram.rows(); ++i) {
-            sum += gram(i, j) / gram(i, i) * (gram(i, j) / gram(j, j));
-        }
-    }
-    return std::sqrt(2.0 * sum);  // NaN, which is below nothing, where a column vanishes
-}
+bool cholesky_pass(matrix<S>& y, matrix<double>& gram);
 
 /// Brings each column to a magnitude of about one, exactly: its squares neither overflow nor underflow.
 template <real S>
-void scale_columns(matrix<S>& y) {
-    for (index j = 0; j < y.cols() && y.rows() > 0; ++j) {
-        y.col(j) *= power_of_two_scale(y.col(j).cwiseAbs().maxCoeff());
-    }
-}
+void scale_columns(matrix<S>& y);
 
-/// The work of `orthonormalize`, for extern templates.
 template <real S>
-orthonormalization orthonormalize_columns(matrix<S>& y) {
-    if (y.size() == 0) {
-        return orthonormalization::cholesky;
-    }
-    scale_columns(y);
-    if (y.rows() >= y.cols()) {
-        matrix<double> gram;
-        gram_lower(y, gram);
-        // What is nearly orthogonal already needs one pass, which leaves eps (1 + defect).
-        const bool once = correlation_norm(gram) < 0.1;
-        if (cholesky_pass(y, gram)) {
-            if (once) {
-                return orthonormalization::cholesky;
-            }
-            gram_lower(y, gram);
-            if (correlation_norm(gram) < 0.25 && cholesky_pass(y, gram)) {
-                return orthonormalization::cholesky;
-            }
-        }
-    }
-    householder_qr<S>(y, nullptr, true);
-    return orthonormalization::householder;
-}
-
-/// The work of `thin_qr`, for extern templates.
+orthonormalization orthonormalize_columns(matrix<S>& y);
 template <real S>
-thin_qr_result<S> thin_qr_of(matrix<S> a, bool want_q) {
-    thin_qr_result<S> out;
-    if (a.size() == 0) {
-        const index p = std::min(a.rows(), a.cols());
-        out.q = matrix<S>::Identity(a.rows(), p);
-        out.r = matrix<S>::Zero(p, a.cols());
-        return out;
-    }
-    const S scale = power_of_two_scale(a.cwiseAbs().maxCoeff());
-    a *= scale;
-    householder_qr<S>(a, &out.r, want_q);
-    out.r /= scale;
-    if (want_q) {
-        out.q = std::move(a);
-    }
-    return out;
-}
+thin_qr_result<S> thin_qr_of(matrix<S> a, bool want_q);
 
 }  // namespace detail
 
@@ -202,15 +113,10 @@ template <real S>
     return detail::thin_qr_of<S>(std::move(a), false).r;
 }
 
-#ifdef LOWRANK_EXTERN_TEMPLATES
-extern template void detail::householder_qr<float>(matrix<float>&, matrix<float>*, bool, index);
-extern template void detail::householder_qr<double>(matrix<double>&, matrix<double>*, bool, index);
-extern template orthonormalization detail::orthonormalize_columns<float>(matrix<float>&);
-extern template orthonormalization detail::orthonormalize_columns<double>(matrix<double>&);
-extern template thin_qr_result<float> detail::thin_qr_of<float>(matrix<float>, bool);
-extern template thin_qr_result<double> detail::thin_qr_of<double>(matrix<double>, bool);
-#endif
-
 }  // namespace lowrank::inline LOWRANK_ABI
+
+#ifdef LOWRANK_DEFINITIONS
+#include <lowrank/factor/orthonormalize.ipp>
+#endif
 
 #endif  // LOWRANK_FACTOR_ORTHONORMALIZE_HPP

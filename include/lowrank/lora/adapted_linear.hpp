@@ -23,7 +23,6 @@
 #include <lowrank/core/workspace.hpp>
 #include <lowrank/lora/kinds/lora.hpp>
 #include <lowrank/lora/train/dropout.hpp>
-#include <lowrank/lora/train/gradient.hpp>
 
 namespace lowrank::inline LOWRANK_ABI {
 

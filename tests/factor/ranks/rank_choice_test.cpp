@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: MIT
 #include <lowrank/factor/ranks/rank_choice.hpp>
 
+#include <cmath>
+
 #include <doctest/doctest.h>
 
 using namespace lowrank;
@@ -31,4 +33,23 @@ TEST_CASE("a rank choice reads what the tool of its name reads") {
     CHECK_FALSE(rank_rule_from_name("90 %").has_value());
     CHECK_THROWS_AS((void)rank("fixed", 2.5), contract_violation);
     CHECK_THROWS_AS((void)choose_rank(s, {.max_rank = 1, .min_rank = 2}), contract_violation);
+}
+
+TEST_CASE("a rank choice from outside is checked before anything is computed") {
+    const auto passes = [](rank_rule rule, double value) {
+        return static_cast<bool>(check(rank_choice{.rule = rule, .value = value, .min_rank = 1}));
+    };
+    CHECK(passes(rank_rule::fixed, 8));
+    CHECK_FALSE(passes(rank_rule::fixed, 2.5));
+    CHECK_FALSE(passes(rank_rule::fixed, 0));
+    CHECK_FALSE(passes(rank_rule::fixed, std::nan("")));
+    CHECK(passes(rank_rule::energy, 1));
+    CHECK_FALSE(passes(rank_rule::energy, 1.5));
+    CHECK_FALSE(passes(rank_rule::quantile, -0.1));
+    CHECK(passes(rank_rule::threshold, 1.5));
+    CHECK(passes(rank_rule::kohya_ratio, 5));
+    CHECK_FALSE(passes(rank_rule::kohya_ratio, 0.5));
+    CHECK_FALSE(check(rank_choice{.max_rank = 1, .min_rank = 2}));
+    CHECK(check(rank_choice{.rule = rank_rule::energy, .value = 2}).message ==
+          "the rank rule needs a number from 0 to 1, got 2");
 }

@@ -5,7 +5,8 @@
 
 #include <lowrank/io/containers/gguf_writer.hpp>
 #include <lowrank/io/containers/safetensors.hpp>
-#include <lowrank/io/models/llama_names.hpp>
+#include <lowrank/io/models/model_config.hpp>
+#include <lowrank/io/models/rope_rows.hpp>
 
 #include "io_support.hpp"
 #include "support/shared.hpp"
@@ -48,20 +49,19 @@ TEST_CASE("the model in GGUF is the model in safetensors, bit for bit in f32") {
     LOWRANK_NEEDS_SHARED(shared);
     const auto hf = safetensors_file::open(shared / "models" / "stories260K" / "model.safetensors");
     const auto gguf = gguf_file::open(shared / "models" / "gguf" / "stories260K-f32.gguf");
-    const auto layout = read_llama_layout(shared / "models" / "stories260K" / "config.json");
+    const auto layout = read_model_config(shared / "models" / "stories260K" / "config.json");
     REQUIRE(hf);
     REQUIRE(gguf);
     REQUIRE(layout);
     CHECK(hf->tensors().size() == gguf->tensors().size());
     for (const tensor_info& t : hf->tensors()) {
-        const auto name = gguf_name(t.name);
-        REQUIRE_MESSAGE(name, t.name);
-        const auto heads = rope_heads_of(*name, *layout);
-        const auto theirs = gguf->matrix<float>(*name);
+        const auto names = find_module(**find_architecture("llama"), t.name);
+        REQUIRE_MESSAGE(names, t.name);
+        const gguf_part& part = names->module->parts.front();
+        const auto theirs = gguf->matrix<float>(names->gguf.front());
         const auto ours = hf->matrix<float>(t.name);
         REQUIRE(theirs);
-        CHECK_MESSAGE(*theirs == (heads != 0 ? rope_rows_to_gguf(*ours, heads) : *ours), t.name);
-        CHECK(hf_name(*name) == t.name);
+        CHECK_MESSAGE(*theirs == (part.is_rotary ? rope_rows_to_gguf(*ours, heads_of(part, *layout)) : *ours), t.name);
     }
 }
 

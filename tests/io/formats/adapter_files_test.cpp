@@ -4,6 +4,8 @@
 #include <string>
 #include <vector>
 
+#include <lowrank/io/models/model_config.hpp>
+
 #include "io_support.hpp"
 #include "support/shared.hpp"
 
@@ -33,7 +35,7 @@ bool same_bits(const matrix<float>& a, const matrix<float>& b) {
 
 TEST_CASE("real adapters go through every format that can express them without a changed bit") {
     LOWRANK_NEEDS_SHARED(shared);
-    const auto layout = read_llama_layout(shared / "models" / "stories260K" / "config.json");
+    const auto layout = read_model_config(shared / "models" / "stories260K" / "config.json");
     REQUIRE(layout);
     int trips = 0;
     for (const char* name : {"stories260K/shakespeare-lora-r4", "stories260K/random-r4", "gradience-tiny-synthetic",
@@ -49,9 +51,9 @@ TEST_CASE("real adapters go through every format that can express them without a
                 continue;
             }
             temporary_folder folder;
-            const status why = write_adapter(folder / "x", adapter, format, {.layout = &*layout});
+            const status why = write_adapter(folder / "x", adapter, format, {.model = &*layout});
             REQUIRE_MESSAGE(why, name << ' ' << to_string(format) << ": " << why.message);
-            adapter_read_options opt{.modules = module_paths(adapter), .layout = &*layout};
+            adapter_read_options opt{.modules = module_paths(adapter), .model = &*layout};
             if (format == adapter_format::loralib) {
                 opt.lora_alpha = adapter.config.lora_alpha;
             }
@@ -78,7 +80,7 @@ TEST_CASE("real adapters go through every format that can express them without a
 TEST_CASE("DoRA goes through PEFT, MLX and LyCORIS names, and through GGUF as plain LoRA of a stated error") {
     LOWRANK_NEEDS_SHARED(shared);
     const auto home = shared / "models" / "stories260K";
-    const auto layout = read_llama_layout(home / "config.json");
+    const auto layout = read_model_config(home / "config.json");
     const auto base = checkpoint::open(home);
     const auto adapter = read_peft(shared / "adapters" / "stories260K" / "shakespeare-dora-r4");
     REQUIRE(layout);
@@ -99,16 +101,16 @@ TEST_CASE("DoRA goes through PEFT, MLX and LyCORIS names, and through GGUF as pl
             CHECK(mine.lora.scaling() == other.lora.scaling());
         }
     }
-    const status refused = write_adapter(folder / "d.gguf", *adapter, adapter_format::gguf, {.layout = &*layout});
+    const status refused = write_adapter(folder / "d.gguf", *adapter, adapter_format::gguf, {.model = &*layout});
     CHECK(refused.message.find("is adapted by DoRA") != std::string::npos);
     const auto plain = to_plain_lora(*adapter, &*base);
     REQUIRE(plain);
     for (const auto& [module, error] : plain->relative_errors) {
         CHECK(error <= 1e-4);
     }
-    REQUIRE(write_adapter(folder / "d.gguf", plain->adapter, adapter_format::gguf, {.layout = &*layout}));
+    REQUIRE(write_adapter(folder / "d.gguf", plain->adapter, adapter_format::gguf, {.model = &*layout}));
     CHECK(read_adapter(folder / "d.gguf").error().message.find("base model is needed") != std::string::npos);
-    CHECK(read_adapter(folder / "d.gguf", {.layout = &*layout})->adapter.modules.size() == 25);
+    CHECK(read_adapter(folder / "d.gguf", {.model = &*layout})->adapter.modules.size() == 25);
 }
 
 TEST_CASE("invocation tokens travel through GGUF and are applied by nobody unasked") {
@@ -117,8 +119,8 @@ TEST_CASE("invocation tokens travel through GGUF and are applied by nobody unask
     made.modules["model.layers.0.mlp.up_proj"] = make_lora<float>(6, 4, {.r = 2});
     made.config = peft_config_for(made);
     made.config.alora_invocation_tokens = {7, 9};
-    const llama_layout layout{.n_head = 1, .n_head_kv = 1};
-    REQUIRE(write_adapter(folder / "a.gguf", made, adapter_format::gguf, {.layout = &layout}));
+    const model_config layout{.num_attention_heads = 1, .num_key_value_heads = 1};
+    REQUIRE(write_adapter(folder / "a.gguf", made, adapter_format::gguf, {.model = &layout}));
     CHECK(read_gguf_lora(folder / "a.gguf").error().code == errc::unsupported);
     const auto gguf = read_gguf_lora(folder / "a.gguf", {.activated_by_tokens = true});
     REQUIRE(gguf);

@@ -7,6 +7,10 @@
 #include <string_view>
 #include <vector>
 
+#include <lowrank/io/containers/gguf_writer.hpp>
+#include <lowrank/io/models/model_config.hpp>
+#include <lowrank/io/peft.hpp>
+
 #include "io_support.hpp"
 #include "support/shared.hpp"
 
@@ -16,7 +20,7 @@ using lowrank_tests::text_of;
 
 namespace {
 
-constexpr llama_layout small{.n_head = 2, .n_head_kv = 1, .tied = true};
+const model_config small{.num_attention_heads = 2, .num_key_value_heads = 1, .tie_word_embeddings = true};
 
 lora_adapter<float> adapter_of(Eigen::Index out, Eigen::Index in, Eigen::Index r, double alpha, bool rslora = false) {
     auto a = make_lora<float>(out, in, {.r = r, .lora_alpha = alpha, .use_rslora = rslora, .seed = 3});
@@ -49,7 +53,7 @@ TEST_CASE("exported adapters are the bytes llama.cpp was tested with") {
     LOWRANK_NEEDS_SHARED(shared);
     temporary_folder folder;
     const auto home = shared / "adapters" / "stories260K";
-    const auto layout = read_llama_layout(shared / "models" / "stories260K" / "config.json");
+    const auto layout = read_model_config(shared / "models" / "stories260K" / "config.json");
     const auto base = gguf_file::open(shared / "models" / "gguf" / "stories260K-f32.gguf");
     REQUIRE(layout);
     REQUIRE(base);
@@ -88,7 +92,7 @@ TEST_CASE("exported adapters are the bytes llama.cpp was tested with") {
     REQUIRE(wrong);
     for (const auto& [tensor, lora] : ours->tensors) {
         CHECK(upstream->tensors.at(tensor).lora_B == lora.lora_B);
-        const bool permuted = rope_heads_of(tensor, *layout) != 0;
+        const bool permuted = find_gguf_module(**find_architecture("llama"), tensor)->module->parts.front().is_rotary;
         CHECK((wrong->tensors.at(tensor).lora_B == lora.lora_B) != permuted);
     }
 }

@@ -2,7 +2,7 @@
 #include <lowrank/lora/kinds/conv.hpp>
 
 #include <lowrank/core/linear_operator.hpp>
-#include <lowrank/lora/train/gradient.hpp>
+#include <lowrank/lora/kinds/lora.hpp>
 
 #include "support.hpp"
 

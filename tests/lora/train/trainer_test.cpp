@@ -6,6 +6,8 @@
 #include <string>
 #include <utility>
 
+#include <lowrank/lora/kinds/dora.hpp>
+
 #include "support.hpp"
 
 using namespace lowrank;

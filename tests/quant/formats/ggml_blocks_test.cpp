@@ -200,13 +200,13 @@ TEST_CASE("the bytes and numbers are those of ggml") {
     const auto encoded = [&](ggml_type type) {
         std::vector<std::byte> b(ggml_bytes(type, x.size()));
         quantize_ggml(type, x, b);
-        return lowrank::detail::checksum(b.data(), b.size(), 1);
+        return lowrank::checksum(b.data(), b.size(), 1);
     };
     CHECK(encoded(ggml_type::q8_0) == 1260415912328947493U);
     CHECK(encoded(ggml_type::q4_0) == 6456685674013521637U);
     const auto numbers = [](ggml_type type, std::initializer_list<std::size_t> scales) {
         const auto y = decoded(type, random_blocks(300, facts_of(type).bytes, scales));
-        return lowrank::detail::checksum(y.data(), y.size() * sizeof(float), 1);
+        return lowrank::checksum(y.data(), y.size() * sizeof(float), 1);
     };
     CHECK(numbers(ggml_type::q8_0, {0}) == 10469567566325892895U);
     CHECK(numbers(ggml_type::q4_0, {0}) == 14067156881386289628U);

@@ -23,12 +23,82 @@
 #include <utility>
 #include <vector>
 
-#include <Eigen/Core>
-
 #include <lowrank/core/config.hpp>
+#include <lowrank/core/dense.hpp>
+#include <lowrank/core/detail/skinny_tiles.hpp>
 #include <lowrank/core/types.hpp>
 
 namespace lowrank::inline LOWRANK_ABI::detail {
+
+/// The largest magnitude of `n` numbers.
+template <real S>
+[[nodiscard]] S largest_of(const S* x, index n) noexcept {
+    S largest(0);
+    for (index i = 0; i < n; ++i) {
+        largest = std::max(largest, std::abs(x[i]));
+    }
+    return largest;
+}
+
+/// delta = base - tau, and what these poles add to the secular function, sum z^2 / delta, and to its slope.
+template <real S>
+void secular_sums(const S* base, const S* z, S tau, S* delta, index n, S& value, S& slope) noexcept {
+    using P = packet_of<S>;
+    using namespace Eigen::internal;
+    const P shift = pset1<P>(tau);
+    P values = pset1<P>(S(0)), slopes = values;
+    index i = 0;
+    for (; i + lanes<S> <= n; i += lanes<S>) {
+        const P d = psub(ploadu<P>(base + i), shift), weight = ploadu<P>(z + i), ratio = pdiv(weight, d);
+        pstoreu(delta + i, d);
+        values = pmadd(weight, ratio, values);
+        slopes = pmadd(ratio, ratio, slopes);
+    }
+    value = predux(values);
+    slope = predux(slopes);
+    for (; i < n; ++i) {
+        delta[i] = base[i] - tau;
+        const S ratio = z[i] / delta[i];
+        value += z[i] * ratio;
+        slope += ratio * ratio;
+    }
+}
+
+/// to *= difference / (poles - pole), entry by entry.
+template <real S>
+void multiply_by_ratios(S* to, const S* difference, const S* poles, S pole, index n) noexcept {
+    using P = packet_of<S>;
+    using namespace Eigen::internal;
+    const P at = pset1<P>(pole);
+    index i = 0;
+    for (; i + lanes<S> <= n; i += lanes<S>) {
+        const P ratio = pdiv(ploadu<P>(difference + i), psub(ploadu<P>(poles + i), at));
+        pstoreu(to + i, pmul(ploadu<P>(to + i), ratio));
+    }
+    for (; i < n; ++i) {
+        to[i] *= difference[i] / (poles[i] - pole);
+    }
+}
+
+/// to = x / y, entry by entry; returns the sum of squares.
+template <real S>
+S divide(const S* x, const S* y, S* to, index n) noexcept {
+    using P = packet_of<S>;
+    using namespace Eigen::internal;
+    P sums = pset1<P>(S(0));
+    index i = 0;
+    for (; i + lanes<S> <= n; i += lanes<S>) {
+        const P ratio = pdiv(ploadu<P>(x + i), ploadu<P>(y + i));
+        pstoreu(to + i, ratio);
+        sums = pmadd(ratio, ratio, sums);
+    }
+    S sum = predux(sums);
+    for (; i < n; ++i) {
+        to[i] = x[i] / y[i];
+        sum += to[i] * to[i];
+    }
+    return sum;
+}
 
 /// Eigenvalues of the tridiagonal matrix in entries [first, first + size), unsorted, by the QL iteration with implicit
 /// shifts; the rotations are applied to columns of the same numbers of `q` (rows of the same numbers) if not null.
@@ -43,9 +113,8 @@ bool ql_iteration(vector<S>& d, vector<S>& e, index first, index size, matrix<S>
     };
     const index end = first + size;
     // What couples less than rounding of the largest entry counts as zero.
-    const S negligible = size > 1 ? eps * std::max(d.segment(first, size).cwiseAbs().maxCoeff(),
-                                                   e.segment(first, size - 1).cwiseAbs().maxCoeff())
-                                  : S(0);
+    const S negligible =
+        size > 1 ? eps * std::max(largest_of(d.data() + first, size), largest_of(e.data() + first, size - 1)) : S(0);
     for (index at = first; at < end; ++at) {
         for (int steps = 0;; ++steps) {
             index m = at;
@@ -113,7 +182,7 @@ void sort_columns(vector<S>& d, matrix<S>& q, index first, index size) {
         }
         if (least != i) {
             std::swap(d(i), d(least));
-            q.col(i).segment(first, size).swap(q.col(least).segment(first, size));
+            std::swap_ranges(&q.coeffRef(first, i), &q.coeffRef(first, i) + size, &q.coeffRef(first, least));
         }
     }
 }
@@ -124,15 +193,14 @@ class secular_equation {
 public:
     /// \pre d ascends strictly, rho > 0; the arrays live as long as this.
     secular_equation(const vector<S>& d, const vector<S>& z, S rho)
-        : d_(d), z_(z), rho_(rho), norm2_(z.squaredNorm()), base_(d.size()), ratio_(d.size()) {}
+        : d_(d), z_(z), rho_(rho), norm2_(dot_of(z.data(), z.data(), z.size())), base_(d.size()) {}
 
     /// The root number i; `delta` becomes d_j - root, each to full relative accuracy. False if it did not converge.
-    template <class D>
-    bool solve(index i, D delta, S& root) {
+    bool solve(index i, S* delta, S& root) {
         const index k = d_.size();
         if (k == 1) {
-            delta(0) = -rho_ * norm2_;
-            root = d_(0) - delta(0);
+            delta[0] = -rho_ * norm2_;
+            root = d_(0) - delta[0];
             return true;
         }
         const bool last = i == k - 1;
@@ -141,17 +209,17 @@ public:
         S high = S(0);
         S tau = S(0);
         if (last) {
-            base_ = d_.array() - d_(i);
+            rebase(i);
             high = rho_ * norm2_ * (S(1) + S(4) * eps);
             tau = S(0.5) * high;
         } else {
             const S gap = d_(i + 1) - d_(i);
             const S half = S(0.5) * gap;
-            base_ = d_.array() - d_(i);
+            rebase(i);
             evaluate(i, half, delta);
             const S a2 = z_(i) * z_(i);
             const S b2 = z_(i + 1) * z_(i + 1);
-            const S c = value_ - a2 / delta(i) - b2 / delta(i + 1);
+            const S c = value_ - a2 / delta[i] - b2 / delta[i + 1];
             // The two nearest poles with the others frozen in the middle give the first guess.
             if (value_ > S(0)) {
                 high = half;
@@ -161,7 +229,7 @@ public:
                 tau = a > S(0) ? S(2) * b / (a + root_of) : (a - root_of) / (S(2) * c);
             } else {
                 origin = i + 1;
-                base_ = d_.array() - d_(origin);
+                rebase(origin);
                 low = -half;
                 const S a = c * gap - a2 - b2;
                 const S b = b2 * gap;
@@ -181,8 +249,8 @@ public:
                 return true;
             }
             (value_ < S(0) ? low : high) = tau;
-            const S p = delta(split);
-            const S q = delta(split + 1);
+            const S p = delta[split];
+            const S q = delta[split + 1];
             const S slope = left_slope_ + right_slope_;
             const S a = (p + q) * value_ - p * q * slope;
             const S b = p * q * value_;
@@ -215,17 +283,19 @@ public:
 private:
     static constexpr S eps = std::numeric_limits<S>::epsilon();
 
+    /// Distances from pole `origin`.
+    void rebase(index origin) {
+        for (index j = 0; j < d_.size(); ++j) {
+            base_(j) = d_(j) - d_(origin);
+        }
+    }
+
     /// delta, the function at base + tau in its parts up to and after pole `split`, and their slopes.
-    template <class D>
-    void evaluate(index split, S tau, D& delta) {
-        const index k = d_.size();
-        const index right = k - split - 1;
-        delta = base_.array() - tau;
-        ratio_ = z_.array() / delta.array();
-        left_ = z_.head(split + 1).dot(ratio_.head(split + 1));
-        left_slope_ = ratio_.head(split + 1).squaredNorm();
-        right_ = z_.tail(right).dot(ratio_.tail(right));
-        right_slope_ = ratio_.tail(right).squaredNorm();
+    void evaluate(index split, S tau, S* delta) {
+        const index k = d_.size(), right = k - split - 1;
+        secular_sums(base_.data(), z_.data(), tau, delta, split + 1, left_, left_slope_);
+        secular_sums(base_.data() + split + 1, z_.data() + split + 1, tau, delta + split + 1, right, right_,
+                     right_slope_);
         value_ = S(1) / rho_ + left_ + right_;
     }
 
@@ -234,7 +304,6 @@ private:
     S rho_;
     S norm2_;
     vector<S> base_;
-    vector<S> ratio_;
     S value_ = S(0);
     S left_ = S(0);
     S right_ = S(0);
@@ -277,8 +346,9 @@ private:
     }
 
     bool small(index first, index size) {
-        auto block = q_.block(first, first, size, size);
-        block.setIdentity();
+        for (index i = first; i < first + size; ++i) {
+            q_(i, i) = S(1);
+        }
         if (size > 0 && !ql_iteration<S>(d_, e_, first, size, &q_)) {
             return false;
         }
@@ -288,12 +358,14 @@ private:
 
     /// The eigenvectors of diag(d) + |coupling| v v^T for the v = (0, .., 1, +-1, .., 0) between the halves.
     bool merge(index first, index half, index size, S coupling) {
-        auto q = q_.block(first, first, size, size);
-        vector<S> d = d_.segment(first, size);
+        const dense_view<S> q = dense_view<S>(q_).block(first, first, size, size);
+        vector<S> d(size);
         vector<S> z(size);
-        z.head(half) = q.row(half - 1).head(half).transpose();
-        z.tail(size - half) = q.row(half).tail(size - half).transpose() * (coupling < S(0) ? S(-1) : S(1));
-        z *= std::sqrt(S(0.5));
+        const S above_weight = std::sqrt(S(0.5)), below_weight = coupling < S(0) ? -above_weight : above_weight;
+        for (index i = 0; i < size; ++i) {
+            d(i) = d_(first + i);
+            z(i) = i < half ? above_weight * q(half - 1, i) : below_weight * q(half, i);
+        }
         const S rho = S(2) * std::abs(coupling);
 
         deflate(q, d, z, rho, half);
@@ -307,19 +379,20 @@ private:
             weights(i) = z(kept_[at(i)]);
         }
         vector<S> roots(k);
-        Eigen::Map<matrix<S>> inner(inner_.data(), k, k);
+        const dense_view<S> inner(inner_.data(), k, k, 1, k);
         secular_equation<S> equation(poles, weights, rho);
         for (index i = 0; i < k; ++i) {
-            if (!equation.solve(i, inner.col(i), roots(i))) {
+            if (!equation.solve(i, inner.column(i), roots(i))) {
                 return false;
             }
         }
-        vector<S> exact = vector<S>::Ones(k);  // the weights for which these roots are exact
+        vector<S> exact(k);  // the weights for which these roots are exact
+        std::fill(exact.data(), exact.data() + k, S(1));
         for (index i = 0; i < k; ++i) {
-            const auto differences = inner.col(i).array();
-            exact.head(i).array() *= differences.head(i) / (poles.head(i).array() - poles(i));
-            exact(i) *= inner(i, i);
-            exact.tail(k - i - 1).array() *= differences.tail(k - i - 1) / (poles.tail(k - i - 1).array() - poles(i));
+            const S* difference = inner.column(i);
+            multiply_by_ratios(exact.data(), difference, poles.data(), poles(i), i);
+            exact(i) *= difference[i];
+            multiply_by_ratios(exact.data() + i + 1, difference + i + 1, poles.data() + i + 1, poles(i), k - i - 1);
         }
         for (index i = 0; i < k; ++i) {
             exact(i) = std::copysign(std::sqrt(std::max(-exact(i), S(0))), weights(i));
@@ -337,32 +410,34 @@ private:
         }
         vector<S> column(k);
         for (index i = 0; i < k; ++i) {
-            column = exact.array() / inner.col(i).array();
-            column /= column.norm();
+            const S length = std::sqrt(divide(exact.data(), inner.column(i), column.data(), k));
             for (index j = 0; j < k; ++j) {
-                inner(j, i) = column(grouped[at(j)]);
+                inner(j, i) = column(grouped[at(j)]) / length;
             }
         }
         const index above = uppers + boths;
         const index below = k - uppers;
-        Eigen::Map<matrix<S>> top(columns_.data(), half, above);
-        Eigen::Map<matrix<S>> bottom(top.data() + top.size(), size - half, below);
-        Eigen::Map<matrix<S>> rest(bottom.data() + bottom.size(), size, size - k);
+        const dense_view<S> top(columns_.data(), half, above, 1, half);
+        const dense_view<S> bottom(top.data() + half * above, size - half, below, 1, size - half);
+        const dense_view<S> rest(bottom.data() + (size - half) * below, size, size - k, 1, size);
         for (index j = 0; j < k; ++j) {
             const index from = kept_[at(grouped[at(j)])];
             if (j < above) {
-                top.col(j) = q.col(from).head(half);
+                std::copy_n(q.column(from), half, top.column(j));
             }
             if (j >= uppers) {
-                bottom.col(j - uppers) = q.col(from).tail(size - half);
+                std::copy_n(q.column(from) + half, size - half, bottom.column(j - uppers));
             }
         }
         std::sort(deflated_.begin(), deflated_.end(), [&](index x, index y) { return d(x) < d(y); });
         for (index j = 0; j < size - k; ++j) {
-            rest.col(j) = q.col(deflated_[at(j)]);
+            std::copy_n(q.column(deflated_[at(j)]), size, rest.column(j));
         }
-        q.topLeftCorner(half, k).noalias() = top * inner.topRows(above);
-        q.bottomLeftCorner(size - half, k).noalias() = bottom * inner.bottomRows(below);
+        for (index j = 0; j < k; ++j) {
+            std::fill_n(q.column(j), size, S(0));
+        }
+        add_product(S(1), top, inner.middle_rows(0, above), q.block(0, 0, half, k));
+        add_product(S(1), bottom, inner.middle_rows(uppers, below), q.block(half, 0, size - half, k));
 
         // Merge the two ascending lists from the far end, so that no column is overwritten before it has moved.
         index i = k;
@@ -372,12 +447,12 @@ private:
                 --i;
                 d_(first + to) = roots(i);
                 if (to != i) {
-                    q.col(to) = q.col(i);
+                    std::copy_n(q.column(i), size, q.column(to));
                 }
             } else {
                 --j;
                 d_(first + to) = d(deflated_[at(j)]);
-                q.col(to) = rest.col(j);
+                std::copy_n(rest.column(j), size, q.column(to));
             }
         }
         return true;
@@ -385,8 +460,7 @@ private:
 
     /// Sorts the columns into `kept_`, with distinct poles in ascending order and weights above rounding, and
     /// `deflated_`, which are eigenvectors already or after a rotation with a neighbor.
-    template <class Q>
-    void deflate(Q& q, vector<S>& d, vector<S>& z, S rho, index half) {
+    void deflate(const dense_view<S>& q, vector<S>& d, vector<S>& z, S rho, index half) {
         const index size = d.size();
         std::vector<index> order(at(size));
         std::iota(order.begin(), order.end(), index{0});
@@ -397,7 +471,7 @@ private:
         kept_.clear();
         deflated_.clear();
         const S tolerance =
-            S(8) * std::numeric_limits<S>::epsilon() * std::max(d.cwiseAbs().maxCoeff(), z.cwiseAbs().maxCoeff());
+            S(8) * std::numeric_limits<S>::epsilon() * std::max(largest_of(d.data(), size), largest_of(z.data(), size));
         index previous = -1;
         for (const index i : order) {
             if (rho * std::abs(z(i)) <= tolerance) {
@@ -414,10 +488,7 @@ private:
                     if (kinds_[at(i)] != kinds_[at(previous)]) {
                         kinds_[at(i)] = both;
                     }
-                    column_.resize(size);
-                    column_ = c * q.col(previous) + s * q.col(i);
-                    q.col(i) = c * q.col(i) - s * q.col(previous);
-                    q.col(previous) = column_;
+                    rotate(q.column(i), q.column(previous), size, c, s);
                     const S first = d(previous) * c * c + d(i) * s * s;
                     d(i) = d(previous) * s * s + d(i) * c * c;
                     d(previous) = first;
@@ -438,7 +509,6 @@ private:
     matrix<S>& q_;
     vector<S> columns_ = {};
     vector<S> inner_ = {};
-    vector<S> column_ = {};
     std::vector<kind> kinds_ = {};
     std::vector<index> kept_ = {};
     std::vector<index> deflated_ = {};

@@ -15,13 +15,11 @@
 /// (1989), the compact WY form.
 
 #include <algorithm>
-#include <cmath>
-#include <limits>
-
-#include <Eigen/Core>
 
 #include <lowrank/core/config.hpp>
+#include <lowrank/core/dense.hpp>
 #include <lowrank/core/types.hpp>
+#include <lowrank/factor/detail/reflections.hpp>
 
 namespace lowrank::inline LOWRANK_ABI::detail {
 
@@ -31,23 +29,6 @@ struct tridiagonal_form {
     vector<S> off;       ///< n entries, the last of them zero.
     vector<S> scale;     ///< H_i = I - scale_i v_i v_i^T, for i < n - 1.
 };
-
-/// Turns the column x into the reflection that maps it to (beta, 0, ..): x becomes v with v(0) = 1. Returns its scale.
-template <real S, class X>
-S make_reflection(X x, S& beta) {
-    const index n = x.size();
-    const S head = x(0);
-    const S rest = n > 1 ? x.tail(n - 1).squaredNorm() : S(0);
-    x(0) = S(1);
-    if (rest <= std::numeric_limits<S>::min()) {  // at magnitude one this is far below rounding
-        x.tail(n - 1).setZero();
-        beta = head;
-        return S(0);
-    }
-    beta = head > S(0) ? -std::sqrt(head * head + rest) : std::sqrt(head * head + rest);
-    x.tail(n - 1) /= head - beta;
-    return (beta - head) / beta;
-}
 
 /// T with A = Q T Q^T for the symmetric A of magnitude about one, of which the lower triangle is read. Afterwards
 /// column i of A holds v_i from row i + 1 on.
@@ -60,6 +41,7 @@ template <real S>
     matrix<S> left;
     matrix<S> right;
     vector<S> inside(block);
+    const dense_view<S> all(a), ws(w);
     for (index top = 0; top < n - 1; top += block) {
         const index width = std::min(block, n - 1 - top);
         for (index j = 0; j < width; ++j) {
@@ -67,38 +49,46 @@ template <real S>
             const index at = top + j;
             const index rest = n - at - 1;
             if (j > 0) {
-                auto column = a.col(at).tail(n - at);
-                column.noalias() -= a.block(at, top, n - at, j) * w.row(at).head(j).transpose();
-                column.noalias() -= w.block(at, 0, n - at, j) * a.row(at).segment(top, j).transpose();
+                gemv<S>(S(-1), all.block(at, top, n - at, j), &w.coeffRef(at, 0), n, &a.coeffRef(at, at), 1);
+                gemv<S>(S(-1), ws.block(at, 0, n - at, j), &a.coeffRef(at, top), n, &a.coeffRef(at, at), 1);
             }
             t.diagonal(at) = a(at, at);
-            auto v = a.col(at).tail(rest);
-            const S scale = make_reflection<S>(v, t.off(at));
+            S* v = &a.coeffRef(at + 1, at);
+            const S scale = make_reflection<S>(v, rest, t.off(at));
             t.scale(at) = scale;
-            auto y = w.col(j).tail(rest);
+            S* y = &w.coeffRef(at + 1, j);
+            std::fill(y, y + rest, S(0));
             if (scale == S(0)) {
-                y.setZero();
                 continue;
             }
-            y.noalias() = a.bottomRightCorner(rest, rest).template selfadjointView<Eigen::Lower>() * v;
+            symv_lower<S>(S(1), all.block(at + 1, at + 1, rest, rest), v, y);
             if (j > 0) {
-                const auto vs = a.block(at + 1, top, rest, j);
-                const auto ws = w.block(at + 1, 0, rest, j);
-                inside.head(j).noalias() = ws.transpose() * v;
-                y.noalias() -= vs * inside.head(j);
-                inside.head(j).noalias() = vs.transpose() * v;
-                y.noalias() -= ws * inside.head(j);
+                const dense_view<const S> vs(all.block(at + 1, top, rest, j)), before(ws.block(at + 1, 0, rest, j));
+                const auto owe = [&](const dense_view<const S>& from, const dense_view<const S>& to) {
+                    std::fill(inside.data(), inside.data() + j, S(0));
+                    gemv<S>(S(1), transposed(from), v, 1, inside.data(), 1);
+                    gemv<S>(S(-1), to, inside.data(), 1, y, 1);
+                };
+                owe(before, vs);
+                owe(vs, before);
             }
-            y *= scale;
-            y -= (S(0.5) * scale * y.dot(v)) * v;
+            for (index i = 0; i < rest; ++i) {
+                y[i] *= scale;
+            }
+            axpy(S(-0.5) * scale * dot_of(y, v, rest), v, y, rest);
         }
         const index first = top + width;
         const index rest = n - first;
         left.resize(rest, 2 * width);
-        left << a.block(first, top, rest, width), w.block(first, 0, rest, width);
         right.resize(rest, 2 * width);
-        right << w.block(first, 0, rest, width), a.block(first, top, rest, width);
-        a.bottomRightCorner(rest, rest).template triangularView<Eigen::Lower>() -= left * right.transpose();
+        for (index j = 0; j < width; ++j) {
+            const S *v = &a.coeffRef(0, top + j) + first, *y = &w.coeffRef(0, j) + first;
+            std::copy_n(v, rest, left.data() + j * rest);
+            std::copy_n(y, rest, left.data() + (width + j) * rest);
+            std::copy_n(y, rest, right.data() + j * rest);
+            std::copy_n(v, rest, right.data() + (width + j) * rest);
+        }
+        gemm<S, S, S>(S(-1), left, transposed(right), all.block(first, first, rest, rest), true);
     }
     if (n > 0) {
         t.diagonal(n - 1) = a(n - 1, n - 1);
@@ -111,28 +101,10 @@ template <real S>
 void apply_reflections(const matrix<S>& a, const vector<S>& scale, matrix<S>& z) {
     constexpr index block = 64;
     const index n = a.rows();
-    matrix<S> v;
-    matrix<S> t;
-    matrix<S> inside;
-    matrix<S> turned;
-    const index blocks = (n - 1 + block - 1) / block;
-    for (index b = blocks; b-- > 0;) {
+    for (index b = (n - 1 + block - 1) / block; b-- > 0;) {
         const index first = b * block;
-        const index width = std::min(block, n - 1 - first);
-        const index rest = n - first - 1;
-        v = a.block(first + 1, first, rest, width).template triangularView<Eigen::Lower>();
-        // H_1 .. H_w = I - V T V^T.
-        inside.noalias() = v.transpose() * v;
-        t.setZero(width, width);
-        for (index j = 0; j < width; ++j) {
-            const S s = scale(first + j);
-            t.col(j).head(j).noalias() = (-s) * (t.topLeftCorner(j, j) * inside.col(j).head(j));
-            t(j, j) = s;
-        }
-        auto rows = z.bottomRows(rest);
-        inside.noalias() = v.transpose() * rows;
-        turned.noalias() = t * inside;
-        rows.noalias() -= v * turned;
+        apply_block<S>(reflections_of(a, first + 1, first, std::min(block, n - 1 - first)), scale.data() + first, false,
+                       dense_view<S>(z).block(first + 1, 0, n - first - 1, z.cols()));
     }
 }
 

@@ -8,13 +8,14 @@
 ///     lowrank::rank_choice by_energy{.rule = lowrank::rank_rule::energy, .value = 0.9, .max_rank = 64};
 ///     lowrank::index k = lowrank::choose_rank(spec.values(), by_energy);
 ///
-/// The rules themselves, with their sources, are in rank_rules.hpp.
+/// The rules themselves, with their sources, are in factor/ranks/rank_rules.hpp.
 
 #include <limits>
 #include <optional>
 #include <string_view>
 
 #include <lowrank/core/config.hpp>
+#include <lowrank/core/status.hpp>
 #include <lowrank/core/types.hpp>
 
 namespace lowrank::inline LOWRANK_ABI {
@@ -48,6 +49,12 @@ LOWRANK_API [[nodiscard]] rank_choice fixed_rank(index k);
 /// The rule's spelling on a command line: the enumerator's name, and the names of the tools (`sv_ratio`,
 /// `sv_cumulative`, `sv_fro`).
 LOWRANK_API [[nodiscard]] std::optional<rank_rule> rank_rule_from_name(std::string_view name);
+
+/// Whether a choice that came from outside makes sense: the number is in the range of its rule, and
+/// 0 <= min_rank <= max_rank. `choose_rank` takes what passes.
+///
+/// \return `invalid_format` with what was found and what is allowed.
+LOWRANK_API [[nodiscard]] status check(const rank_choice& choice);
 
 /// The rank the rule reads from descending values, within [min_rank, max_rank] and at most s.size().
 ///

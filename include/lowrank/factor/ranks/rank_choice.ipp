@@ -4,9 +4,11 @@
 
 #include <algorithm>
 #include <cmath>
+#include <string>
 #include <utility>
 
 #include <lowrank/core/check.hpp>
+#include <lowrank/core/finite.hpp>
 #include <lowrank/factor/ranks/rank_choice.hpp>
 #include <lowrank/factor/ranks/rank_rules.hpp>
 
@@ -40,6 +42,34 @@ LOWRANK_BODY std::optional<rank_rule> rank_rule_from_name(std::string_view name)
         }
     }
     return std::nullopt;
+}
+
+LOWRANK_BODY status check(const rank_choice& choice) {
+    if (choice.min_rank < 0 || choice.max_rank < choice.min_rank) {
+        return {errc::invalid_format, "the limits of a rank must satisfy 0 <= min_rank <= max_rank, got " +
+                                          std::to_string(choice.min_rank) + " and " + std::to_string(choice.max_rank)};
+    }
+    const double v = choice.value;
+    const auto require = [&](bool holds, const std::string& allowed) {
+        return holds ? status{}
+                     : status{errc::invalid_format, "the rank rule needs " + allowed + ", got " + detail::in_words(v)};
+    };
+    switch (choice.rule) {
+        case rank_rule::fixed:
+            return require(v >= static_cast<double>(choice.min_rank) && v == std::floor(v) && v <= 1e15,
+                           "a whole number of at least " + std::to_string(choice.min_rank));
+        case rank_rule::threshold: return require(v >= 0 && is_finite(v), "a number that is not negative");
+        case rank_rule::kohya_ratio: return require(v >= 1 && is_finite(v), "a number of at least 1");
+        case rank_rule::energy:
+        case rank_rule::frobenius_share:
+        case rank_rule::sum_share:
+        case rank_rule::relative_error:
+        case rank_rule::ratio:
+        case rank_rule::quantile:
+        case rank_rule::kohya_cumulative:
+        case rank_rule::kohya_frobenius: break;
+    }
+    return require(v >= 0 && v <= 1, "a number from 0 to 1");
 }
 
 template <real S>

@@ -29,13 +29,9 @@
 #include <lowrank/core/progress.hpp>
 #include <lowrank/core/status.hpp>
 #include <lowrank/core/types.hpp>
-#include <lowrank/io/checkpoints/detail/shard_journal.hpp>
 #include <lowrank/io/containers/atomic_file.hpp>
 #include <lowrank/io/containers/checkpoint.hpp>
-#include <lowrank/io/containers/detail/json.hpp>
-#include <lowrank/io/containers/detail/text.hpp>
 #include <lowrank/io/peft.hpp>
-#include <lowrank/io/peft/detail/peft_names.hpp>
 #include <lowrank/lora/convert/extract.hpp>
 #include <lowrank/lora/convert/resize.hpp>
 
@@ -68,82 +64,7 @@ struct extracted_adapter {
 };
 
 /// Removes what `extract_adapter` kept in a folder.
-inline void forget_parts(const std::filesystem::path& folder) { detail::shard_journal::clear(folder); }
-
-namespace detail {
-
-/// Tables of embeddings by the names models give them; PEFT adapts them transposed.
-[[nodiscard]] inline bool is_table_name(std::string_view module) {
-    constexpr std::array<std::string_view, 6> names{"embed_tokens", "word_embeddings", "position_embeddings", "wte",
-                                                    "wpe",          "embed_positions"};
-    const auto last = module.substr(module.rfind('.') + 1);
-    return std::find(names.begin(), names.end(), last) != names.end();
-}
-
-/// Of all that the factors depend on beside the checkpoints.
-[[nodiscard]] inline std::uint64_t checksum_of(const extraction_options& opt) {
-    const double numbers[] = {static_cast<double>(opt.rank.rule),
-                              opt.rank.value,
-                              static_cast<double>(opt.rank.max_rank),
-                              static_cast<double>(opt.rank.min_rank),
-                              static_cast<double>(opt.split),
-                              opt.min_difference,
-                              opt.clamp_quantile,
-                              opt.fan_in_fan_out ? 1.0 : 0.0,
-                              opt.fast ? 1.0 : 0.0,
-                              static_cast<double>(opt.sketch.oversample),
-                              static_cast<double>(opt.sketch.power_iterations),
-                              LOWRANK_VERSION_MAJOR,
-                              LOWRANK_VERSION_MINOR};
-    return checksum(&opt.sketch.seed, sizeof opt.sketch.seed, checksum(numbers, sizeof numbers, 7));
-}
-
-/// An extraction as a file beside the journal, and back. No factors: the weight is as good as unchanged.
-template <class = on_use>
-[[nodiscard]] status keep_part(shard_journal& journal, const std::filesystem::path& part, const tensor_info& t,
-                               const lora_extraction<float>& found, const write_options& write) {
-    std::vector<tensor_to_write> factors;
-    const bool is_empty = !found.changed || found.adapter.rank() == 0;
-    if (!is_empty) {
-        factors = {tensor_of("lora_A", found.adapter.lora_A), tensor_of("lora_B", found.adapter.lora_B)};
-    }
-    if (status why = write_safetensors(part, std::move(factors), {{"tensor", t.name}}, write); !why) {
-        return why;
-    }
-    return journal.record(part.filename().string(), {found.adapter.lora_alpha, found.adapter.use_rslora ? 1.0 : 0.0,
-                                                     found.relative, found.largest_change});
-}
-template <class = on_use>
-[[nodiscard]] bool take_part(shard_journal& journal, const std::filesystem::path& part, const tensor_info& t,
-                             lora_extraction<float>& found) {
-    const json* facts = journal.finished(part.filename().string());
-    if (facts == nullptr || !facts->is_array() || facts->size() != 4 ||
-        !std::all_of(facts->begin(), facts->end(), [](const json& x) { return x.is_number(); })) {
-        return false;
-    }
-    const auto file = safetensors_file::open(part, {.map = false});
-    const auto of = file ? file->metadata().find("tensor") : std::map<std::string, std::string>::const_iterator{};
-    if (!file || of == file->metadata().end() || of->second != t.name) {
-        return false;
-    }
-    if (!file->tensors().empty()) {
-        const auto a = file->matrix<float>("lora_A");
-        const auto b = file->matrix<float>("lora_B");
-        if (!a || !b || a->rows() != b->cols()) {
-            return false;
-        }
-        found.adapter.lora_A = *a;
-        found.adapter.lora_B = *b;
-    }
-    found.adapter.lora_alpha = (*facts)[0].get<double>();
-    found.adapter.use_rslora = (*facts)[1].get<double>() != 0;
-    found.relative = (*facts)[2].get<double>();
-    found.largest_change = (*facts)[3].get<double>();
-    found.changed = found.adapter.rank() != 0;
-    return true;
-}
-
-}  // namespace detail
+LOWRANK_API void forget_parts(const std::filesystem::path& folder);
 
 /// Extracts LoRA modules from the differences of all matrices named "<module>.weight" that changed.
 ///
@@ -151,105 +72,8 @@ template <class = on_use>
 /// tensor;
 ///         `cancelled`.
 /// \cost   An SVD per changed weight (less with `lora.fast`).
-template <class = on_use>
-[[nodiscard]] result<extracted_adapter> extract_adapter(const checkpoint& base, const checkpoint& tuned,
-                                                        const extract_adapter_options& opt = {}) {
-    extracted_adapter out;
-    std::optional<detail::shard_journal> journal;
-    if (!opt.parts.empty()) {
-        const std::uint64_t inputs[] = {detail::checkpoint_checksum(base), detail::checkpoint_checksum(tuned),
-                                        detail::checksum_of(opt.lora)};
-        std::error_code error;
-        std::filesystem::create_directories(opt.parts, error);
-        auto opened = detail::shard_journal::open(opt.parts, detail::checksum(inputs, sizeof inputs, 8), opt.write);
-        if (!opened) {
-            return opened.error();
-        }
-        journal.emplace(std::move(*opened));
-    }
-    const auto total = static_cast<index>(tuned.tensors().size());
-    std::size_t partners = 0;
-    for (index i = 0; i < total; ++i) {
-        const checkpoint::place& place = tuned.tensors()[static_cast<std::size_t>(i)];
-        const tensor_info& t = *place.info;
-        if (!report(opt.on_progress, {.done = i, .total = total, .what = t.name})) {
-            return status{errc::cancelled, "the extraction was stopped"};
-        }
-        const tensor_info* before = base.find(t.name);
-        if (before == nullptr || before->shape != t.shape || !is_real(t.type) || !is_real(before->type)) {
-            out.left_out.push_back(t.name + ": the base has no such tensor of numbers of this shape");
-            continue;
-        }
-        ++partners;
-        const auto old_bytes = *base.bytes(t.name);
-        const auto new_bytes = tuned.bytes(place);
-        if (before->type == t.type &&
-            std::equal(old_bytes.begin(), old_bytes.end(), new_bytes.begin(), new_bytes.end())) {
-            out.unchanged.push_back(t.name);
-            continue;
-        }
-        constexpr std::string_view suffix = ".weight";
-        if (t.shape.size() != 2 || !t.name.ends_with(suffix)) {
-            if (opt.keep_others) {
-                auto copy = std::make_shared<std::vector<std::byte>>(new_bytes.begin(), new_bytes.end());
-                out.adapter.extra.push_back({std::string(detail::peft_prefix) + t.name, t.type, t.shape, *copy, copy});
-            } else {
-                out.left_out.push_back(t.name + ": changed, but is no matrix");
-            }
-            continue;
-        }
-        const std::string module = t.name.substr(0, t.name.size() - suffix.size());
-        const bool is_table = detail::is_table_name(module);
-        const auto part = opt.parts / detail::shard_journal::part_name("adapter", static_cast<std::size_t>(i));
-        lora_extraction<float> found;
-        if (journal && detail::take_part(*journal, part, t, found)) {
-            ++out.kept_parts;
-        } else {
-            const auto x = base.matrix<double>(t.name);
-            const auto y = tuned.matrix<double>(t.name);
-            if (!x || !y) {
-                return x ? y.error() : x.error();
-            }
-            matrix<float> difference = (*y - *x).cast<float>();
-            if (is_table || opt.lora.fan_in_fan_out) {
-                difference.transposeInPlace();
-            }
-            found = extract_lora(difference, opt.lora);
-            if (!found) {
-                return detail::in_context("tensor " + detail::in_quotes(t.name), found.why);
-            }
-            if (journal) {
-                if (status why = detail::keep_part(*journal, part, t, found, opt.write); !why) {
-                    return why;
-                }
-            }
-        }
-        if (!found.changed || found.adapter.rank() == 0) {
-            out.unchanged.push_back(t.name);
-            continue;
-        }
-        out.weights[t.name] = {found.adapter.rank(), found.relative, found.largest_change};
-        (is_table ? out.adapter.embeddings : out.adapter.modules).emplace(module, std::move(found.adapter));
-    }
-    if (partners == 0) {
-        return status{errc::mismatch,
-                      "no tensor of the one checkpoint has a partner in the other; they are not of one model"};
-    }
-    if (out.weights.empty() && out.adapter.extra.empty()) {
-        return status{errc::mismatch, "no weight changed (enough): there is nothing to extract"};
-    }
-    std::vector<std::string> saved;
-    for (const tensor_to_write& e : out.adapter.extra) {
-        std::string module = e.name.substr(detail::peft_prefix.size());
-        module.resize(std::min(module.rfind('.'), module.size()));
-        saved.push_back(module.substr(module.rfind('.') + 1));
-    }
-    std::sort(saved.begin(), saved.end());
-    saved.erase(std::unique(saved.begin(), saved.end()), saved.end());
-    out.adapter.config =
-        peft_config_for(out.adapter, {.fan_in_fan_out = opt.lora.fan_in_fan_out, .modules_to_save = std::move(saved)});
-    return out;
-}
+LOWRANK_API [[nodiscard]] result<extracted_adapter> extract_adapter(const checkpoint& base, const checkpoint& tuned,
+                                                                    const extract_adapter_options& opt = {});
 
 /// An adapter at another rank, and what each module kept.
 struct resized_adapter {
@@ -261,35 +85,13 @@ struct resized_adapter {
 ///
 /// \return `unsupported`, naming a module, unless all are plain LoRA; `non_finite`.
 /// \cost   6 r^2 (out + in) flops per module.
-template <class = on_use>
-[[nodiscard]] result<resized_adapter> resize_adapter(const peft_adapter& adapter, const rank_choice& choice) {
-    if (status why = check_plain_lora(adapter); !why) {
-        return why;
-    }
-    resized_adapter out{.adapter = adapter};
-    for (auto* group : {&out.adapter.modules, &out.adapter.embeddings}) {
-        for (auto& [module, lora] : *group) {
-            auto small = resize_lora(lora, choice);
-            if (!small) {
-                return detail::in_context("module " + detail::in_quotes(module), small.why);
-            }
-            out.modules[module] = {small.adapter.rank(), small.relative, 0};
-            lora = std::move(small.adapter);
-        }
-    }
-    out.adapter.config = peft_config_for(out.adapter, adapter.config);
-    return out;
-}
-
-/// The functions of this header that are worth compiling once, for io/instantiate.hpp.
-#define LOWRANK_IO_EXTRACT_ADAPTER(way)                                                                  \
-    way template result<extracted_adapter> extract_adapter<on_use>(const checkpoint&, const checkpoint&, \
-                                                                   const extract_adapter_options&);      \
-    way template result<resized_adapter> resize_adapter<on_use>(const peft_adapter&, const rank_choice&);
-#ifdef LOWRANK_EXTERN_IO
-LOWRANK_IO_EXTRACT_ADAPTER(extern)
-#endif
+LOWRANK_API [[nodiscard]] result<resized_adapter> resize_adapter(const peft_adapter& adapter,
+                                                                 const rank_choice& choice);
 
 }  // namespace lowrank::inline LOWRANK_ABI
+
+#ifdef LOWRANK_DEFINITIONS
+#include <lowrank/io/checkpoints/extract_adapter.ipp>
+#endif
 
 #endif  // LOWRANK_IO_CHECKPOINTS_EXTRACT_ADAPTER_HPP

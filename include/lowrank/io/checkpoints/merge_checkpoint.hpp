@@ -30,19 +30,10 @@
 #include <lowrank/core/status.hpp>
 #include <lowrank/core/types.hpp>
 #include <lowrank/factor/low_rank.hpp>
-#include <lowrank/io/checkpoints/detail/merge_plan.hpp>
-#include <lowrank/io/checkpoints/detail/merge_rows.hpp>
-#include <lowrank/io/checkpoints/detail/merge_tiles.hpp>
-#include <lowrank/io/checkpoints/detail/shard_journal.hpp>
-#include <lowrank/io/checkpoints/detail/shard_loop.hpp>
 #include <lowrank/io/containers/atomic_file.hpp>
 #include <lowrank/io/containers/checkpoint.hpp>
-#include <lowrank/io/containers/detail/json.hpp>
-#include <lowrank/io/containers/detail/text.hpp>
 #include <lowrank/io/containers/safetensors.hpp>
 #include <lowrank/io/peft.hpp>
-#include <lowrank/io/peft/detail/peft_names.hpp>
-#include <lowrank/io/peft/detail/token_rows.hpp>
 #include <lowrank/lora/merge/merge.hpp>
 
 namespace lowrank::inline LOWRANK_ABI {
@@ -65,144 +56,6 @@ struct merge_checkpoint_report {
     index kept_files = 0;                    ///< Files an earlier call had finished; see `resume`.
 };
 
-namespace detail {
-
-/// Checksum of all that the merged bytes and their audits depend on.
-template <class = on_use>
-[[nodiscard]] std::uint64_t checksum_of(const checkpoint& base, const merge_plan& plan, bool check) {
-    const std::uint64_t version[4] = {LOWRANK_VERSION_MAJOR, LOWRANK_VERSION_MINOR, LOWRANK_VERSION_PATCH,
-                                      check ? 1U : 0U};
-    std::uint64_t sum = checksum(version, sizeof version, checkpoint_checksum(base));
-    for (const auto& [name, planned] : plan.changes) {
-        const stored_change c = planned.form();
-        sum = chained(c.right, chained(c.left, chained(name, sum)));
-        sum = chained(c.magnitude, chained(c.column_scale, chained(c.row_scale, sum)));
-        const double rest[2] = {c.strength, c.magnitude_of_columns ? 1.0 : 0.0};
-        sum = checksum(&c.rows_checksum, sizeof c.rows_checksum, checksum(rest, sizeof rest, sum));
-    }
-    for (const auto& [name, tensor] : plan.replacements) {
-        sum = checksum(tensor->bytes.data(), tensor->bytes.size(), chained(name, sum));
-    }
-    for (const auto& [name, rows] : plan.token_rows) {
-        sum = chained(name, sum);
-        for (const auto& [token, row] : rows) {
-            sum = checksum(&row.strength, sizeof row.strength, checksum(&token, sizeof token, sum));
-            sum = checksum(row.bytes.data(), row.bytes.size(), sum);
-        }
-    }
-    return sum;
-}
-
-/// The facts of a shard for the journal, and back. Numbers keep all their bits.
-[[nodiscard]] inline json facts_of(const merge_checkpoint_report& report) {
-    json weights = json::object();
-    for (const auto& [name, w] : report.weights) {
-        weights[name] = {w.entries,
-                         w.touched,
-                         w.unchanged,
-                         w.worst_row,
-                         w.worst_col,
-                         static_cast<int>(w.type),
-                         w.rank,
-                         w.change_norm,
-                         w.relative_error,
-                         w.worst_error,
-                         w.receipt_bits_per_weight};
-    }
-    return {{"weights", std::move(weights)}, {"replaced", report.replaced}};
-}
-[[nodiscard]] inline bool add_facts(const json& facts, merge_checkpoint_report& report) {
-    const auto weights = facts.find("weights");
-    const auto replaced = facts.find("replaced");
-    if (weights == facts.end() || replaced == facts.end() || !weights->is_object() || !replaced->is_array()) {
-        return false;
-    }
-    merge_checkpoint_report read;
-    for (const auto& [name, w] : weights->items()) {
-        if (!w.is_array() || w.size() != 11 ||
-            !std::all_of(w.begin(), w.begin() + 7, [](const json& x) { return x.is_number_unsigned(); }) ||
-            !std::all_of(w.begin() + 7, w.end(), [](const json& x) { return x.is_number(); }) ||
-            w[5].get<std::uint64_t>() > 255) {
-            return false;
-        }
-        merged_weight& to = read.weights[name];
-        to.entries = w[0].get<std::uint64_t>();
-        to.touched = w[1].get<std::uint64_t>();
-        to.unchanged = w[2].get<std::uint64_t>();
-        to.worst_row = w[3].get<index>();
-        to.worst_col = w[4].get<index>();
-        to.type = static_cast<dtype>(w[5].get<int>());
-        to.rank = w[6].get<index>();
-        to.change_norm = w[7].get<double>();
-        to.relative_error = w[8].get<double>();
-        to.worst_error = w[9].get<double>();
-        to.receipt_bits_per_weight = w[10].get<double>();
-        if (!is_real(to.type)) {
-            return false;
-        }
-    }
-    for (const json& name : *replaced) {
-        if (!name.is_string()) {
-            return false;
-        }
-        read.replaced.push_back(name.get<std::string>());
-    }
-    report.weights.merge(read.weights);
-    report.replaced.insert(report.replaced.end(), read.replaced.begin(), read.replaced.end());
-    return true;
-}
-
-/// One shard of the base written with what the plan changes of it.
-template <class = on_use>
-[[nodiscard]] status write_merged_shard(const checkpoint::shard& shard, const merge_plan& plan,
-                                        const std::filesystem::path& to, index& done, index total,
-                                        const merge_checkpoint_options& opt, merge_checkpoint_report& report) {
-    std::vector<tensor_plan> plans;
-    for (const tensor_info& t : shard.file.tensors()) {
-        plans.push_back({t.name, t.type, t.shape});
-    }
-    auto file = safetensors_writer::create(to, std::move(plans), shard.file.metadata(), opt.write);
-    if (!file) {
-        return file.error();
-    }
-    for (const tensor_info& planned : file->order()) {
-        const tensor_info& t = *shard.file.find(planned.name);
-        if (!lowrank::report(opt.on_progress, {.done = done, .total = total, .what = t.name})) {
-            return {errc::cancelled, "merging was stopped"};
-        }
-        const auto bytes = shard.file.bytes(t);
-        const auto change = plan.changes.find(t.name);
-        const auto replacement = plan.replacements.find(t.name);
-        if (change != plan.changes.end()) {
-            const tile_options tiles{.bytes = opt.tile_bytes, .check = opt.check, .exec = opt.exec};
-            stored_change now = change->second.form();
-            auto weight = now.rows ? write_merged_rows(*file, shard.file, t, now, tiles)
-                                   : write_merged(*file, shard.file, t, std::move(now), tiles);
-            if (!weight) {
-                return in_context("tensor " + in_quotes(t.name), weight.error());
-            }
-            report.weights.emplace(t.name, *weight);
-        } else if (replacement != plan.replacements.end()) {
-            report.replaced.push_back(t.name);
-            if (status why = file->write(replacement->second->bytes); !why) {
-                return why;
-            }
-        } else if (const auto rows = plan.token_rows.find(t.name); rows != plan.token_rows.end()) {
-            report.replaced.push_back(t.name);
-            if (status why = write_token_rows(*file, shard.file, t, rows->second); !why) {
-                return why;
-            }
-        } else if (status why = write_unchanged(*file, shard.file, t); !why) {
-            return why;
-        }
-        done += static_cast<index>(bytes.size());
-        shard.file.release(t);
-    }
-    return file->commit();
-}
-
-}  // namespace detail
-
 /// Writes `base` with the adapters merged into the folder `out`: files, names, types and order as in the base. Adapters
 /// of every type that `read_peft` reads; the sum of their changes is rounded once.
 ///
@@ -213,66 +66,21 @@ template <class = on_use>
 ///         the folder's journal is of other inputs, `io_failure` if another process is at work there.
 /// \cost   One pass over the files, two over weights with DoRA; memory for the factors of one weight and one tile. Same
 ///         bytes for every executor, tile size and interruption.
-template <class = on_use>
-[[nodiscard]] result<merge_checkpoint_report> merge_checkpoint(const checkpoint& base,
-                                                               std::span<const adapter_to_merge> adapters,
-                                                               const std::filesystem::path& out,
-                                                               const merge_checkpoint_options& opt = {}) {
-    const auto plan = detail::plan_merge(base, adapters);
-    if (!plan) {
-        return plan.error();
-    }
-    merge_checkpoint_report report;
-    const index total = detail::bytes_of(base);
-    index done = 0;
-    const auto keep = [&](std::size_t i, const detail::json& facts) {
-        if (!detail::add_facts(facts, report)) {
-            return false;
-        }
-        done += detail::bytes_of(base.shards()[i].file);
-        return true;
-    };
-    const auto write = [&](std::size_t i, const std::filesystem::path& to,
-                           detail::shard_journal*) -> result<detail::json> {
-        merge_checkpoint_report of_shard;
-        if (status why = detail::write_merged_shard(base.shards()[i], *plan, to, done, total, opt, of_shard); !why) {
-            return why;
-        }
-        auto facts = detail::facts_of(of_shard);
-        report.weights.merge(of_shard.weights);
-        report.replaced.insert(report.replaced.end(), of_shard.replaced.begin(), of_shard.replaced.end());
-        return facts;
-    };
-    std::optional<std::uint64_t> inputs;
-    if (opt.resume) {
-        inputs = detail::checksum_of(base, *plan, opt.check);
-    }
-    const auto kept = detail::write_shards(base, out, inputs, opt.write, {.keep = keep, .write = write});
-    if (!kept) {
-        return kept.error();
-    }
-    report.kept_files = *kept;
-    return report;
-}
+LOWRANK_API [[nodiscard]] result<merge_checkpoint_report> merge_checkpoint(const checkpoint& base,
+                                                                           std::span<const adapter_to_merge> adapters,
+                                                                           const std::filesystem::path& out,
+                                                                           const merge_checkpoint_options& opt = {});
 
 /// The same for one adapter at `opt.strength`.
-template <class = on_use>
-[[nodiscard]] result<merge_checkpoint_report> merge_checkpoint(const checkpoint& base, const peft_adapter& adapter,
-                                                               const std::filesystem::path& out,
-                                                               const merge_checkpoint_options& opt = {}) {
-    const adapter_to_merge one{.adapter = &adapter, .strength = opt.strength};
-    return merge_checkpoint(base, std::span(&one, 1), out, opt);
-}
-
-/// The functions of this header that are worth compiling once, for io/instantiate.hpp.
-#define LOWRANK_IO_MERGE_CHECKPOINT(way)                                                    \
-    way template result<merge_checkpoint_report> merge_checkpoint<on_use>(                  \
-        const checkpoint&, std::span<const adapter_to_merge>, const std::filesystem::path&, \
-        const merge_checkpoint_options&);
-#ifdef LOWRANK_EXTERN_IO
-LOWRANK_IO_MERGE_CHECKPOINT(extern)
-#endif
+LOWRANK_API [[nodiscard]] result<merge_checkpoint_report> merge_checkpoint(const checkpoint& base,
+                                                                           const peft_adapter& adapter,
+                                                                           const std::filesystem::path& out,
+                                                                           const merge_checkpoint_options& opt = {});
 
 }  // namespace lowrank::inline LOWRANK_ABI
+
+#ifdef LOWRANK_DEFINITIONS
+#include <lowrank/io/checkpoints/merge_checkpoint.ipp>
+#endif
 
 #endif  // LOWRANK_IO_CHECKPOINTS_MERGE_CHECKPOINT_HPP

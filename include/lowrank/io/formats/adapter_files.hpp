@@ -6,7 +6,7 @@
 /// Adapters of every tool, read whatever they are and written as any of them.
 ///
 ///     auto source = lowrank::read_adapter("style.safetensors");             // kohya, MLX, PEFT, GGUF, ...: found out
-///     auto report = lowrank::write_adapter("style.gguf", source->adapter, lowrank::adapter_format::gguf, {.layout =
+///     auto report = lowrank::write_adapter("style.gguf", source->adapter, lowrank::adapter_format::gguf, {.model =
 ///     &l}); for (const std::string& line : source->unmapped) ...                  // what was not understood
 ///
 /// A PEFT adapter is the hub: names become those of its modules.
@@ -31,7 +31,7 @@
 #include <lowrank/io/formats/gguf_lora.hpp>
 #include <lowrank/io/formats/lora_formats.hpp>
 #include <lowrank/io/formats/plain_lora.hpp>
-#include <lowrank/io/models/llama_names.hpp>
+#include <lowrank/io/models/architecture.hpp>
 #include <lowrank/io/peft.hpp>
 
 namespace lowrank::inline LOWRANK_ABI {
@@ -64,7 +64,7 @@ struct adapter_read_options {
     /// Module paths of the base model: kohya's names have lost their dots and find them again here.
     std::vector<std::string> modules = {};
     /// Of the base model; GGUF needs it.
-    const llama_layout* layout = nullptr;
+    const model_config* model = nullptr;
     /// Numerator of the scaling for single files that have none: alpha / r. Without it the scaling is 1.
     std::optional<double> lora_alpha = std::nullopt;
     peft_read_options peft = {};
@@ -202,7 +202,7 @@ template <class = on_use>
         return bytes.error();
     }
     if (detail::text_of(bytes->bytes()).starts_with("GGUF")) {
-        if (opt.layout == nullptr) {
+        if (opt.model == nullptr) {
             return status{errc::unsupported, detail::path_in_quotes(path) +
                                                  " is a GGUF adapter: the base model is needed, whose heads say the "
                                                  "order of rows"};
@@ -211,7 +211,7 @@ template <class = on_use>
         if (!gguf) {
             return gguf.error();
         }
-        auto adapter = peft_from_gguf(*gguf, *opt.layout);
+        auto adapter = peft_from_gguf(*gguf, *opt.model);
         if (!adapter) {
             return detail::in_file(path, adapter.error());
         }
@@ -222,7 +222,7 @@ template <class = on_use>
 }
 
 struct adapter_write_options {
-    const llama_layout* layout = nullptr;     ///< Of the base model; GGUF needs it.
+    const model_config* model = nullptr;      ///< Of the base model; GGUF needs it.
     std::string kohya_prefix = "lora_unet_";  ///< "lora_te_" for text encoders.
     gguf_lora_options gguf = {};
     write_options write = {};
@@ -307,12 +307,12 @@ template <class = on_use>
                                        " replaces one of the base, which only a PEFT folder can express; merge it"};
     }
     if (format == adapter_format::gguf) {
-        if (opt.layout == nullptr) {
+        if (opt.model == nullptr) {
             return {errc::unsupported, "writing GGUF needs the base model, whose heads say the order of rows"};
         }
         gguf_lora_options gguf = opt.gguf;
         gguf.write = opt.write;
-        return write_gguf_lora(path, adapter, *opt.layout, gguf);
+        return write_gguf_lora(path, adapter, *opt.model, gguf);
     }
     if (!adapter.embeddings.empty()) {
         return {errc::unsupported, "module " + detail::in_quotes(adapter.embeddings.begin()->first) +

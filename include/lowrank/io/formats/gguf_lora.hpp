@@ -6,32 +6,25 @@
 /// LoRA adapters as llama.cpp loads them, and the way from and to PEFT.
 ///
 ///     auto adapter = lowrank::read_peft("shakespeare-lora");
-///     auto layout = lowrank::read_llama_layout("base/config.json");
-///     auto why = lowrank::write_gguf_lora("shakespeare.gguf", *adapter, *layout);
+///     auto model = lowrank::read_model_config("base/config.json");
+///     auto why = lowrank::write_gguf_lora("shakespeare.gguf", *adapter, *model);
 ///
 /// llama.cpp scales every tensor by alpha / r with one alpha, so rsLoRA and alpha_pattern are multiplied into lora_b.
 /// Format: ggml-org/llama.cpp, llama-adapter.cpp.
 
-#include <cstddef>
 #include <cstdint>
-#include <cstring>
 #include <filesystem>
 #include <map>
 #include <span>
 #include <string>
-#include <string_view>
-#include <utility>
 #include <vector>
 
 #include <lowrank/core/config.hpp>
-#include <lowrank/core/finite.hpp>
 #include <lowrank/core/status.hpp>
-#include <lowrank/core/types.hpp>
-#include <lowrank/io/containers/detail/text.hpp>
+#include <lowrank/io/containers/atomic_file.hpp>
 #include <lowrank/io/containers/gguf.hpp>
-#include <lowrank/io/containers/gguf_writer.hpp>
-#include <lowrank/io/models/llama_names.hpp>
-#include <lowrank/io/peft.hpp>
+#include <lowrank/io/models/architecture.hpp>
+#include <lowrank/io/peft/peft_adapter.hpp>
 #include <lowrank/lora/kinds/lora.hpp>
 
 namespace lowrank::inline LOWRANK_ABI {
@@ -53,307 +46,47 @@ struct gguf_lora_read_options {
     bool activated_by_tokens = false;
 };
 
-namespace detail {
-
-inline constexpr std::string_view gguf_table = "token_embd.weight";
-
-/// The two halves of one tensor's adapter.
-struct gguf_halves {
-    const gguf_tensor* a = nullptr;
-    const gguf_tensor* b = nullptr;
-};
-
-template <class = on_use>
-[[nodiscard]] result<lora_adapter<float>> join_halves(const gguf_file& file, const std::string& base,
-                                                      const gguf_halves& h, float alpha) {
-    if (h.a == nullptr || h.b == nullptr) {
-        return status{errc::invalid_format, "tensor " + in_quotes(h.a != nullptr ? h.a->name : h.b->name) +
-                                                " has no partner: the file lacks " +
-                                                (h.a == nullptr ? "lora_a" : "lora_b") + " of " + in_quotes(base)};
-    }
-    for (const gguf_tensor* t : {h.a, h.b}) {
-        if (t->ne.size() != 2) {
-            return status{
-                t->ne.size() > 2 ? errc::unsupported : errc::invalid_format,
-                "tensor " + in_quotes(t->name) + " has " + std::to_string(t->ne.size()) + " dimensions, expected 2"};
-        }
-    }
-    auto a = file.matrix<float>(*h.a);
-    auto b = file.matrix<float>(*h.b);
-    if (!a || !b) {
-        return a ? b.error() : a.error();
-    }
-    if (!all_finite(*a) || !all_finite(*b)) {
-        return status{errc::non_finite, "the adapter of " + in_quotes(base) + " holds NaN or infinity"};
-    }
-    lora_adapter<float> out;
-    out.lora_A = base == gguf_table ? matrix<float>(a->transpose()) : matrix<float>(*a);
-    out.lora_B = *b;
-    if (out.lora_A.rows() != out.lora_B.cols()) {
-        return status{errc::mismatch, "lora_a of " + in_quotes(base) + " has rank " +
-                                          std::to_string(out.lora_A.rows()) + ", lora_b has " +
-                                          std::to_string(out.lora_B.cols()) + "; one of them may be stored transposed"};
-    }
-    out.lora_alpha = alpha != 0 ? static_cast<double>(alpha) : static_cast<double>(out.rank());
-    return out;
-}
-
-}  // namespace detail
-
 /// The LoRA adapter of an open GGUF file.
 ///
 /// \return `invalid_format` if it is no adapter or a half is missing; `mismatch` for different ranks; `non_finite`,
-/// also
-///         for alpha; `unsupported` for integer tensors, experts, and other adapter types.
-template <class = on_use>
-[[nodiscard]] result<gguf_lora> read_gguf_lora(const gguf_file& file, const gguf_lora_read_options& opt = {}) {
-    const auto text = [&](const char* key, bool required, std::string& out) -> status {
-        const gguf_value* v = file.value(key);
-        if (v == nullptr && !required) {
-            return {};
-        }
-        if (v == nullptr || v->as_string() == nullptr) {
-            return {errc::invalid_format, std::string("the key ") + key + " must be there and be a string"};
-        }
-        out = *v->as_string();
-        return {};
-    };
-    gguf_lora out;
-    std::string type;
-    std::string kind;
-    for (const auto& [key, to] :
-         {std::pair{"general.type", &type}, std::pair{"general.architecture", &out.architecture},
-          std::pair{"adapter.type", &kind}}) {
-        if (status why = text(key, true, *to); !why) {
-            return why;
-        }
-    }
-    if (status why = text("general.name", false, out.name); !why) {
-        return why;
-    }
-    if (type != "adapter") {
-        return status{errc::invalid_format,
-                      "general.type is " + detail::in_quotes(type) + ", expected \"adapter\"; this is no adapter"};
-    }
-    if (kind != "lora") {
-        return status{errc::unsupported, "adapter.type is " + detail::in_quotes(kind) + ", only \"lora\" is supported"};
-    }
-    if (const gguf_value* v = file.value("adapter.lora.alpha")) {
-        const auto alpha = v->as_f32();
-        if (!alpha || !is_finite(*alpha)) {
-            return status{alpha ? errc::non_finite : errc::invalid_format,
-                          "adapter.lora.alpha must be a finite number of type f32"};
-        }
-        out.alpha = *alpha;
-    }
-    if (const gguf_value* v = file.value("adapter.alora.invocation_tokens")) {
-        if (v->type != gguf_type::array || v->element != gguf_type::u32) {
-            return status{errc::invalid_format, "adapter.alora.invocation_tokens must be an array of u32"};
-        }
-        out.alora_invocation_tokens.resize(v->elements.size() / sizeof(std::uint32_t));
-        if (!v->elements.empty()) {
-            std::memcpy(out.alora_invocation_tokens.data(), v->elements.data(), v->elements.size());
-        }
-        if (!opt.activated_by_tokens && !v->elements.empty()) {
-            return status{errc::unsupported,
-                          "adapter.alora.invocation_tokens is set: the adapter applies only from these tokens on "
-                          "(aLoRA); set activated_by_tokens if your program sees to it"};
-        }
-    }
-    std::map<std::string, detail::gguf_halves> halves;
-    std::size_t norms = 0;
-    for (const gguf_tensor& t : file.tensors()) {
-        if (t.name.ends_with(".lora_a") || t.name.ends_with(".lora_b")) {
-            auto& h = halves[t.name.substr(0, t.name.size() - 7)];
-            (t.name.back() == 'a' ? h.a : h.b) = &t;
-        } else if (t.name.ends_with("_norm.weight")) {
-            ++norms;
-        } else {
-            return status{errc::invalid_format,
-                          "tensor " + detail::in_quotes(t.name) + " is neither lora_a nor lora_b of a base tensor"};
-        }
-    }
-    if (halves.empty()) {
-        return status{errc::invalid_format, "the file holds no LoRA tensors"};
-    }
-    if (norms != 0) {
-        out.warnings.push_back(std::to_string(norms) + " norm vectors are ignored, as llama.cpp ignores them");
-    }
-    for (const auto& [base, h] : halves) {
-        auto adapter = detail::join_halves(file, base, h, out.alpha);
-        if (!adapter) {
-            return adapter.error();
-        }
-        out.tensors.emplace(base, std::move(*adapter));
-    }
-    return out;
-}
-
-template <class = on_use>
-[[nodiscard]] result<gguf_lora> read_gguf_lora(const std::filesystem::path& path,
-                                               const gguf_lora_read_options& opt = {}) {
-    const auto file = gguf_file::open(path);
-    if (!file) {
-        return file.error();
-    }
-    auto adapter = read_gguf_lora(*file, opt);
-    return adapter ? std::move(adapter) : result<gguf_lora>(detail::in_file(path, adapter.error()));
-}
+///         also for alpha; `unsupported` for integer tensors, experts, and other adapter types.
+LOWRANK_API [[nodiscard]] result<gguf_lora> read_gguf_lora(const gguf_file& file,
+                                                           const gguf_lora_read_options& opt = {});
+LOWRANK_API [[nodiscard]] result<gguf_lora> read_gguf_lora(const std::filesystem::path& path,
+                                                           const gguf_lora_read_options& opt = {});
 
 /// Whether every tensor of an adapter has a partner of its shape in the base model.
 /// \return `mismatch` naming the tensor or the architecture.
-template <class = on_use>
-[[nodiscard]] status check_gguf_base(const gguf_lora& adapter, const gguf_file& base) {
-    const gguf_value* architecture = base.value("general.architecture");
-    const std::string* name = architecture != nullptr ? architecture->as_string() : nullptr;
-    if (name == nullptr || *name != adapter.architecture) {
-        return {errc::mismatch, "the adapter is for architecture " + detail::in_quotes(adapter.architecture) +
-                                    ", the base has " + (name != nullptr ? detail::in_quotes(*name) : "none")};
-    }
-    for (const auto& [tensor, lora] : adapter.tensors) {
-        const gguf_tensor* w = base.find(tensor);
-        if (w == nullptr) {
-            return {errc::mismatch, "the base has no tensor " + detail::in_quotes(tensor)};
-        }
-        const bool table = tensor == detail::gguf_table;
-        const auto in = static_cast<std::uint64_t>(table ? lora.rows() : lora.cols());
-        const auto out = static_cast<std::uint64_t>(table ? lora.cols() : lora.rows());
-        if (w->ne.size() != 2 || w->ne[0] != in || w->ne[1] != out) {
-            return {errc::mismatch, "the adapter of " + detail::in_quotes(tensor) + " is for a " + std::to_string(out) +
-                                        " x " + std::to_string(in) +
-                                        " weight, which the base's is not; a factor may be stored transposed"};
-        }
-    }
-    return {};
-}
+LOWRANK_API [[nodiscard]] status check_gguf_base(const gguf_lora& adapter, const gguf_file& base);
 
 struct gguf_lora_options {
-    ggml_type type = ggml_type::f32;  ///< F32, F16, BF16 or Q8_0.
+    ggml_type type = ggml_type::f32;  ///< One that can be encoded.
     std::string name = "lowrank";
     write_options write = {};
 };
 
-/// Writes a PEFT adapter of a Llama model for llama.cpp. One alpha, the configuration's, serves all tensors; where a
-/// module's scaling differs from alpha / r, lora_b is multiplied by the quotient, one rounding per entry.
+/// Writes a PEFT adapter of a model for llama.cpp. One alpha, the configuration's, serves all tensors; where a module's
+/// scaling differs from alpha / r, lora_b is multiplied by the quotient, one rounding per entry.
 ///
-/// \return `unsupported` for modules that have no GGUF name, tensors that replace ones of the base, and an output layer
-///         that is tied to the embedding; `mismatch` if rows do not fit the heads.
-template <class = on_use>
-[[nodiscard]] status write_gguf_lora(const std::filesystem::path& path, const peft_adapter& adapter,
-                                     const llama_layout& layout, const gguf_lora_options& opt = {}) {
-    if (status why = check_plain_lora(adapter); !why) {
-        return why;
-    }
-    if (!adapter.extra.empty()) {
-        return {errc::unsupported,
-                "tensor " + detail::in_quotes(adapter.extra.front().name) +
-                    " replaces one of the base, which a GGUF adapter cannot express; merge it instead"};
-    }
-    const auto alpha = static_cast<float>(adapter.config.lora_alpha != 0 ? adapter.config.lora_alpha : 1.0);
-    std::vector<gguf_tensor_to_write> tensors;
-    for (const auto* group : {&adapter.modules, &adapter.embeddings}) {
-        for (const auto& [module, lora] : *group) {
-            const bool table = group == &adapter.embeddings;
-            const auto name = gguf_name(module + ".weight");
-            if (!name || table != (*name == detail::gguf_table)) {
-                return {errc::unsupported,
-                        "module " + detail::in_quotes(module) + " has no place in a GGUF of a Llama model"};
-            }
-            if (layout.tied && *name == "output.weight") {
-                return {errc::unsupported, "module " + detail::in_quotes(module) +
-                                               " is tied to the embedding table; llama.cpp cannot adapt it alone"};
-            }
-            const index heads = rope_heads_of(*name, layout);
-            if (heads != 0 && lora.rows() % (2 * heads) != 0) {
-                return {errc::mismatch, "module " + detail::in_quotes(module) + " has " + std::to_string(lora.rows()) +
-                                            " rows, not a multiple of twice its " + std::to_string(heads) + " heads"};
-            }
-            // What llama.cpp multiplies by is alpha / r; what PEFT means is the module's own scaling.
-            const double wanted = lora_scaling(lora.lora_alpha, lora.rank(), lora.use_rslora);
-            const double factor = wanted * static_cast<double>(lora.rank()) / static_cast<double>(alpha);
-            row_matrix<float> b = lora.lora_B;
-            if (factor != 1) {
-                b = (lora.lora_B.template cast<double>() * factor).template cast<float>();
-            }
-            if (heads != 0) {
-                b = rope_rows_to_gguf(b, heads);
-            }
-            const row_matrix<float> a =
-                table ? row_matrix<float>(lora.lora_A.transpose()) : row_matrix<float>(lora.lora_A);
-            if (!all_finite(a) || !all_finite(b)) {
-                return {errc::non_finite, "module " + detail::in_quotes(module) + " holds NaN or infinity"};
-            }
-            const auto fits = [&](const row_matrix<float>& x) {
-                return x.cols() % static_cast<index>(facts_of(opt.type).block) == 0;
-            };
-            tensors.push_back(gguf_tensor_of(*name + ".lora_a", a, fits(a) ? opt.type : ggml_type::f32));
-            tensors.push_back(gguf_tensor_of(*name + ".lora_b", b, fits(b) ? opt.type : ggml_type::f32));
-        }
-    }
-    std::vector<gguf_entry> entries = {{"general.architecture", gguf_value::of("llama")},
-                                       {"general.type", gguf_value::of("adapter")},
-                                       {"adapter.type", gguf_value::of("lora")},
-                                       {"general.name", gguf_value::of(opt.name)},
-                                       {"adapter.lora.alpha", gguf_value::of(alpha)}};
-    if (!adapter.config.alora_invocation_tokens.empty()) {
-        const auto& ids = adapter.config.alora_invocation_tokens;
-        entries.push_back(
-            {"adapter.alora.invocation_tokens",
-             gguf_value::of(std::span<const std::uint32_t>(std::vector<std::uint32_t>(ids.begin(), ids.end())))});
-    }
-    return write_gguf(path, entries, tensors, opt.write);
-}
+/// \return `unsupported` for an architecture that is not in the list, modules that have no GGUF name, tensors that
+///         replace ones of the base, and an output layer that is tied to the embedding; `mismatch` if rows do not fit the
+///         heads.
+LOWRANK_API [[nodiscard]] status write_gguf_lora(const std::filesystem::path& path, const peft_adapter& adapter,
+                                                 const model_config& model, const gguf_lora_options& opt = {},
+                                                 std::span<const architecture> among = known_architectures());
 
-/// The PEFT adapter of a GGUF adapter for a Llama model: names and rows as in transformers, factors as they are.
+/// The PEFT adapter of a GGUF adapter for a model: names and rows as in transformers, factors as they are.
 ///
-/// \return `unsupported` for another architecture or a tensor without a name in transformers; `mismatch` if rows do not
+/// \return `unsupported` for an architecture that is not in the list, a tensor without a name in transformers, and parts
+///         of a fused weight that share no lora_a; `mismatch` for another architecture than the model's or if rows do not
 ///         fit the heads.
-template <class = on_use>
-[[nodiscard]] result<peft_adapter> peft_from_gguf(const gguf_lora& adapter, const llama_layout& layout) {
-    if (adapter.architecture != "llama") {
-        return status{errc::unsupported, "the adapter is for architecture " + detail::in_quotes(adapter.architecture) +
-                                             "; only llama is converted"};
-    }
-    peft_adapter out;
-    out.warnings = adapter.warnings;
-    for (const auto& [tensor, lora] : adapter.tensors) {
-        auto module = hf_name(tensor);
-        if (!module || !module->ends_with(".weight")) {
-            return status{errc::unsupported, "tensor " + detail::in_quotes(tensor) + " has no name in transformers"};
-        }
-        module->resize(module->size() - 7);
-        const index heads = rope_heads_of(tensor, layout);
-        if (heads != 0 && lora.rows() % (2 * heads) != 0) {
-            return status{errc::mismatch, "tensor " + detail::in_quotes(tensor) + " has " +
-                                              std::to_string(lora.rows()) + " rows, not a multiple of twice its " +
-                                              std::to_string(heads) + " heads"};
-        }
-        auto& to = (tensor == detail::gguf_table ? out.embeddings : out.modules)[*module];
-        to = lora;
-        if (heads != 0) {
-            to.lora_B = rope_rows_to_hf(lora.lora_B, heads);
-        }
-    }
-    auto all = out.modules;
-    all.insert(out.embeddings.begin(), out.embeddings.end());
-    out.config = peft_config_for(all, {.task_type = "CAUSAL_LM"});
-    out.config.alora_invocation_tokens.assign(adapter.alora_invocation_tokens.begin(),
-                                              adapter.alora_invocation_tokens.end());
-    return out;
-}
-
-/// The functions of this header that are worth compiling once, for io/instantiate.hpp.
-#define LOWRANK_IO_GGUF_LORA(way)                                                                           \
-    way template result<gguf_lora> read_gguf_lora<on_use>(const gguf_file&, const gguf_lora_read_options&); \
-    way template result<gguf_lora> read_gguf_lora<on_use>(const std::filesystem::path&,                     \
-                                                          const gguf_lora_read_options&);                   \
-    way template status write_gguf_lora<on_use>(const std::filesystem::path&, const peft_adapter&,          \
-                                                const llama_layout&, const gguf_lora_options&);             \
-    way template result<peft_adapter> peft_from_gguf<on_use>(const gguf_lora&, const llama_layout&);
-#ifdef LOWRANK_EXTERN_IO
-LOWRANK_IO_GGUF_LORA(extern)
-#endif
+LOWRANK_API [[nodiscard]] result<peft_adapter> peft_from_gguf(
+    const gguf_lora& adapter, const model_config& model, std::span<const architecture> among = known_architectures());
 
 }  // namespace lowrank::inline LOWRANK_ABI
+
+#ifdef LOWRANK_DEFINITIONS
+#include <lowrank/io/formats/gguf_lora.ipp>
+#endif
 
 #endif  // LOWRANK_IO_FORMATS_GGUF_LORA_HPP

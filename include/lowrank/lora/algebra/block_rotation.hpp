@@ -11,6 +11,7 @@
 
 #include <algorithm>
 #include <cstddef>
+#include <span>
 #include <utility>
 #include <vector>
 
@@ -228,6 +229,16 @@ template <real S>
         }
     }
     return worst;
+}
+
+/// The entries of a rotation that a gradient of it has.
+template <real S>
+[[nodiscard]] std::vector<std::span<S>> rotation_spans(block_rotation<S>& r) {
+    std::vector<std::span<S>> all;
+    for (auto& f : r.factors) {
+        all.emplace_back(f.blocks.data(), static_cast<std::size_t>(f.blocks.size()));
+    }
+    return all;
 }
 
 }  // namespace lowrank::inline LOWRANK_ABI

@@ -14,14 +14,18 @@
 /// The base is any linear operator and is never changed. Merging into a dense weight is in merge_transformed.hpp.
 
 #include <concepts>
+#include <span>
 #include <type_traits>
 #include <utility>
+#include <vector>
 
 #include <lowrank/core/check.hpp>
 #include <lowrank/core/config.hpp>
 #include <lowrank/core/linear_operator.hpp>
+#include <lowrank/core/operator_reference.hpp>
 #include <lowrank/core/types.hpp>
 #include <lowrank/core/workspace.hpp>
+#include <lowrank/lora/adapter_kind.hpp>
 
 namespace lowrank::inline LOWRANK_ABI {
 
@@ -194,6 +198,121 @@ template <rotating_adapter A>
     detail::check_rotated(layer.base, layer.rotation, layer.output_scale);
     return layer;
 }
+
+/// The row transform W -> diag(s) W R, and W -> diag(1 / s) W R^T as its inverse. Holds the rotation in double.
+template <input_rotation R>
+class row_rotation {
+public:
+    template <input_rotation Q>
+    explicit row_rotation(const rotated_linear<Q>& layer)
+        : rotation_(layer.rotation.template cast<double>()),
+          scale_(layer.output_scale.template cast<double>()),
+          out_(layer.rows()) {}
+    /// Without a scale: for any number of outputs.
+    template <input_rotation Q>
+    row_rotation(const Q& rotation, const vector<typename Q::scalar>& output_scale)
+        : rotation_(rotation.template cast<double>()),
+          scale_(output_scale.template cast<double>()),
+          out_(output_scale.size()) {}
+
+    [[nodiscard]] bool fits(index out, index in) const { return (out == out_ || out_ == 0) && in == rotation_.cols(); }
+
+    void forward(index first, column_view<double> rows, workspace& ws) const {
+        turn<true>(rows, ws);
+        if (scale_.size() > 0) {
+            rows.array().rowwise() *= scale_.segment(first, rows.cols()).transpose().array();
+        }
+    }
+    void backward(index first, column_view<double> rows, workspace& ws) const {
+        for (index r = 0; r < rows.cols() && scale_.size() > 0; ++r) {
+            const double s = scale_(first + r);
+            rows.col(r) *= s == 0 ? 0.0 : 1 / s;
+        }
+        turn<false>(rows, ws);
+    }
+
+private:
+    template <bool Transposed>
+    void turn(column_view<double> rows, workspace& ws) const {
+        const workspace::frame scope(ws);
+        auto from = ws.take<double>(rows.rows(), rows.cols());
+        from = rows;
+        rows.setZero();
+        if constexpr (Transposed) {
+            rotation_.add_transposed_product(1.0, from, rows, ws);
+        } else {
+            rotation_.add_product(1.0, from, rows, ws);
+        }
+    }
+
+    R rotation_;
+    vector<double> scale_;
+    index out_;
+};
+template <input_rotation Q>
+row_rotation(const rotated_linear<Q>&)
+    -> row_rotation<std::remove_cvref_t<decltype(std::declval<const Q&>().template cast<double>())>>;
+template <input_rotation Q>
+row_rotation(const Q&, const vector<typename Q::scalar>&)
+    -> row_rotation<std::remove_cvref_t<decltype(std::declval<const Q&>().template cast<double>())>>;
+
+/// Any rotating adapter: y += diag(s) W (R x).
+template <rotating_adapter A>
+class applied_rotation {
+    using rotation_type = decltype(std::declval<const A&>().rotation());
+
+public:
+    using scalar = typename A::scalar;
+    using S = scalar;
+    static constexpr bool additive = false;
+    using gradient = rotated_gradient<rotation_type>;
+
+    explicit applied_rotation(A a)
+        : adapter(std::move(a)), rotation_(adapter.rotation()), scale_(adapter.output_scale()) {}
+
+    A adapter;
+
+    /// 0 before the first refresh of an adapter that knows its inputs only.
+    [[nodiscard]] index rows() const { return scale_.size() > 0 ? scale_.size() : rows_; }
+    [[nodiscard]] index cols() const { return rotation_.cols(); }
+    void refresh(operator_reference<S> base) {
+        rows_ = base.rows();
+        rotation_ = adapter.rotation();
+        scale_ = adapter.output_scale();
+    }
+
+    [[nodiscard]] gradient zero_gradient() const {
+        return {.rotation = rotation_.zero_gradient(), .output_scale = vector<S>::Zero(scale_.size())};
+    }
+    static std::vector<std::span<S>> spans(gradient& g) {
+        std::vector<std::span<S>> all = rotation_spans(g.rotation);
+        all.push_back(detail::entries(g.output_scale));
+        return all;
+    }
+
+    void add_product(operator_reference<S> base, S alpha, const_column_view<S> x, column_view<S> y, workspace& ws,
+                     const dropout_key& /*key*/) const {
+        add_rotated_product(base, rotation_, scale_, alpha, x, y, ws);
+    }
+    void add_transposed_product(operator_reference<S> base, S alpha, const_column_view<S> x, column_view<S> y,
+                                workspace& ws) const {
+        add_rotated_transposed_product(base, rotation_, scale_, alpha, x, y, ws);
+    }
+    void backward(operator_reference<S> base, S alpha, const_column_view<S> x, const_column_view<S> dy, gradient& g,
+                  column_view<S>* dx, workspace& ws, const dropout_key& /*key*/) const {
+        detail::with_scaled(alpha, dy, ws, [&](const_column_view<S> scaled) {
+            rotated_backward(base, rotation_, scale_, x, scaled, g, dx, ws);
+        });
+    }
+    void pull_back(const gradient& g, S* out) const { detail::add_parameters(adapter.pull_back(g), out); }
+    /// Of a rotation without a scale: for any number of outputs.
+    [[nodiscard]] weight_change<S> change() const { return row_change{row_rotation(rotation_, scale_)}; }
+
+private:
+    rotation_type rotation_;
+    vector<S> scale_;
+    index rows_ = 0;
+};
 
 }  // namespace lowrank::inline LOWRANK_ABI
 

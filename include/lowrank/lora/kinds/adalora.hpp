@@ -11,6 +11,7 @@
 /// Zhang et al., arXiv 2303.10512. As in PEFT the scaling is lora_alpha / (ranknum + 1e-5) with the INITIAL rank.
 
 #include <cstdint>
+#include <string_view>
 
 #include <lowrank/core/check.hpp>
 #include <lowrank/core/config.hpp>
@@ -18,6 +19,7 @@
 #include <lowrank/core/types.hpp>
 #include <lowrank/factor/low_rank.hpp>
 #include <lowrank/lora/adapter.hpp>
+#include <lowrank/lora/adapter_kind.hpp>
 
 namespace lowrank::inline LOWRANK_ABI {
 
@@ -79,6 +81,19 @@ template <real S>
     fill_normal(a.lora_B, S(0.02), philox(options.seed, 2 * options.stream + 1));
     return a;
 }
+
+/// Of three parameters, named as in PEFT; a product of factors.
+template <real S>
+struct adapter_kind<adalora_adapter<S>> {
+    static constexpr std::string_view name = "adalora";
+    template <class A, class F>
+    static void visit(A& a, F&& f) {
+        f(std::string_view("lora_A"), a.lora_A);
+        f(std::string_view("lora_B"), a.lora_B);
+        f(std::string_view("lora_E"), a.lora_E);
+    }
+    using applied = applied_factors<adalora_adapter<S>>;
+};
 
 }  // namespace lowrank::inline LOWRANK_ABI
 

@@ -25,7 +25,6 @@
 #include <lowrank/lora/kinds/lora.hpp>
 #include <lowrank/lora/merge/merge.hpp>
 #include <lowrank/lora/train/dropout.hpp>
-#include <lowrank/lora/train/gradient.hpp>
 
 namespace lowrank::inline LOWRANK_ABI {
 

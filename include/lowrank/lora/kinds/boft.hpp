@@ -13,12 +13,14 @@
 /// factors of block size b every input reaches b 2^(m-1) others, at 2 m b flops an input.
 
 #include <cmath>
+#include <string_view>
 #include <utility>
 #include <vector>
 
 #include <lowrank/core/check.hpp>
 #include <lowrank/core/config.hpp>
 #include <lowrank/core/types.hpp>
+#include <lowrank/lora/adapter_kind.hpp>
 #include <lowrank/lora/algebra/block_rotation.hpp>
 #include <lowrank/lora/algebra/cayley.hpp>
 #include <lowrank/lora/algebra/rotation.hpp>
@@ -137,6 +139,18 @@ template <real S>
                     "make_boft: several factors need an even block size, and block_size * 2^(factors - 1) dividing in");
     return {.boft_R = matrix<S>::Zero(m * in, b), .boft_s = vector<S>::Ones(out), .in = in};
 }
+
+/// A rotation of the inputs from its parameters.
+template <real S>
+struct adapter_kind<boft_adapter<S>> {
+    static constexpr std::string_view name = "boft";
+    template <class A, class F>
+    static void visit(A& a, F&& f) {
+        f(std::string_view("boft_R"), a.boft_R);
+        f(std::string_view("boft_s"), a.boft_s);
+    }
+    using applied = applied_rotation<boft_adapter<S>>;
+};
 
 }  // namespace lowrank::inline LOWRANK_ABI
 

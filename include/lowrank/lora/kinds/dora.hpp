@@ -18,16 +18,21 @@
 
 #include <algorithm>
 #include <limits>
+#include <span>
+#include <string_view>
 #include <type_traits>
 #include <utility>
+#include <vector>
 
 #include <lowrank/core/check.hpp>
 #include <lowrank/core/config.hpp>
 #include <lowrank/core/linear_operator.hpp>
+#include <lowrank/core/operator_reference.hpp>
 #include <lowrank/core/types.hpp>
 #include <lowrank/core/workspace.hpp>
 #include <lowrank/factor/low_rank.hpp>
 #include <lowrank/lora/adapter.hpp>
+#include <lowrank/lora/adapter_kind.hpp>
 #include <lowrank/lora/kinds/lora.hpp>
 
 namespace lowrank::inline LOWRANK_ABI {
@@ -219,6 +224,93 @@ void dora_backward(const dora_linear<S>& layer, std::type_identity_t<const vecto
     detail::dora_product_backward(layer.base, layer.change, layer.scale, norms, x, dy, gradient, magnitude_gradient, dx,
                                   ws);
 }
+
+/// DoRA keeps its factors, the norms of the adapted rows and the scale they give.
+template <real S>
+class applied_dora {
+public:
+    using scalar = S;
+    static constexpr bool additive = false;
+    struct gradient {
+        delta_gradient<S> delta;
+        vector<S> magnitude;
+    };
+
+    explicit applied_dora(dora_adapter<S> a) : adapter(std::move(a)), delta_(adapter.lora.delta()) {
+        detail::expects(adapter.magnitude.size() == adapter.lora.rows(),
+                        "dora_adapter: magnitude needs one entry per output");
+    }
+
+    dora_adapter<S> adapter;
+
+    [[nodiscard]] index rows() const { return delta_.rows(); }
+    [[nodiscard]] index cols() const { return delta_.cols(); }
+
+    /// The row norms of the base are taken once: a base that is edited afterwards needs a new adapter.
+    void refresh(operator_reference<S> base) {
+        delta_ = adapter.lora.delta();
+        if (adapter.base_norms2.size() != base.rows()) {
+            adapter.base_norms2 = squared_row_norms_of_operator(base);
+        }
+        norms_ = adapted_row_norms(base, adapter.base_norms2, delta_);
+        scale_ = dora_scale<S>(adapter.magnitude, norms_);
+    }
+
+    [[nodiscard]] gradient zero_gradient() const { return {lowrank::zero_gradient(delta_), vector<S>::Zero(rows())}; }
+    static std::vector<std::span<S>> spans(gradient& g) {
+        return {detail::entries(g.delta.left), detail::entries(g.delta.right), detail::entries(g.magnitude)};
+    }
+
+    void add_product(operator_reference<S> base, S alpha, const_column_view<S> x, column_view<S> y, workspace& ws,
+                     const dropout_key& /*key*/) const {
+        check();
+        detail::dora_product(base, delta_, scale_, alpha, x, y, ws);
+    }
+    void add_transposed_product(operator_reference<S> base, S alpha, const_column_view<S> x, column_view<S> y,
+                                workspace& ws) const {
+        check();
+        detail::dora_transposed_product(base, delta_, scale_, alpha, x, y, ws);
+    }
+    void backward(operator_reference<S> base, S alpha, const_column_view<S> x, const_column_view<S> dy, gradient& g,
+                  column_view<S>* dx, workspace& ws, const dropout_key& /*key*/) const {
+        check();
+        detail::with_scaled(alpha, dy, ws, [&](const_column_view<S> scaled) {
+            detail::dora_product_backward(base, delta_, scale_, norms_, x, scaled, g.delta, g.magnitude, dx, ws);
+        });
+    }
+    void pull_back(const gradient& g, S* out) const {
+        out = detail::add_entries(g.delta.right, out);
+        out = detail::add_entries(matrix<S>(adapter.lora.scaling() * g.delta.left), out);
+        detail::add_entries(g.magnitude, out);
+    }
+    [[nodiscard]] weight_change<S> change() const {
+        check();
+        return scaled_change<S>{.delta = delta_, .row_scale = scale_};
+    }
+
+private:
+    void check() const {
+        detail::expects(scale_.size() == rows(),
+                        "any_adapter: a DoRA adapter must be refreshed with its base before use");
+    }
+
+    low_rank<S> delta_;
+    vector<S> norms_ = {};
+    vector<S> scale_ = {};
+};
+
+/// The factors of LoRA and the lengths.
+template <real S>
+struct adapter_kind<dora_adapter<S>> {
+    static constexpr std::string_view name = "dora";
+    template <class A, class F>
+    static void visit(A& a, F&& f) {
+        adapter_kind<lora_adapter<S>>::visit(a.lora, f);
+        f(std::string_view("lora_magnitude_vector"), a.magnitude);
+    }
+    static const lora_adapter<S>* lora(const dora_adapter<S>& a) { return &a.lora; }
+    using applied = applied_dora<S>;
+};
 
 }  // namespace lowrank::inline LOWRANK_ABI
 

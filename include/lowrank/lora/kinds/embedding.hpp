@@ -24,7 +24,6 @@
 #include <lowrank/core/types.hpp>
 #include <lowrank/core/workspace.hpp>
 #include <lowrank/lora/kinds/lora.hpp>
-#include <lowrank/lora/train/gradient.hpp>
 
 namespace lowrank::inline LOWRANK_ABI {
 

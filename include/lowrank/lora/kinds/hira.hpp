@@ -17,16 +17,21 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
+#include <span>
+#include <string_view>
 #include <type_traits>
 #include <utility>
+#include <vector>
 
 #include <lowrank/core/check.hpp>
 #include <lowrank/core/config.hpp>
 #include <lowrank/core/linear_operator.hpp>
+#include <lowrank/core/operator_reference.hpp>
 #include <lowrank/core/philox.hpp>
 #include <lowrank/core/skinny_product.hpp>
 #include <lowrank/core/types.hpp>
 #include <lowrank/core/workspace.hpp>
+#include <lowrank/lora/adapter_kind.hpp>
 #include <lowrank/lora/kinds/lora.hpp>
 
 namespace lowrank::inline LOWRANK_ABI {
@@ -281,6 +286,62 @@ private:
 
     matrix<double> a_;
     matrix<double> b_;
+};
+
+/// HiRA over a base that can only be multiplied with.
+template <real S>
+class applied_hira {
+public:
+    using scalar = S;
+    static constexpr bool additive = false;
+    using gradient = hira_adapter<S>;
+
+    explicit applied_hira(hira_adapter<S> a) : adapter(std::move(a)) {
+        detail::expects(adapter.hira_A.rows() == adapter.hira_B.cols(), "hira_adapter: A and B must have one rank");
+    }
+
+    hira_adapter<S> adapter;
+
+    [[nodiscard]] index rows() const { return adapter.hira_B.rows(); }
+    [[nodiscard]] index cols() const { return adapter.hira_A.cols(); }
+    void refresh(operator_reference<S> /*base*/) {}
+
+    [[nodiscard]] gradient zero_gradient() const { return detail::with_zero_parameters(adapter); }
+    static std::vector<std::span<S>> spans(gradient& g) { return detail::parameter_spans(g); }
+
+    void add_product(operator_reference<S> base, S alpha, const_column_view<S> x, column_view<S> y, workspace& ws,
+                     const dropout_key& /*key*/) const {
+        base.add_product(alpha, x, y, ws);
+        add_hira_product(base, adapter, alpha, x, y, ws);
+    }
+    void add_transposed_product(operator_reference<S> base, S alpha, const_column_view<S> x, column_view<S> y,
+                                workspace& ws) const {
+        base.add_transposed_product(alpha, x, y, ws);
+        add_hira_transposed_product(base, adapter, alpha, x, y, ws);
+    }
+    void backward(operator_reference<S> base, S alpha, const_column_view<S> x, const_column_view<S> dy, gradient& g,
+                  column_view<S>* dx, workspace& ws, const dropout_key& /*key*/) const {
+        detail::with_scaled(alpha, dy, ws, [&](const_column_view<S> scaled) {
+            hira_backward(base, adapter, x, scaled, g, dx, ws);
+            if (dx != nullptr) {
+                base.add_transposed_product(S(1), scaled, *dx, ws);
+            }
+        });
+    }
+    void pull_back(const gradient& g, S* out) const { detail::add_parameters(g, out); }
+    [[nodiscard]] weight_change<S> change() const { return row_change{hira_rows(adapter)}; }
+};
+
+/// Two factors, multiplied with the weight entry by entry.
+template <real S>
+struct adapter_kind<hira_adapter<S>> {
+    static constexpr std::string_view name = "hira";
+    template <class A, class F>
+    static void visit(A& a, F&& f) {
+        f(std::string_view("hira_A"), a.hira_A);
+        f(std::string_view("hira_B"), a.hira_B);
+    }
+    using applied = applied_hira<S>;
 };
 
 }  // namespace lowrank::inline LOWRANK_ABI

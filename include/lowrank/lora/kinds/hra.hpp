@@ -15,6 +15,9 @@
 
 #include <cmath>
 #include <cstdint>
+#include <span>
+#include <string_view>
+#include <vector>
 
 #include <lowrank/core/check.hpp>
 #include <lowrank/core/config.hpp>
@@ -22,6 +25,7 @@
 #include <lowrank/core/skinny_product.hpp>
 #include <lowrank/core/types.hpp>
 #include <lowrank/core/workspace.hpp>
+#include <lowrank/lora/adapter_kind.hpp>
 #include <lowrank/lora/algebra/rotation.hpp>
 
 namespace lowrank::inline LOWRANK_ABI {
@@ -110,6 +114,12 @@ private:
         lowrank::add_product<S, 0>(-alpha, const_column_view<S>(v), b, y, ws);
     }
 };
+
+/// The entries of a rotation that a gradient of it has.
+template <real S>
+[[nodiscard]] std::vector<std::span<S>> rotation_spans(householder_rotation<S>& r) {
+    return {detail::entries(r.v), detail::entries(r.t)};
+}
 
 /// ||R^T R - I||_F, computed in double from V and T without forming R.
 template <real S>
@@ -232,6 +242,17 @@ template <real S>
     }
     return a;
 }
+
+/// A rotation of the inputs from its parameters.
+template <real S>
+struct adapter_kind<hra_adapter<S>> {
+    static constexpr std::string_view name = "hra";
+    template <class A, class F>
+    static void visit(A& a, F&& f) {
+        f(std::string_view("hra_u"), a.hra_u);
+    }
+    using applied = applied_rotation<hra_adapter<S>>;
+};
 
 }  // namespace lowrank::inline LOWRANK_ABI
 

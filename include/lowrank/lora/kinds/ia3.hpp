@@ -12,15 +12,67 @@
 /// inputs); the bias of an output-scaled layer is scaled with it. The receipt makes unmerging exact where PEFT divides
 /// by l + 1e-8.
 
+#include <span>
+#include <string_view>
 #include <type_traits>
+#include <utility>
+#include <vector>
 
 #include <lowrank/core/check.hpp>
 #include <lowrank/core/config.hpp>
 #include <lowrank/core/linear_operator.hpp>
+#include <lowrank/core/operator_reference.hpp>
 #include <lowrank/core/types.hpp>
 #include <lowrank/core/workspace.hpp>
+#include <lowrank/lora/adapter_kind.hpp>
 
 namespace lowrank::inline LOWRANK_ABI {
+
+namespace detail {
+
+/// `multiply(alpha, diag(before) X, diag(after) Y)`: a null or empty scale is all ones.
+template <real S, class F>
+void through_scales(const vector<S>* before, const vector<S>* after, S alpha, const_column_view<S> x, column_view<S> y,
+                    workspace& ws, F&& multiply) {
+    const auto given = [](const vector<S>* scale) { return scale != nullptr && scale->size() > 0; };
+    expects((!given(before) || before->size() == x.rows()) && (!given(after) || after->size() == y.rows()),
+            "scaled_operator: a scale must be empty or have one entry per row or column of the base");
+    const workspace::frame scope(ws);
+    const auto scaled = [&]() -> const_column_view<S> {
+        if (!given(before)) {
+            return x;
+        }
+        auto in = ws.take<S>(x.rows(), x.cols());
+        in.noalias() = before->asDiagonal() * x;
+        return in;
+    }();
+    if (!given(after)) {
+        multiply(alpha, scaled, y);
+        return;
+    }
+    auto out = ws.take<S>(y.rows(), y.cols());
+    out.setZero();
+    multiply(alpha, scaled, out);
+    y.noalias() += after->asDiagonal() * out;
+}
+
+/// Y += alpha diag(out_scale) W diag(in_scale) X.
+template <linear_operator Base, real S>
+void scaled_product(const Base& base, const vector<S>* in_scale, const vector<S>* out_scale, S alpha,
+                    const_column_view<S> x, column_view<S> y, workspace& ws) {
+    through_scales(in_scale, out_scale, alpha, x, y, ws,
+                   [&](S a, const_column_view<S> in, column_view<S> out) { base.add_product(a, in, out, ws); });
+}
+/// Y += alpha diag(in_scale) W^T diag(out_scale) X.
+template <linear_operator Base, real S>
+void scaled_transposed_product(const Base& base, const vector<S>* in_scale, const vector<S>* out_scale, S alpha,
+                               const_column_view<S> x, column_view<S> y, workspace& ws) {
+    through_scales(out_scale, in_scale, alpha, x, y, ws, [&](S a, const_column_view<S> in, column_view<S> out) {
+        base.add_transposed_product(a, in, out, ws);
+    });
+}
+
+}  // namespace detail
 
 /// The linear operator diag(output_scale) base diag(input_scale). An empty scale is all ones.
 template <real S>
@@ -37,41 +89,12 @@ struct scaled_operator {
     void add_product(S alpha, const_column_view<S> x, column_view<S> y, workspace& ws) const {
         detail::expects_shape("scaled_operator::add_product", "x", x.rows(), x.cols(), cols(), y.cols());
         detail::expects_shape("scaled_operator::add_product", "y", y.rows(), y.cols(), rows(), x.cols());
-        const workspace::frame scope(ws);
-        through(alpha, x, y, ws, input_scale, output_scale,
-                [&](S a, const_column_view<S> in, column_view<S> out) { base.add_product(a, in, out, ws); });
+        detail::scaled_product(base, &input_scale, &output_scale, alpha, x, y, ws);
     }
     void add_transposed_product(S alpha, const_column_view<S> x, column_view<S> y, workspace& ws) const {
         detail::expects_shape("scaled_operator::add_transposed_product", "x", x.rows(), x.cols(), rows(), y.cols());
         detail::expects_shape("scaled_operator::add_transposed_product", "y", y.rows(), y.cols(), cols(), x.cols());
-        const workspace::frame scope(ws);
-        through(alpha, x, y, ws, output_scale, input_scale,
-                [&](S a, const_column_view<S> in, column_view<S> out) { base.add_transposed_product(a, in, out, ws); });
-    }
-
-private:
-    template <class F>
-    static void through(S alpha, const_column_view<S> x, column_view<S> y, workspace& ws, const vector<S>& before,
-                        const vector<S>& after, F&& multiply) {
-        detail::expects(
-            (before.size() == 0 || before.size() == x.rows()) && (after.size() == 0 || after.size() == y.rows()),
-            "scaled_operator: a scale must be empty or have one entry per row or column of the base");
-        const auto scaled = [&]() -> const_column_view<S> {
-            if (before.size() == 0) {
-                return x;
-            }
-            auto in = ws.take<S>(x.rows(), x.cols());
-            in.noalias() = before.asDiagonal() * x;
-            return in;
-        }();
-        if (after.size() == 0) {
-            multiply(alpha, scaled, y);
-            return;
-        }
-        auto out = ws.take<S>(y.rows(), y.cols());
-        out.setZero();
-        multiply(alpha, scaled, out);
-        y.noalias() += after.asDiagonal() * out;
+        detail::scaled_transposed_product(base, &input_scale, &output_scale, alpha, x, y, ws);
     }
 };
 
@@ -124,6 +147,72 @@ void input_scale_backward(const Base& base, std::type_identity_t<const_column_vi
     base.add_transposed_product(S(1), dy, back, ws);
     gradient += back.cwiseProduct(x).rowwise().sum();
 }
+
+/// Scales around the base.
+template <real S>
+class applied_ia3 {
+public:
+    using scalar = S;
+    static constexpr bool additive = false;
+    using gradient = ia3_adapter<S>;
+
+    explicit applied_ia3(ia3_adapter<S> a) : adapter(std::move(a)) {
+        detail::expects(adapter.ia3_l.size() == (adapter.is_feedforward ? adapter.in : adapter.out),
+                        "ia3_adapter: ia3_l needs one entry per output, or per input where it scales inputs");
+    }
+
+    ia3_adapter<S> adapter;
+
+    [[nodiscard]] index rows() const { return adapter.out; }
+    [[nodiscard]] index cols() const { return adapter.in; }
+    void refresh(operator_reference<S> /*base*/) {}
+
+    [[nodiscard]] gradient zero_gradient() const { return detail::with_zero_parameters(adapter); }
+    static std::vector<std::span<S>> spans(gradient& g) { return {detail::entries(g.ia3_l)}; }
+
+    void add_product(operator_reference<S> base, S alpha, const_column_view<S> x, column_view<S> y, workspace& ws,
+                     const dropout_key& /*key*/) const {
+        detail::scaled_product(base, input_scale(), output_scale(), alpha, x, y, ws);
+    }
+    void add_transposed_product(operator_reference<S> base, S alpha, const_column_view<S> x, column_view<S> y,
+                                workspace& ws) const {
+        detail::scaled_transposed_product(base, input_scale(), output_scale(), alpha, x, y, ws);
+    }
+    void backward(operator_reference<S> base, S alpha, const_column_view<S> x, const_column_view<S> dy, gradient& g,
+                  column_view<S>* dx, workspace& ws, const dropout_key& /*key*/) const {
+        detail::with_scaled(alpha, dy, ws, [&](const_column_view<S> scaled) {
+            if (adapter.is_feedforward) {
+                input_scale_backward(base, x, scaled, g.ia3_l, ws);
+            } else {
+                output_scale_backward(base, vector<S>(), x, scaled, g.ia3_l, ws);
+            }
+            if (dx != nullptr) {
+                add_transposed_product(base, S(1), scaled, *dx, ws);
+            }
+        });
+    }
+    void pull_back(const gradient& g, S* out) const { detail::add_entries(g.ia3_l, out); }
+    [[nodiscard]] weight_change<S> change() const {
+        scaled_change<S> c{.delta = {.left = matrix<S>(rows(), 0), .right = matrix<S>(0, cols())}};
+        (adapter.is_feedforward ? c.column_scale : c.row_scale) = adapter.ia3_l;
+        return c;
+    }
+
+private:
+    [[nodiscard]] const vector<S>* input_scale() const { return adapter.is_feedforward ? &adapter.ia3_l : nullptr; }
+    [[nodiscard]] const vector<S>* output_scale() const { return adapter.is_feedforward ? nullptr : &adapter.ia3_l; }
+};
+
+/// One scale.
+template <real S>
+struct adapter_kind<ia3_adapter<S>> {
+    static constexpr std::string_view name = "ia3";
+    template <class A, class F>
+    static void visit(A& a, F&& f) {
+        f(std::string_view("ia3_l"), a.ia3_l);
+    }
+    using applied = applied_ia3<S>;
+};
 
 }  // namespace lowrank::inline LOWRANK_ABI
 

@@ -12,6 +12,7 @@
 
 #include <cmath>
 #include <cstdint>
+#include <string_view>
 #include <utility>
 
 #include <lowrank/core/check.hpp>
@@ -21,6 +22,7 @@
 #include <lowrank/factor/low_rank.hpp>
 #include <lowrank/factor/spectrum.hpp>
 #include <lowrank/lora/adapter.hpp>
+#include <lowrank/lora/adapter_kind.hpp>
 #include <lowrank/lora/kinds/lora.hpp>
 
 namespace lowrank::inline LOWRANK_ABI {
@@ -102,6 +104,19 @@ double kasa_penalty(const kasa_adapter<S>& a, kasa_adapter<S>& gradient, double 
     }
     return beta * static_cast<double>(a.lora_diag.squaredNorm()) + gamma * static_cast<double>(norm_a + norm_b);
 }
+
+/// Three parameters; a product of factors.
+template <real S>
+struct adapter_kind<kasa_adapter<S>> {
+    static constexpr std::string_view name = "kasa";
+    template <class A, class F>
+    static void visit(A& a, F&& f) {
+        f(std::string_view("lora_A"), a.lora_A);
+        f(std::string_view("lora_B"), a.lora_B);
+        f(std::string_view("lora_diag"), a.lora_diag);
+    }
+    using applied = applied_factors<kasa_adapter<S>>;
+};
 
 }  // namespace lowrank::inline LOWRANK_ABI
 

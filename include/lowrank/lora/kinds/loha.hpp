@@ -14,6 +14,7 @@
 
 #include <cmath>
 #include <cstdint>
+#include <string_view>
 
 #include <lowrank/core/check.hpp>
 #include <lowrank/core/config.hpp>
@@ -21,6 +22,7 @@
 #include <lowrank/core/types.hpp>
 #include <lowrank/factor/low_rank.hpp>
 #include <lowrank/lora/adapter.hpp>
+#include <lowrank/lora/adapter_kind.hpp>
 #include <lowrank/lora/kinds/lora.hpp>
 
 namespace lowrank::inline LOWRANK_ABI {
@@ -122,6 +124,20 @@ template <real S>
     }
     return a;
 }
+
+/// Four factors, applied as the product they make.
+template <real S>
+struct adapter_kind<loha_adapter<S>> {
+    static constexpr std::string_view name = "loha";
+    template <class A, class F>
+    static void visit(A& a, F&& f) {
+        f(std::string_view("hada_w1_a"), a.w1_a);
+        f(std::string_view("hada_w1_b"), a.w1_b);
+        f(std::string_view("hada_w2_a"), a.w2_a);
+        f(std::string_view("hada_w2_b"), a.w2_b);
+    }
+    using applied = applied_factors<loha_adapter<S>>;
+};
 
 }  // namespace lowrank::inline LOWRANK_ABI
 

@@ -15,8 +15,11 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
+#include <span>
+#include <string_view>
 #include <tuple>
 #include <utility>
+#include <vector>
 
 #include <lowrank/core/check.hpp>
 #include <lowrank/core/config.hpp>
@@ -25,6 +28,7 @@
 #include <lowrank/core/workspace.hpp>
 #include <lowrank/factor/low_rank.hpp>
 #include <lowrank/lora/adapter.hpp>
+#include <lowrank/lora/adapter_kind.hpp>
 #include <lowrank/lora/kinds/lora.hpp>
 
 namespace lowrank::inline LOWRANK_ABI {
@@ -222,6 +226,92 @@ template <real S>
     }
     return a;
 }
+
+/// LoKr is applied as a Kronecker product, and its gradients are those of the two small matrices.
+template <real S>
+class applied_lokr {
+public:
+    using scalar = S;
+    static constexpr bool additive = true;
+    struct gradient {
+        matrix<S> w1, w2;
+    };
+
+    explicit applied_lokr(lokr_adapter<S> a) : adapter(std::move(a)), map_(adapter.map()) {}
+
+    lokr_adapter<S> adapter;
+
+    [[nodiscard]] index rows() const { return map_.rows(); }
+    [[nodiscard]] index cols() const { return map_.cols(); }
+    void refresh(operator_reference<S> /*base*/) { map_ = adapter.map(); }
+
+    [[nodiscard]] gradient zero_gradient() const {
+        return {matrix<S>::Zero(map_.w1.rows(), map_.w1.cols()), matrix<S>::Zero(map_.w2.rows(), map_.w2.cols())};
+    }
+    static std::vector<std::span<S>> spans(gradient& g) { return {detail::entries(g.w1), detail::entries(g.w2)}; }
+
+    void add_product(operator_reference<S> /*base*/, S alpha, const_column_view<S> x, column_view<S> y, workspace& ws,
+                     const dropout_key& /*key*/) const {
+        map_.add_product(alpha, x, y, ws);
+    }
+    void add_transposed_product(operator_reference<S> /*base*/, S alpha, const_column_view<S> x, column_view<S> y,
+                                workspace& ws) const {
+        map_.add_transposed_product(alpha, x, y, ws);
+    }
+    /// Per column, with x and dy read as matrices: dw1 += c dY^T (w2 X), dw2 += c (dY w1) X^T.
+    void backward(operator_reference<S> /*base*/, S alpha, const_column_view<S> x, const_column_view<S> dy, gradient& g,
+                  column_view<S>* dx, workspace& ws, const dropout_key& /*key*/) const {
+        const matrix<S>& w1 = map_.w1;
+        const matrix<S>& w2 = map_.w2;
+        const S factor = alpha * map_.factor;
+        const workspace::frame scope(ws);
+        auto t = ws.take<S>(w2.rows(), w1.cols());
+        for (index j = 0; j < x.cols(); ++j) {
+            const const_column_view<S> in(x.col(j).data(), w2.cols(), w1.cols());
+            const const_column_view<S> back(dy.col(j).data(), w2.rows(), w1.rows());
+            t.noalias() = w2 * in;
+            g.w1.noalias() += factor * (back.transpose() * t);
+            t.noalias() = back * w1;
+            g.w2.noalias() += factor * (t * in.transpose());
+        }
+        if (dx != nullptr) {
+            map_.add_transposed_product(alpha, dy, *dx, ws);
+        }
+    }
+    void pull_back(const gradient& g, S* out) const {
+        pull_back_factor(adapter.w2, g.w2, pull_back_factor(adapter.w1, g.w1, out));
+    }
+    [[nodiscard]] weight_change<S> change() const { return adapter.delta(); }
+
+private:
+    static S* pull_back_factor(const lokr_factor<S>& f, const matrix<S>& g, S* out) {
+        if (f.whole()) {
+            return detail::add_entries(g, out);
+        }
+        out = detail::add_entries(matrix<S>(g * f.right.transpose()), out);
+        return detail::add_entries(matrix<S>(f.left.transpose() * g), out);
+    }
+
+    kronecker_operator<S> map_;
+};
+
+/// Two small matrices, each whole or two factors.
+template <real S>
+struct adapter_kind<lokr_adapter<S>> {
+    static constexpr std::string_view name = "lokr";
+    template <class A, class F>
+    static void visit(A& a, F&& f) {
+        f(std::string_view(a.w1.whole() ? "lokr_w1" : "lokr_w1_a"), a.w1.left);
+        if (!a.w1.whole()) {
+            f(std::string_view("lokr_w1_b"), a.w1.right);
+        }
+        f(std::string_view(a.w2.whole() ? "lokr_w2" : "lokr_w2_a"), a.w2.left);
+        if (!a.w2.whole()) {
+            f(std::string_view("lokr_w2_b"), a.w2.right);
+        }
+    }
+    using applied = applied_lokr<S>;
+};
 
 }  // namespace lowrank::inline LOWRANK_ABI
 

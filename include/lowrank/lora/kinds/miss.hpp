@@ -13,6 +13,7 @@
 /// does not divide are padded with zeros. The "bat" mode, which needs the weight itself, is in miss_bat.hpp.
 
 #include <algorithm>
+#include <string_view>
 
 #include <lowrank/core/check.hpp>
 #include <lowrank/core/config.hpp>
@@ -21,6 +22,7 @@
 #include <lowrank/core/workspace.hpp>
 #include <lowrank/factor/low_rank.hpp>
 #include <lowrank/lora/adapter.hpp>
+#include <lowrank/lora/adapter_kind.hpp>
 #include <lowrank/lora/kinds/lora.hpp>
 
 namespace lowrank::inline LOWRANK_ABI {
@@ -157,6 +159,17 @@ template <real S>
                     "make_miss: mini_r must divide the outputs");
     return {.miss_block = matrix<S>::Zero(options.r, options.mini_r == 0 ? out : options.mini_r), .out = out, .in = in};
 }
+
+/// One matrix, applied as a product of factors.
+template <real S>
+struct adapter_kind<miss_adapter<S>> {
+    static constexpr std::string_view name = "miss";
+    template <class A, class F>
+    static void visit(A& a, F&& f) {
+        f(std::string_view("miss_block"), a.miss_block);
+    }
+    using applied = applied_factors<miss_adapter<S>>;
+};
 
 }  // namespace lowrank::inline LOWRANK_ABI
 

@@ -15,10 +15,12 @@
 /// approximates the inverse of that. Both are reproduced, so an adapter must be used with the flag it was trained with.
 
 #include <cmath>
+#include <string_view>
 
 #include <lowrank/core/check.hpp>
 #include <lowrank/core/config.hpp>
 #include <lowrank/core/types.hpp>
+#include <lowrank/lora/adapter_kind.hpp>
 #include <lowrank/lora/algebra/block_rotation.hpp>
 #include <lowrank/lora/algebra/cayley.hpp>
 #include <lowrank/lora/algebra/rotation.hpp>
@@ -155,6 +157,17 @@ template <real S>
             .use_cayley_neumann = options.use_cayley_neumann,
             .num_cayley_neumann_terms = options.num_cayley_neumann_terms};
 }
+
+/// A rotation of the inputs from its parameters.
+template <real S>
+struct adapter_kind<oft_adapter<S>> {
+    static constexpr std::string_view name = "oft";
+    template <class A, class F>
+    static void visit(A& a, F&& f) {
+        f(std::string_view("oft_R.weight"), a.oft_R);
+    }
+    using applied = applied_rotation<oft_adapter<S>>;
+};
 
 }  // namespace lowrank::inline LOWRANK_ABI
 

@@ -17,6 +17,7 @@
 #include <cmath>
 #include <cstdint>
 #include <memory>
+#include <string_view>
 #include <utility>
 
 #include <lowrank/core/check.hpp>
@@ -25,6 +26,7 @@
 #include <lowrank/core/types.hpp>
 #include <lowrank/factor/low_rank.hpp>
 #include <lowrank/lora/adapter.hpp>
+#include <lowrank/lora/adapter_kind.hpp>
 
 namespace lowrank::inline LOWRANK_ABI {
 
@@ -173,6 +175,18 @@ template <real S>
             .in = in,
             .randlora_alpha = randlora_alpha};
 }
+
+/// Trains the two scales; the shared bases are frozen.
+template <real S>
+struct adapter_kind<randlora_adapter<S>> {
+    static constexpr std::string_view name = "randlora";
+    template <class A, class F>
+    static void visit(A& a, F&& f) {
+        f(std::string_view("randlora_lambda"), a.lambda);
+        f(std::string_view("randlora_gamma"), a.gamma);
+    }
+    using applied = applied_factors<randlora_adapter<S>>;
+};
 
 }  // namespace lowrank::inline LOWRANK_ABI
 

@@ -14,6 +14,7 @@
 #include <cmath>
 #include <cstdint>
 #include <memory>
+#include <string_view>
 #include <utility>
 
 #include <lowrank/core/check.hpp>
@@ -22,6 +23,7 @@
 #include <lowrank/core/types.hpp>
 #include <lowrank/factor/low_rank.hpp>
 #include <lowrank/lora/adapter.hpp>
+#include <lowrank/lora/adapter_kind.hpp>
 
 namespace lowrank::inline LOWRANK_ABI {
 
@@ -90,6 +92,18 @@ template <real S>
             .lambda_d = vector<S>::Constant(r, static_cast<S>(d_initial)),
             .in = in};
 }
+
+/// Trains the two scales; the shared projections are frozen.
+template <real S>
+struct adapter_kind<vera_adapter<S>> {
+    static constexpr std::string_view name = "vera";
+    template <class A, class F>
+    static void visit(A& a, F&& f) {
+        f(std::string_view("vera_lambda_b"), a.lambda_b);
+        f(std::string_view("vera_lambda_d"), a.lambda_d);
+    }
+    using applied = applied_factors<vera_adapter<S>>;
+};
 
 }  // namespace lowrank::inline LOWRANK_ABI
 

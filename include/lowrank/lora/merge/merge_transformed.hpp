@@ -17,10 +17,7 @@
 
 #include <algorithm>
 #include <cmath>
-#include <concepts>
 #include <cstdint>
-#include <functional>
-#include <memory>
 #include <string>
 #include <utility>
 #include <vector>
@@ -33,20 +30,11 @@
 #include <lowrank/core/status.hpp>
 #include <lowrank/core/types.hpp>
 #include <lowrank/core/workspace.hpp>
-#include <lowrank/lora/algebra/rotation.hpp>
+#include <lowrank/lora/change.hpp>
 #include <lowrank/lora/merge/detail/ulp_code.hpp>
 #include <lowrank/lora/merge/merge.hpp>
 
 namespace lowrank::inline LOWRANK_ABI {
-
-/// A map from old rows of a weight to new ones and, as nearly as it can, back. Rows first ... first + n are the columns
-/// of an in x n matrix in double, changed in place. `fits(out, in)` says for which weights it is meant.
-template <class F>
-concept row_transform = requires(const F& f, index first, column_view<double> rows, workspace& ws) {
-    { f.fits(first, first) } -> std::convertible_to<bool>;
-    f.forward(first, rows, ws);
-    f.backward(first, rows, ws);
-};
 
 /// What a transformed merge may be told.
 struct transformed_merge_options {
@@ -55,74 +43,6 @@ struct transformed_merge_options {
 };
 
 namespace detail {
-
-/// A `row_transform` of any type behind one.
-struct any_row_transform {
-    std::function<bool(index, index)> fits_with;
-    std::function<void(index, column_view<double>, workspace&)> run;
-    std::function<void(index, column_view<double>, workspace&)> undo;
-
-    [[nodiscard]] bool fits(index out, index in) const { return fits_with(out, in); }
-    void forward(index first, column_view<double> rows, workspace& ws) const { run(first, rows, ws); }
-    void backward(index first, column_view<double> rows, workspace& ws) const { undo(first, rows, ws); }
-};
-template <row_transform F>
-any_row_transform as_any_row_transform(F transform) {
-    const auto f = std::make_shared<const F>(std::move(transform));
-    return {.fits_with = [f](index out, index in) { return f->fits(out, in); },
-            .run = [f](index first, column_view<double> rows, workspace& ws) { f->forward(first, rows, ws); },
-            .undo = [f](index first, column_view<double> rows, workspace& ws) { f->backward(first, rows, ws); }};
-}
-
-/// W -> W + t (f(W) - W). It has no inverse here: the receipt of a merge then holds the old weight.
-[[nodiscard]] inline any_row_transform rows_at_strength(any_row_transform f, double t) {
-    if (t == 1) {
-        return f;
-    }
-    auto fits = f.fits_with;
-    return {.fits_with = std::move(fits),
-            .run =
-                [f = std::move(f), t](index first, column_view<double> rows, workspace& ws) {
-                    const workspace::frame scope(ws);
-                    auto all = ws.take<double>(rows.rows(), rows.cols());
-                    all = rows;
-                    f.forward(first, all, ws);
-                    rows += t * (all - rows);
-                },
-            .undo = [](index, column_view<double>, workspace&) {}};
-}
-
-/// W -> W + t D from W -> W + D, with its inverse.
-[[nodiscard]] inline any_row_transform added_at_strength(any_row_transform f, double t) {
-    if (t == 1) {
-        return f;
-    }
-    const auto add = [run = std::move(f.run)](double factor, index first, column_view<double> rows, workspace& ws) {
-        const workspace::frame scope(ws);
-        auto d = ws.take<double>(rows.rows(), rows.cols());
-        d.setZero();
-        run(first, d, ws);
-        rows += factor * d;
-    };
-    return {.fits_with = std::move(f.fits_with),
-            .run = [add, t](index first, column_view<double> rows, workspace& ws) { add(t, first, rows, ws); },
-            .undo = [add, t](index first, column_view<double> rows, workspace& ws) { add(-t, first, rows, ws); }};
-}
-
-/// W -> W + D + E from W -> W + D and W -> W + E.
-[[nodiscard]] inline any_row_transform sum_of_added(const any_row_transform& d, const any_row_transform& e) {
-    return {.fits_with = [d, e](index out, index in) { return d.fits(out, in) && e.fits(out, in); },
-            .run =
-                [d, e](index first, column_view<double> rows, workspace& ws) {
-                    d.forward(first, rows, ws);
-                    e.forward(first, rows, ws);
-                },
-            .undo =
-                [d, e](index first, column_view<double> rows, workspace& ws) {
-                    d.backward(first, rows, ws);
-                    e.backward(first, rows, ws);
-                }};
-}
 
 /// Rows (or stored columns) merged at a time. Part of the receipt's format.
 inline constexpr index transformed_rows = 32;
@@ -265,8 +185,9 @@ private:
 /// Row i of W <- round(f(row i of W)), in place.
 ///
 /// \return The receipt; `non_finite` if W or its merged value is NaN or infinite anywhere, with W as it was, bit for
-/// bit. \cost   Three passes of the transform in double (new rows, what comes back, a checksum of the transform). \note
-/// The receipt holds for one binary and CPU; a receipt that does not fit is refused. The same bits for every
+///         bit.
+/// \cost   Three passes of the transform in double (new rows, what comes back, a checksum of the transform).
+/// \note   The receipt holds for one binary and CPU; a receipt that does not fit is refused. The same bits for every
 ///         executor.
 template <storage T, row_transform F>
 [[nodiscard]] result<merge_receipt> merge_transformed(weight_view<T> w, const F& f,
@@ -337,89 +258,6 @@ status unmerge_transformed(weight_view<T> w, const merge_receipt& receipt, const
                  [&](index g) { work.unmerge(g, receipt.corrections[static_cast<std::size_t>(g)]); });
     return {};
 }
-
-/// A matrix that adds some of its rows, one a column, times a factor.
-template <class D>
-concept row_source = requires(const D& d, double factor, index first, column_view<double> rows) {
-    { d.rows() } -> std::convertible_to<index>;
-    { d.cols() } -> std::convertible_to<index>;
-    d.add_rows(factor, first, rows);
-};
-
-/// The row transform W -> W + D, for a D of which no more than a few rows are ever formed.
-template <row_source D>
-class added_rows {
-public:
-    explicit added_rows(D d) : d_(std::move(d)) {}
-
-    [[nodiscard]] bool fits(index out, index in) const { return out == d_.rows() && in == d_.cols(); }
-    void forward(index first, column_view<double> rows, workspace&) const { d_.add_rows(1, first, rows); }
-    void backward(index first, column_view<double> rows, workspace&) const { d_.add_rows(-1, first, rows); }
-
-private:
-    D d_;
-};
-
-/// Rows of a product of two factors, formed in double.
-struct product_rows {
-    matrix<float> left = {};
-    matrix<float> right = {};
-
-    [[nodiscard]] index rows() const noexcept { return left.rows(); }
-    [[nodiscard]] index cols() const noexcept { return right.cols(); }
-    void add_rows(double factor, index first, column_view<double> to) const {
-        to.noalias() +=
-            factor * (right.transpose().cast<double>() * left.middleRows(first, to.cols()).transpose().cast<double>());
-    }
-};
-
-/// The row transform W -> diag(s) W R, and W -> diag(1 / s) W R^T as its inverse. Holds the rotation in double.
-template <input_rotation R>
-class row_rotation {
-public:
-    template <input_rotation Q>
-    explicit row_rotation(const rotated_linear<Q>& layer)
-        : rotation_(layer.rotation.template cast<double>()),
-          scale_(layer.output_scale.template cast<double>()),
-          out_(layer.rows()) {}
-
-    [[nodiscard]] bool fits(index out, index in) const { return out == out_ && in == rotation_.cols(); }
-
-    void forward(index first, column_view<double> rows, workspace& ws) const {
-        turn<true>(rows, ws);
-        if (scale_.size() > 0) {
-            rows.array().rowwise() *= scale_.segment(first, rows.cols()).transpose().array();
-        }
-    }
-    void backward(index first, column_view<double> rows, workspace& ws) const {
-        for (index r = 0; r < rows.cols() && scale_.size() > 0; ++r) {
-            const double s = scale_(first + r);
-            rows.col(r) *= s == 0 ? 0.0 : 1 / s;
-        }
-        turn<false>(rows, ws);
-    }
-
-private:
-    template <bool Transposed>
-    void turn(column_view<double> rows, workspace& ws) const {
-        const workspace::frame scope(ws);
-        auto from = ws.take<double>(rows.rows(), rows.cols());
-        from = rows;
-        rows.setZero();
-        if constexpr (Transposed) {
-            rotation_.add_transposed_product(1.0, from, rows, ws);
-        } else {
-            rotation_.add_product(1.0, from, rows, ws);
-        }
-    }
-
-    R rotation_;
-    vector<double> scale_;
-    index out_;
-};
-template <input_rotation Q>
-row_rotation(const rotated_linear<Q>&)
-    -> row_rotation<std::remove_cvref_t<decltype(std::declval<const Q&>().template cast<double>())>>;
 
 }  // namespace lowrank::inline LOWRANK_ABI
 

@@ -12,6 +12,7 @@
 /// With n enabled parts of r rows each, A is (r n) x in and B is (n out / parts) x r: part j uses rows j r .. of A and
 /// rows j out / parts .. of B. As one product the change has rank r n and a block-diagonal left factor.
 
+#include <string_view>
 #include <vector>
 
 #include <lowrank/core/check.hpp>
@@ -19,6 +20,7 @@
 #include <lowrank/core/types.hpp>
 #include <lowrank/factor/low_rank.hpp>
 #include <lowrank/lora/adapter.hpp>
+#include <lowrank/lora/adapter_kind.hpp>
 #include <lowrank/lora/kinds/lora.hpp>
 
 namespace lowrank::inline LOWRANK_ABI {
@@ -87,6 +89,18 @@ private:
             }
         }
     }
+};
+
+/// The factors of LoRA, block by block.
+template <real S>
+struct adapter_kind<merged_linear_adapter<S>> {
+    static constexpr std::string_view name = "merged_linear";
+    template <class A, class F>
+    static void visit(A& a, F&& f) {
+        f(std::string_view("lora_A.weight"), a.lora_A);
+        f(std::string_view("lora_B.weight"), a.lora_B);
+    }
+    using applied = applied_factors<merged_linear_adapter<S>>;
 };
 
 }  // namespace lowrank::inline LOWRANK_ABI

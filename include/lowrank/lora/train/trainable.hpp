@@ -21,7 +21,6 @@
 #include <lowrank/core/finite.hpp>
 #include <lowrank/core/types.hpp>
 #include <lowrank/lora/kinds/lora.hpp>
-#include <lowrank/lora/train/gradient.hpp>
 
 namespace lowrank::inline LOWRANK_ABI {
 

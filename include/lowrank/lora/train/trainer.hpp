@@ -264,10 +264,7 @@ private:
 
     void make_list() {
         for (auto& m : members_) {
-            const auto* lora = m->adapter->template get<lora_adapter<S>>();
-            if (const auto* dora = m->adapter->template get<dora_adapter<S>>(); dora != nullptr) {
-                lora = &dora->lora;
-            }
+            const auto* lora = m->adapter->lora();
             m->scaling = lora == nullptr ? 0.0 : static_cast<double>(lora->scaling());
             std::size_t offset = 0;
             for (auto& p : m->adapter->parameters()) {

@@ -51,6 +51,7 @@
 #include <lowrank/io/containers/detail/text.hpp>
 #include <lowrank/io/containers/mapped_file.hpp>
 #include <lowrank/io/containers/safetensors.hpp>
+#include <lowrank/io/containers/staged_folder.hpp>
 
 namespace lowrank::inline LOWRANK_ABI {
 namespace detail {
@@ -95,7 +96,7 @@ requires requires(const D& x) { x.derived().rows(); }
 
 class shard_journal {
 public:
-    static constexpr std::string_view name = "lowrank-unfinished.jsonl";
+    static constexpr std::string_view name = unfinished_file;
 
     /// The name of a file for finished work on a part of `file`, or on something that is no file yet. Such files go
     /// with the journal.

@@ -1,0 +1,41 @@
+// SPDX-License-Identifier: MIT
+#ifndef LOWRANK_EXAMPLES_REPORT_SEARCH_FIGURES_HPP
+#define LOWRANK_EXAMPLES_REPORT_SEARCH_FIGURES_HPP
+
+/// \file
+/// Figures of a rank-reduction search.
+
+#include <functional>
+#include <optional>
+#include <span>
+#include <string>
+#include <vector>
+
+#include <lowrank/core/types.hpp>
+#include <lowrank/laser/search/search.hpp>
+
+#include "figures.hpp"
+
+namespace report {
+
+/// "layer 1 mlp.gate_proj" of "model.layers.1.mlp.gate_proj[.weight]"; other names without ".weight".
+[[nodiscard]] std::string short_name(std::string matrix);
+
+/// Each candidate that reduces a whole matrix, by matrix and by the share of its rank that is kept.
+struct search_map {
+    std::span<const std::string> matrices = {};
+    std::span<const double> fractions = {};
+    std::span<const lowrank::search_candidate> candidates = {};
+    std::optional<lowrank::index> winner = {};
+    std::function<double(const lowrank::search_candidate&)> value = {};  ///< What a cell shows.
+    bool diverging = false;                                              ///< As in `heat_map`.
+    double shown_times = 100;
+};
+[[nodiscard]] std::string svg(const search_map& map);
+
+/// Singular values by number, with a line behind the last one that is kept.
+[[nodiscard]] std::string spectrum_chart(std::string y_label, std::vector<chart_line> spectra, lowrank::index kept);
+
+}  // namespace report
+
+#endif  // LOWRANK_EXAMPLES_REPORT_SEARCH_FIGURES_HPP

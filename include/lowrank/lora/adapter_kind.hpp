@@ -1,0 +1,184 @@
+// SPDX-License-Identifier: MIT
+#ifndef LOWRANK_LORA_ADAPTER_KIND_HPP
+#define LOWRANK_LORA_ADAPTER_KIND_HPP
+
+/// \file
+/// The one description of an adapter kind, from which applying, training, merging and reporting follow.
+///
+///     template <lowrank::real S>
+///     struct lowrank::adapter_kind<my_adapter<S>> {
+///         static constexpr std::string_view name = "mine";
+///         static void visit(auto& a, auto&& f) { f("my_A", a.A); f("my_B", a.B); }    // its parameters, in order
+///         using applied = lowrank::applied_factors<my_adapter<S>>;                    // how it acts and is trained
+///     };
+///     lowrank::any_adapter<float> a = my_adapter<float>{...};                         // any_adapter.hpp
+///
+/// `applied` is a class over the adapter: `applied_factors` for a product of two factors (`factored_adapter`),
+/// `applied_rotation` (algebra/rotation.hpp) for a rotation of the inputs, or one of its own, with the members that
+/// `applied_adapter` lists. What is missing does not compile, and the message says which part it is. The kinds of the
+/// library stand in kinds/, and in kinds/list.hpp.
+
+#include <algorithm>
+#include <concepts>
+#include <functional>
+#include <span>
+#include <string_view>
+#include <type_traits>
+#include <utility>
+#include <vector>
+
+#include <lowrank/core/check.hpp>
+#include <lowrank/core/config.hpp>
+#include <lowrank/core/operator_reference.hpp>
+#include <lowrank/core/types.hpp>
+#include <lowrank/core/workspace.hpp>
+#include <lowrank/factor/low_rank.hpp>
+#include <lowrank/lora/adapter.hpp>
+#include <lowrank/lora/change.hpp>
+#include <lowrank/lora/train/dropout.hpp>
+
+namespace lowrank::inline LOWRANK_ABI {
+
+/// What the library knows of adapters of type A: specialized beside A. This one is of no adapter.
+template <class A>
+struct adapter_kind;
+
+namespace detail {
+
+/// The entries of a matrix or vector in its own order.
+template <class D>
+auto entries(D& x) {
+    return std::span(x.data(), static_cast<std::size_t>(x.size()));
+}
+
+/// to += from, as many as `from` has; returns where the next parameter goes.
+template <class D, real S>
+S* add_entries(const D& from, S* to) {
+    return std::transform(from.data(), from.data() + from.size(), to, to, std::plus<>());
+}
+
+/// Adds all parameters of `from`, a value of an adapter's own type, to `to`.
+template <class A, real S>
+void add_parameters(A from, S* to) {
+    adapter_kind<A>::visit(from, [&](std::string_view, const auto& p) { to = add_entries(p, to); });
+}
+
+/// The parameters of a gradient that is a value of an adapter's own type.
+template <class A>
+std::vector<std::span<typename A::scalar>> parameter_spans(A& gradient) {
+    std::vector<std::span<typename A::scalar>> all;
+    adapter_kind<A>::visit(gradient, [&](std::string_view, auto& p) { all.push_back(entries(p)); });
+    return all;
+}
+
+/// A value of an adapter's own type with all parameters zero.
+template <class A>
+A with_zero_parameters(A a) {
+    adapter_kind<A>::visit(a, [](std::string_view, auto& p) { p.setZero(); });
+    return a;
+}
+
+/// Calls `body` with alpha dY, which is dY itself for alpha = 1.
+template <real S, class F>
+void with_scaled(S alpha, const const_column_view<S>& dy, workspace& ws, F&& body) {
+    if (alpha == S(1)) {
+        body(dy);
+        return;
+    }
+    const workspace::frame scope(ws);
+    auto scaled = ws.take<S>(dy.rows(), dy.cols());
+    scaled = alpha * dy;
+    body(const_column_view<S>(scaled));
+}
+
+struct ignore_parameter {
+    void operator()(std::string_view, const auto&) const {}
+};
+
+}  // namespace detail
+
+/// How an adapter is applied and trained. It keeps the adapter and what applying needs (factors, row norms, rotations),
+/// made anew by `refresh` after the parameters changed. An `additive` one adds alpha (W' - W) x, the others alpha W' x.
+/// `backward` adds gradients of the applied form, whose entries are `spans(gradient)`; `pull_back` adds them to the
+/// gradient of the parameters, once per step. `change` is what the adapter does to the weight it was refreshed with.
+template <class M>
+concept applied_adapter = requires(M& m, const M& c, typename M::gradient& g,
+                                   operator_reference<typename M::scalar> base, typename M::scalar s,
+                                   const_column_view<typename M::scalar> x, column_view<typename M::scalar> y,
+                                   workspace& ws, const dropout_key& key) {
+    { M::additive } -> std::convertible_to<bool>;
+    { c.rows() } -> std::convertible_to<index>;
+    { c.cols() } -> std::convertible_to<index>;
+    m.adapter;
+    m.refresh(base);
+    { c.zero_gradient() } -> std::same_as<typename M::gradient>;
+    { M::spans(g) } -> std::same_as<std::vector<std::span<typename M::scalar>>>;
+    c.add_product(base, s, x, y, ws, key);
+    c.add_transposed_product(base, s, x, y, ws);
+    c.backward(base, s, x, x, g, &y, ws, key);
+    c.pull_back(g, &s);
+    { c.change() } -> std::convertible_to<weight_change<typename M::scalar>>;
+};
+
+/// Compiles if `adapter_kind<A>` describes A completely; else the message names the part that is missing.
+template <class A>
+consteval void check_adapter_kind() {
+    using kind = adapter_kind<A>;
+    if constexpr (!requires { sizeof(kind); }) {
+        static_assert(sizeof(A) == 0, "adapter_kind<A> is missing: describe the kind beside its adapter type");
+    } else if constexpr (!requires { std::string_view(kind::name); }) {
+        static_assert(sizeof(A) == 0, "adapter_kind<A>::name is missing: what the kind is called");
+    } else if constexpr (!requires(A & a) { kind::visit(a, detail::ignore_parameter{}); }) {
+        static_assert(sizeof(A) == 0,
+                      "adapter_kind<A>::visit(a, f) is missing: the names and values of its parameters");
+    } else if constexpr (!requires { typename kind::applied; }) {
+        static_assert(sizeof(A) == 0, "adapter_kind<A>::applied is missing: how the kind is applied and trained");
+    } else {
+        static_assert(applied_adapter<typename kind::applied>,
+                      "adapter_kind<A>::applied lacks a member that applied_adapter asks for");
+    }
+}
+
+/// Any product of two factors, applied as that.
+template <factored_adapter A>
+class applied_factors {
+public:
+    using scalar = typename A::scalar;
+    using S = scalar;
+    static constexpr bool additive = true;
+    using gradient = delta_gradient<S>;
+
+    explicit applied_factors(A a) : adapter(std::move(a)), delta_(adapter.delta()) {}
+
+    A adapter;
+
+    [[nodiscard]] index rows() const { return delta_.rows(); }
+    [[nodiscard]] index cols() const { return delta_.cols(); }
+    void refresh(operator_reference<S> /*base*/) { delta_ = adapter.delta(); }
+
+    [[nodiscard]] gradient zero_gradient() const { return lowrank::zero_gradient(delta_); }
+    static std::vector<std::span<S>> spans(gradient& g) { return {detail::entries(g.left), detail::entries(g.right)}; }
+
+    void add_product(operator_reference<S> /*base*/, S alpha, const_column_view<S> x, column_view<S> y, workspace& ws,
+                     const dropout_key& /*key*/) const {
+        delta_.add_product(alpha, x, y, ws);
+    }
+    void add_transposed_product(operator_reference<S> /*base*/, S alpha, const_column_view<S> x, column_view<S> y,
+                                workspace& ws) const {
+        delta_.add_transposed_product(alpha, x, y, ws);
+    }
+    void backward(operator_reference<S> /*base*/, S alpha, const_column_view<S> x, const_column_view<S> dy, gradient& g,
+                  column_view<S>* dx, workspace& ws, const dropout_key& /*key*/) const {
+        detail::with_scaled(alpha, dy, ws,
+                            [&](const_column_view<S> scaled) { delta_backward(delta_, x, scaled, g, dx, ws); });
+    }
+    void pull_back(const gradient& g, S* out) const { detail::add_parameters(adapter.pull_back(g), out); }
+    [[nodiscard]] weight_change<S> change() const { return delta_; }
+
+private:
+    low_rank<S> delta_;
+};
+
+}  // namespace lowrank::inline LOWRANK_ABI
+
+#endif  // LOWRANK_LORA_ADAPTER_KIND_HPP

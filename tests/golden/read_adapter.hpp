@@ -1,0 +1,179 @@
+// SPDX-License-Identifier: MIT
+#ifndef LOWRANK_TESTS_GOLDEN_READ_ADAPTER_HPP
+#define LOWRANK_TESTS_GOLDEN_READ_ADAPTER_HPP
+
+/// \file
+/// An adapter of a case as the library's reader gives it, in the scalar of the test.
+///
+///     const auto file = read_golden_adapter(c, "default");
+///     if (auto m = module_at(file, layer<S>(c, "l0"))) m->adapter.refresh(w);
+///
+/// All that the golden tests know of the reader's types is here.
+
+#include <concepts>
+#include <memory>
+#include <optional>
+#include <stdexcept>
+#include <string>
+#include <type_traits>
+#include <utility>
+#include <variant>
+
+#include <lowrank/core/status.hpp>
+#include <lowrank/core/types.hpp>
+#include <lowrank/io/peft.hpp>
+#include <lowrank/lora/any_adapter.hpp>
+#include <lowrank/lora/kinds/dora.hpp>
+#include <lowrank/lora/kinds/ia3.hpp>
+
+#include "golden_case.hpp"
+#include "layer.hpp"
+
+namespace lowrank_tests {
+
+// The reader's values are float, which the files hold: in double they are the same numbers. `in_scalar<S>` copies an
+// aggregate member by member, whatever kind of adapter it is.
+
+template <class S, class T>
+auto in_scalar(const T& value);
+
+/// Converts to any type: finds out how many members an aggregate has.
+struct any_member {
+    template <class T>
+    operator T() const;
+};
+template <class T, class... Members>
+consteval std::size_t member_count() {
+    if constexpr (requires { T{Members{}..., any_member{}}; }) {
+        return member_count<T, Members..., any_member>();
+    } else {
+        return sizeof...(Members);
+    }
+}
+
+template <class S>
+struct rebind_scalar {
+    template <template <lowrank::real> class A>
+    static A<S> of(const A<float>&);
+};
+
+template <class S, class T>
+auto in_scalar_members(const T& value) {
+    using R = decltype(rebind_scalar<S>::of(value));
+    constexpr std::size_t n = member_count<T>();
+    const auto all = [](const auto&... member) { return R{in_scalar<S>(member)...}; };
+    if constexpr (n == 1) {
+        const auto& [a] = value;
+        return all(a);
+    } else if constexpr (n == 2) {
+        const auto& [a, b] = value;
+        return all(a, b);
+    } else if constexpr (n == 3) {
+        const auto& [a, b, c] = value;
+        return all(a, b, c);
+    } else if constexpr (n == 4) {
+        const auto& [a, b, c, d] = value;
+        return all(a, b, c, d);
+    } else if constexpr (n == 5) {
+        const auto& [a, b, c, d, e] = value;
+        return all(a, b, c, d, e);
+    } else if constexpr (n == 6) {
+        const auto& [a, b, c, d, e, f] = value;
+        return all(a, b, c, d, e, f);
+    } else {
+        static_assert(n == 7, "an adapter with more members needs a line here");
+        const auto& [a, b, c, d, e, f, g] = value;
+        return all(a, b, c, d, e, f, g);
+    }
+}
+
+template <class S, class T>
+auto in_scalar(const T& value) {
+    if constexpr (requires { value.template cast<S>().eval(); }) {
+        using kept = std::conditional_t<std::same_as<typename T::Scalar, float>, S, typename T::Scalar>;
+        return value.template cast<kept>().eval();
+    } else if constexpr (requires { value.use_count(); }) {
+        using pointed = decltype(in_scalar<S>(*value));
+        return value == nullptr ? nullptr : std::make_shared<const pointed>(in_scalar<S>(*value));
+    } else if constexpr (std::is_class_v<T>) {
+        return in_scalar_members<S>(value);
+    } else {
+        return value;
+    }
+}
+
+/// What changes one layer.
+template <class S>
+struct golden_module {
+    lowrank::any_adapter<S> adapter;
+    lowrank::vector<S> bias = {};  ///< Of lora_B, already scaled; empty: none.
+    S bias_scaling = 0;            ///< The scaling of that bias.
+};
+
+/// Reads an adapter of the case from its folder.
+inline lowrank::peft_adapter read_golden_adapter(const golden_case& c, const std::string& name) {
+    for (const auto& a : c.info.at("adapters")) {
+        if (a.at("name") == name) {
+            return lowrank::read_peft(c.folder / a.at("path").get<std::string>(), {.base_is_residual = true}).value();
+        }
+    }
+    throw std::runtime_error("the case has no adapter " + name);
+}
+
+/// The adapter of a layer, if it has one.
+template <class S>
+std::optional<golden_module<S>> module_at(const lowrank::peft_adapter& file, const layer<S>& l) {
+    const auto base = l.base();
+    const std::string& name = l.name();
+    lowrank::peft_module module;
+    if (const auto plain = file.modules.find(name); plain != file.modules.end()) {
+        module = lowrank::peft_lora{.lora = plain->second};
+    } else if (const auto table = file.embeddings.find(name); table != file.embeddings.end()) {
+        module = lowrank::peft_lora{.lora = table->second, .is_table = true};
+    } else if (const auto other = file.relatives.find(name); other != file.relatives.end()) {
+        module = other->second;
+    } else {
+        return std::nullopt;
+    }
+    lowrank::throw_if_failed(lowrank::fit_module(module, base.rows(), base.cols()));
+    return std::visit(
+        [&](const auto& m) -> std::optional<golden_module<S>> {
+            using M = std::decay_t<decltype(m)>;
+            if constexpr (std::same_as<M, lowrank::peft_lora>) {
+                auto lora = in_scalar<S>(m.lora);
+                golden_module<S> out{.adapter = lora,
+                                     .bias = lora.scaling() * m.bias.template cast<S>(),
+                                     .bias_scaling = lora.scaling()};
+                if (m.magnitude.size() > 0) {
+                    out.adapter = lowrank::dora_adapter<S>{.lora = std::move(lora),
+                                                           .magnitude = m.magnitude.template cast<S>(),
+                                                           .base_norms2 = lowrank::squared_row_norms(l.weight())};
+                }
+                return out;
+            } else if constexpr (std::same_as<M, lowrank::peft_ia3>) {
+                // A scale per input channel is one per tap of that channel.
+                const index repeated = m.is_feedforward ? l.taps() : 1;
+                lowrank::vector<S> scale(m.scale.size() * repeated);
+                for (index i = 0; i < scale.size(); ++i) {
+                    scale(i) = static_cast<S>(m.scale(i / repeated));
+                }
+                return golden_module<S>{
+                    .adapter = lowrank::ia3_adapter<S>{
+                        .ia3_l = scale, .is_feedforward = m.is_feedforward, .out = base.rows(), .in = base.cols()}};
+            } else if constexpr (std::same_as<M, lowrank::peft_boft>) {
+                return golden_module<S>{.adapter = in_scalar<S>(m.boft)};
+            } else if constexpr (std::same_as<M, lowrank::peft_randlora>) {
+                return golden_module<S>{.adapter = in_scalar<S>(m.randlora)};
+            } else if constexpr (std::same_as<M, lowrank::miss_bat_adapter<float>> ||
+                                 std::same_as<M, lowrank::lycoris_oft>) {
+                throw std::runtime_error(std::string(lowrank::kind_of(m)) + " only merges");
+            } else {
+                return golden_module<S>{.adapter = in_scalar<S>(m)};
+            }
+        },
+        module);
+}
+
+}  // namespace lowrank_tests
+
+#endif  // LOWRANK_TESTS_GOLDEN_READ_ADAPTER_HPP

@@ -1,4 +1,0 @@
-// SPDX-License-Identifier: MIT
-#include <lowrank/io/instantiate.hpp>
-
-LOWRANK_INSTANTIATE_IO()
