@@ -5,6 +5,7 @@
 #include <string>
 #include <vector>
 
+#include <lowrank/factor/spectrum.hpp>
 #include <lowrank/factor/weighted/statistics.hpp>
 
 #include <support/matrices.hpp>

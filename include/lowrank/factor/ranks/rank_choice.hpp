@@ -17,6 +17,7 @@
 #include <lowrank/core/config.hpp>
 #include <lowrank/core/status.hpp>
 #include <lowrank/core/types.hpp>
+#include <lowrank/factor/ranks/rank_rules.hpp>
 
 namespace lowrank::inline LOWRANK_ABI {
 

@@ -15,6 +15,7 @@
 #include <lowrank/core/config.hpp>
 #include <lowrank/core/types.hpp>
 #include <lowrank/factor/low_rank.hpp>
+#include <lowrank/factor/ranks/noise_threshold.hpp>
 #include <lowrank/factor/spectrum.hpp>
 
 namespace lowrank::inline LOWRANK_ABI {
