@@ -21,6 +21,7 @@
 #include <Eigen/SVD>
 
 #include <lowrank/core/philox.hpp>
+#include <lowrank/factor/orthonormalize.hpp>
 #include <lowrank/factor/svd.hpp>
 
 #include "../roofline.hpp"

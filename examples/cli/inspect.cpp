@@ -12,6 +12,7 @@
 
 #include <lowrank/core/finite.hpp>
 #include <lowrank/factor/low_rank.hpp>
+#include <lowrank/factor/orthonormalize.hpp>
 #include <lowrank/factor/ranks/rank_rules.hpp>
 #include <lowrank/factor/svd.hpp>
 #include <lowrank/io/containers/checkpoint.hpp>

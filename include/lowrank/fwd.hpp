@@ -36,12 +36,15 @@ class philox;
 struct progress;
 enum class errc;
 struct status;
+struct fallible;
 class failure;
 template <class T>
 class result;
 class workspace;
 
 // factor
+enum class error_source;
+struct error_evidence;
 template <real S>
 struct resize_result;
 template <real S>
@@ -57,6 +60,8 @@ template <real S>
 struct partition_result;
 struct budget_item;
 struct rank_plan;
+enum class rank_rule;
+struct rank_choice;
 struct adaptive_svd_options;
 struct spectral_norm_options;
 struct spectral_norm_result;
@@ -78,8 +83,6 @@ class spectrum;
 template <real S>
 struct svd_result;
 struct symmetric_eigen_result;
-enum class error_source;
-struct error_evidence;
 template <real S>
 struct truncated_svd_result;
 template <real S>
@@ -147,8 +150,6 @@ struct lora_conversion;
 struct extraction_options;
 template <real S>
 struct lora_extraction;
-enum class rank_rule;
-struct rank_choice;
 template <real S>
 struct lora_resize;
 template <real S>

@@ -29,12 +29,14 @@
 #include <lowrank/core/types.hpp>
 #include <lowrank/core/workspace.hpp>
 
+#include <lowrank/factor/error_evidence.hpp>
 #include <lowrank/factor/factored_algebra.hpp>
 #include <lowrank/factor/low_rank.hpp>
 #include <lowrank/factor/orthonormalize.hpp>
 #include <lowrank/factor/partition.hpp>
 #include <lowrank/factor/ranks/noise_threshold.hpp>
 #include <lowrank/factor/ranks/rank_budget.hpp>
+#include <lowrank/factor/ranks/rank_choice.hpp>
 #include <lowrank/factor/ranks/rank_rules.hpp>
 #include <lowrank/factor/ranks/shrink.hpp>
 #include <lowrank/factor/sketched/adaptive_svd.hpp>
@@ -76,7 +78,6 @@
 #include <lowrank/lora/combine/weighted_adapter.hpp>
 #include <lowrank/lora/convert/convert.hpp>
 #include <lowrank/lora/convert/extract.hpp>
-#include <lowrank/lora/convert/rank_choice.hpp>
 #include <lowrank/lora/convert/resize.hpp>
 #include <lowrank/lora/diagnostics.hpp>
 #include <lowrank/lora/init/data_init.hpp>

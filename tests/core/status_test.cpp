@@ -70,3 +70,15 @@ TEST_CASE("every code has its own name") {
         }
     }
 }
+
+TEST_CASE("a result with the base `fallible` is true unless it says why it failed") {
+    struct count : fallible {
+        int value = 0;
+    };
+    count good;
+    good.value = 3;
+    CHECK(good);
+    const auto fail = []() -> count { return {{.why = {errc::not_found, "nothing to count"}}}; };
+    CHECK_FALSE(fail());
+    CHECK(fail().why.message == "nothing to count");
+}

@@ -61,6 +61,16 @@ struct [[nodiscard]] status {
     explicit operator bool() const noexcept { return code == errc::ok; }
 };
 
+/// The base of every result that says why there is none and is empty then. Contextually true when all is well.
+///
+///     struct thing : fallible { matrix<float> u = {}; };
+///     return {{.why = {errc::non_finite, "thing: ..."}}};   // a failure; a success sets its own members
+struct fallible {
+    status why = {};
+
+    explicit operator bool() const noexcept { return static_cast<bool>(why); }
+};
+
 /// What `.value()` throws when there is none: a `status` for those who like exceptions.
 class failure : public std::runtime_error {
 public:

@@ -11,13 +11,8 @@
 /// The two rules of the field differ at ties and by one entry; both are here under their own names.
 /// Sharma, Ash, Misra, LASER, arXiv 2312.13558 (code: `dropout`); PEFT, merge_utils: magnitude_based_pruning.
 
-#include <algorithm>
-#include <cmath>
-#include <cstddef>
 #include <span>
-#include <vector>
 
-#include <lowrank/core/check.hpp>
 #include <lowrank/core/config.hpp>
 #include <lowrank/core/types.hpp>
 
@@ -30,59 +25,19 @@ namespace lowrank::inline LOWRANK_ABI {
 /// \return The number of entries with |w| <= t.
 /// \cost   One selection over a copy of the magnitudes.
 template <storage T>
-index prune_to_rate(weight_view<T> w, double rate) {
-    detail::expects_in_range("prune_to_rate", "rate", rate, 0.0, 10.0);
-    if (w.size() == 0) {
-        return 0;
-    }
-    using S = compute_t<T>;
-    std::vector<S> magnitudes;
-    magnitudes.reserve(static_cast<std::size_t>(w.size()));
-    for (index i = 0; i < w.rows(); ++i) {
-        for (index j = 0; j < w.cols(); ++j) {
-            magnitudes.push_back(std::abs(static_cast<S>(w(i, j))));
-        }
-    }
-    const auto place = std::min(static_cast<index>(rate * 0.1 * static_cast<double>(w.size())), w.size() - 1);
-    std::nth_element(magnitudes.begin(), magnitudes.begin() + place, magnitudes.end());
-    const S threshold = magnitudes[static_cast<std::size_t>(place)];
-    index zeroed = 0;
-    for (index i = 0; i < w.rows(); ++i) {
-        for (index j = 0; j < w.cols(); ++j) {
-            if (std::abs(static_cast<S>(w(i, j))) <= threshold) {
-                w(i, j) = T(0);
-                ++zeroed;
-            }
-        }
-    }
-    return zeroed;
-}
+index prune_to_rate(weight_view<T> w, double rate);
 
 /// Keeps the `count` entries of largest magnitude and zeroes the others; among equal ones the earlier stays.
 ///
 /// \pre count >= 0; no entry is NaN.
 /// \cost One selection over the positions.
 template <real S>
-void keep_largest(std::span<S> values, index count) {
-    detail::expects(count >= 0, "keep_largest: count must not be negative");
-    if (count >= static_cast<index>(values.size())) {
-        return;
-    }
-    std::vector<std::size_t> order(values.size());
-    for (std::size_t i = 0; i < order.size(); ++i) {
-        order[i] = i;
-    }
-    const auto larger = [&](std::size_t a, std::size_t b) {
-        const S x = std::abs(values[a]);
-        const S y = std::abs(values[b]);
-        return x > y || (x == y && a < b);
-    };
-    std::nth_element(order.begin(), order.begin() + count, order.end(), larger);
-    for (auto at = order.begin() + count; at != order.end(); ++at) {
-        values[*at] = S(0);
-    }
-}
+void keep_largest(std::span<S> values, index count);
 
 }  // namespace lowrank::inline LOWRANK_ABI
+
+#ifdef LOWRANK_DEFINITIONS
+#include <lowrank/prune/magnitude.ipp>
+#endif
 
 #endif  // LOWRANK_PRUNE_MAGNITUDE_HPP

@@ -81,6 +81,7 @@ TEST_CASE_TEMPLATE("energy, a largest rank, other maps, NaN", S, float, double) 
     auto bad = w;
     bad(3, 3) = std::numeric_limits<S>::infinity();
     CHECK(adaptive_svd(bad, {}).why.code == errc::non_finite);
+    CHECK(adaptive_svd(bad, {}).why.message.starts_with("adaptive_svd: "));
     CHECK_THROWS_AS((void)adaptive_svd(w, {.tolerance = -1.0}), contract_violation);
     CHECK(static_cast<bool>(adaptive_svd(matrix<S>(0, 4))));
     CHECK_THROWS_AS((void)tolerance_for_energy(1.5), contract_violation);

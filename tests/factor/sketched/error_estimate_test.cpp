@@ -3,6 +3,9 @@
 
 #include <limits>
 
+#include <lowrank/factor/orthonormalize.hpp>
+#include <lowrank/factor/sketched/randomized_svd.hpp>
+#include <lowrank/factor/sketched/sketch.hpp>
 #include <lowrank/factor/svd.hpp>
 
 #include <support/matrices.hpp>

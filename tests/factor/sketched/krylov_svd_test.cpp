@@ -4,6 +4,7 @@
 #include <cmath>
 #include <limits>
 
+#include <lowrank/factor/sketched/randomized_svd.hpp>
 #include <lowrank/factor/svd.hpp>
 
 #include <support/matrices.hpp>

@@ -63,7 +63,11 @@ TEST_CASE("zeros, NaN, contracts") {
     REQUIRE(zero);
     CHECK(zero->relative == 0.0);
     weights.push_back(matrix<float>::Constant(2, 5, std::numeric_limits<float>::quiet_NaN()));
-    CHECK(shared_basis<float>(weights, 2).error().code == errc::non_finite);
+    CHECK_THROWS_WITH_AS((void)shared_basis<float>(weights, 6), "shared_basis: rank must be in [0, 5], got 6",
+                         contract_violation);
+    const auto broken = shared_basis<float>(weights, 2);
+    CHECK(broken.error().code == errc::non_finite);
+    CHECK(broken.error().message.starts_with("shared_basis: "));
     weights.back() = matrix<float>(2, 4);
     CHECK_THROWS_AS((void)shared_basis<float>(weights, 2), contract_violation);
     CHECK_THROWS_AS((void)shared_basis<float>({}, 2), contract_violation);

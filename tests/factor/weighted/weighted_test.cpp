@@ -5,6 +5,7 @@
 #include <string>
 #include <vector>
 
+#include <lowrank/factor/spectrum.hpp>
 #include <lowrank/factor/weighted/statistics.hpp>
 
 #include <support/matrices.hpp>
@@ -143,7 +144,8 @@ TEST_CASE_TEMPLATE("NaN is a status, a weighting of the wrong size a broken cont
     CHECK_THROWS_AS((void)weighted_svd(w, 2, {.left = diagonal_weighting(vector<double>::Ones(4))}),
                     contract_violation);
     CHECK_THROWS_AS((void)weighted_svd(w, -1), contract_violation);
-    const auto all = weighted_svd(w, 99);
+    CHECK_THROWS_WITH_AS((void)weighted_svd(w, 5), "weighted_svd: rank must be in [0, 4], got 5", contract_violation);
+    const auto all = weighted_svd(w, 4);
     REQUIRE(all);
     CHECK(relative_difference(all.product.dense(), w) < 50 * eps<S>);
     CHECK(all.error == 0.0);
@@ -151,9 +153,11 @@ TEST_CASE_TEMPLATE("NaN is a status, a weighting of the wrong size a broken cont
     REQUIRE(nothing);
     CHECK(nothing.error == 0.0);
     CHECK(nothing.relative == 0.0);
-    const auto empty = weighted_svd(matrix<S>(0, 4), 1);
+    const auto empty = weighted_svd(matrix<S>(0, 4), 0);
     REQUIRE(empty);
     CHECK(empty.product.cols() == 4);
     w(1, 1) = std::numeric_limits<S>::quiet_NaN();
     CHECK(weighted_svd(w, 1).why.code == errc::non_finite);
+    CHECK(weighted_svd(w, 1).why.message.starts_with("weighted_svd: "));
+    CHECK(make_weighted_spectrum(w, {}).error().message.starts_with("make_weighted_spectrum: "));
 }

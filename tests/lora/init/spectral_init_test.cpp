@@ -3,6 +3,8 @@
 
 #include <cmath>
 
+#include <lowrank/factor/orthonormalize.hpp>
+
 #include "support.hpp"
 
 using namespace lowrank;

@@ -14,19 +14,15 @@
 ///
 /// Yu, Gu, Li, SIAM J. Matrix Anal. Appl. 39 (2018), randQB_EI.
 
-#include <algorithm>
 #include <cmath>
 #include <cstdint>
-#include <limits>
-#include <utility>
 
 #include <lowrank/core/check.hpp>
 #include <lowrank/core/config.hpp>
 #include <lowrank/core/linear_operator.hpp>
 #include <lowrank/core/types.hpp>
 #include <lowrank/core/workspace.hpp>
-#include <lowrank/factor/detail/krylov_space.hpp>
-#include <lowrank/factor/sketched/randomized_svd.hpp>
+#include <lowrank/factor/sketched/detail/sketched_operator.hpp>
 #include <lowrank/factor/truncated_svd.hpp>
 
 namespace lowrank::inline LOWRANK_ABI {
@@ -45,76 +41,28 @@ struct adaptive_svd_options {
     return std::sqrt(1.0 - share);
 }
 
+namespace detail {
+
+template <real S>
+[[nodiscard]] truncated_svd_result<S> adaptive_svd_of(const sketched_operator<S>& a,
+                                                      const adaptive_svd_options& options);
+
+}  // namespace detail
+
 /// The leading triplets of A, as many as ||A - A_k||_F <= tolerance ||A||_F needs.
 ///
 /// For a dense weight the promise is checked against the weight itself before the result is returned; the rank is the
 /// smallest within the space found, which may be one or two above the optimum. For another map the error is estimated
 /// from held-back columns, and the promise holds up to the stated deviation.
 /// \pre    tolerance >= 0, block >= 1.
-/// \return `non_finite` if a product holds NaN or infinity. With `most` reached, the best of that rank and its error.
+/// \return `non_finite` if a product holds NaN or infinity. With `max_rank` reached, the best of that rank and its error.
 /// \cost   2 products with `block` columns for each `block` columns of the space, which ends a little above the rank.
 /// \note   As `krylov_svd`.
 template <operator_like M>
 [[nodiscard]] truncated_svd_result<operator_scalar<M>> adaptive_svd(const M& m, const adaptive_svd_options& options,
                                                                     workspace& ws) {
     using S = operator_scalar<M>;
-    const auto& a = as_operator(m);
-    const index full = std::min<index>(a.rows(), a.cols());
-    detail::expects(options.tolerance >= 0.0 && options.block >= 1 && options.error_samples >= 1,
-                    "adaptive_svd: tolerance must not be negative, block and error_samples at least 1");
-    const index limit = options.max_rank < 0 ? full : std::min(options.max_rank, full);
-    constexpr bool dense = detail::dense_weight<M> || detail::operator_with_weight<M>;
-    double norm2 = 0.0;
-    if constexpr (detail::dense_weight<M>) {
-        norm2 = std::pow(detail::dense_norm(m), 2);
-    } else if constexpr (detail::operator_with_weight<M>) {
-        norm2 = std::pow(detail::dense_norm(m.weight()), 2);
-    }
-
-    // Beyond `limit` the space still grows by half to make the kept part accurate.
-    const index capacity = std::min(full, limit + std::max(limit / 2, 2 * options.block));
-    detail::krylov_space<S> space(a.rows(), a.cols(), capacity, options.seed);
-    status why = space.start(a, options.block, options.error_samples, ws);
-    double wanted = options.tolerance;
-    for (;; why = space.grow(a, ws)) {
-        if (!why) {
-            return {.why = std::move(why)};
-        }
-        const double captured = space.w().template cast<double>().squaredNorm();
-        const double sampled = space.sampled_rest();
-        if constexpr (!dense) {
-            norm2 = captured + sampled;
-        }
-        double rest = norm2 - captured;
-        if (!dense || !(rest > 1e4 * static_cast<double>(std::numeric_limits<S>::epsilon()) * norm2)) {
-            rest = sampled;  // the difference has no digits left
-        }
-        const bool end = space.exhausted() || space.dimension() == capacity;
-        if (!end && rest > wanted * wanted * norm2) {
-            continue;
-        }
-        auto out = detail::svd_within<S>(matrix<S>(space.q()), matrix<S>(space.w()), space.dimension());
-        if (!out) {
-            return out;
-        }
-        index k = out.s.size();
-        for (double tail = rest; k > 0; --k) {
-            const double s = static_cast<double>(out.s(k - 1));
-            tail += s * s;
-            if (tail > wanted * wanted * norm2) {
-                break;
-            }
-        }
-        k = std::min(k, limit);
-        out.u.conservativeResize(Eigen::NoChange, k);
-        out.s.conservativeResize(k);
-        out.v.conservativeResize(Eigen::NoChange, k);
-        out.error = detail::evidence_for(m, space.samples(), out.u, out.s, out.v);
-        if (end || k == limit || !dense || out.error.relative <= options.tolerance) {
-            return out;
-        }
-        wanted *= 0.9;  // the estimate was a little low
-    }
+    return detail::adaptive_svd_of<S>(detail::sketched_operator<S>(as_operator(m), ws), options);
 }
 
 /// The same with scratch memory of its own.
@@ -126,5 +74,9 @@ template <operator_like M>
 }
 
 }  // namespace lowrank::inline LOWRANK_ABI
+
+#ifdef LOWRANK_DEFINITIONS
+#include <lowrank/factor/sketched/adaptive_svd.ipp>
+#endif
 
 #endif  // LOWRANK_FACTOR_SKETCHED_ADAPTIVE_SVD_HPP

@@ -14,19 +14,13 @@
 ///
 /// Musco, Musco, NIPS 2015 (block Krylov iteration). Melnichenko et al. 2024 (ABRIK).
 
-#include <algorithm>
-#include <cmath>
-#include <concepts>
 #include <cstdint>
-#include <utility>
 
-#include <lowrank/core/check.hpp>
 #include <lowrank/core/config.hpp>
 #include <lowrank/core/linear_operator.hpp>
 #include <lowrank/core/types.hpp>
 #include <lowrank/core/workspace.hpp>
-#include <lowrank/factor/detail/krylov_space.hpp>
-#include <lowrank/factor/sketched/randomized_svd.hpp>
+#include <lowrank/factor/sketched/detail/sketched_operator.hpp>
 #include <lowrank/factor/truncated_svd.hpp>
 
 namespace lowrank::inline LOWRANK_ABI {
@@ -38,6 +32,14 @@ struct krylov_svd_options {
     std::uint64_t seed = 0;   ///< Same seed, same start, on every machine.
     index error_samples = 8;  ///< Extra columns of the first product that estimate the error of a non-dense map.
 };
+
+namespace detail {
+
+template <real S>
+[[nodiscard]] truncated_svd_result<S> krylov_svd_of(const sketched_operator<S>& a, index k,
+                                                    const krylov_svd_options& options);
+
+}  // namespace detail
 
 /// The k leading singular triplets of A (m x n), a dense weight or any linear operator.
 ///
@@ -51,39 +53,7 @@ template <operator_like M>
 [[nodiscard]] truncated_svd_result<operator_scalar<M>> krylov_svd(const M& m, index k,
                                                                   const krylov_svd_options& options, workspace& ws) {
     using S = operator_scalar<M>;
-    const auto& a = as_operator(m);
-    const index most = std::min<index>(a.rows(), a.cols());
-    detail::expects_in_range("krylov_svd", "rank", k, index{0}, most);
-    detail::expects(options.block >= 0 && options.depth >= 0 && options.error_samples >= 0,
-                    "krylov_svd: block, depth and error_samples must not be negative");
-    const index block = options.block > 0 ? options.block : k > 128 ? 64 : k > 32 ? 32 : 16;
-    const index depth =
-        options.depth > 0 ? options.depth : std::max<index>(4, (3 * k + block - 1) / std::max<index>(block, 1));
-    const index capacity = std::min(most, std::max(block * depth, k));
-    constexpr bool dense = detail::dense_weight<M> || detail::operator_with_weight<M>;
-
-    detail::krylov_space<S> space(a.rows(), a.cols(), capacity, options.seed);
-    status why = space.start(a, block, dense ? 0 : options.error_samples, ws);
-    detail::settling_values<S> values(k, block);
-    while (why && space.dimension() < capacity && !space.exhausted()) {
-        // Looking is worth while where it is cheap against a block. In double, squares do not tell when to end.
-        const double looking = 40.0 * std::pow(static_cast<double>(space.dimension()), 3);
-        if (std::same_as<S, float> && options.depth == 0 && k > 0 &&
-            looking < static_cast<double>(a.rows()) * static_cast<double>(a.cols()) * static_cast<double>(block) &&
-            values.settled(space.w())) {
-            break;
-        }
-        why = space.grow(a, ws);
-    }
-    if (!why) {
-        return {.why = std::move(why)};
-    }
-    auto out = detail::svd_within<S>(matrix<S>(space.q()), matrix<S>(space.w()), std::min(k, space.dimension()));
-    if (out) {
-        detail::pad_with_zeros(out, k);
-        out.error = detail::evidence_for(m, space.samples(), out.u, out.s, out.v);
-    }
-    return out;
+    return detail::krylov_svd_of<S>(detail::sketched_operator<S>(as_operator(m), ws), k, options);
 }
 
 /// The same with scratch memory of its own.
@@ -95,5 +65,9 @@ template <operator_like M>
 }
 
 }  // namespace lowrank::inline LOWRANK_ABI
+
+#ifdef LOWRANK_DEFINITIONS
+#include <lowrank/factor/sketched/krylov_svd.ipp>
+#endif
 
 #endif  // LOWRANK_FACTOR_SKETCHED_KRYLOV_SVD_HPP

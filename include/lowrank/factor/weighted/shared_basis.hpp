@@ -11,18 +11,12 @@
 ///
 /// B x is computed once for all of them. Wang et al., Basis Sharing, ICLR 2025 (arXiv 2410.03765).
 
-#include <algorithm>
-#include <cmath>
 #include <span>
-#include <utility>
 #include <vector>
 
-#include <lowrank/core/check.hpp>
 #include <lowrank/core/config.hpp>
 #include <lowrank/core/status.hpp>
 #include <lowrank/core/types.hpp>
-#include <lowrank/factor/ranks/rank_budget.hpp>
-#include <lowrank/factor/weighted/weighted.hpp>
 #include <lowrank/factor/weighted/weighting.hpp>
 
 namespace lowrank::inline LOWRANK_ABI {
@@ -40,57 +34,18 @@ struct shared_basis_result {
 
 /// The best shared basis of rank k, in the weighting R R^T = right of the common inputs.
 ///
-/// \pre    At least one weight, all with n columns; k >= 0 (at most min(sum m_g, n) is used); the weighting fits n.
+/// \pre    At least one weight, all with n columns; 0 <= k <= min(sum m_g, n); the weighting fits n. Where a singular
+///         weighting sees fewer components, the basis has as many as it sees.
 /// \return `non_finite` if a weight holds NaN or infinity.
 /// \cost   One weighted SVD of the stacked weights, and one of each for the comparison.
 template <real S>
 [[nodiscard]] result<shared_basis_result<S>> shared_basis(std::span<const matrix<S>> weights, index k,
-                                                          const weighting& right = {}) {
-    detail::expects(!weights.empty() && k >= 0, "shared_basis: needs at least one weight and a rank of at least 0");
-    const index n = weights[0].cols();
-    index rows = 0;
-    for (const auto& w : weights) {
-        detail::expects_shape("shared_basis", "every weight", w.rows(), w.cols(), w.rows(), n);
-        rows += w.rows();
-    }
-    matrix<S> stacked(rows, n);
-    index at = 0;
-    for (const auto& w : weights) {
-        stacked.middleRows(at, w.rows()) = w;
-        at += w.rows();
-    }
-    const auto spec = make_weighted_spectrum(stacked, {.right = right});
-    if (!spec) {
-        return spec.error();
-    }
-    const index kept = std::min(k, spec->size());
-    auto whole = spec->truncate(kept);
-    shared_basis_result<S> out;
-    out.basis = std::move(whole.right);
-    out.error = spec->error(kept);
-    out.relative = spec->relative_error(kept);
-    out.parameters = kept * (rows + n);
-    at = 0;
-    std::vector<budget_item> items;
-    for (const auto& w : weights) {
-        out.coefficients.push_back(whole.left.middleRows(at, w.rows()));
-        at += w.rows();
-        const auto own = make_weighted_spectrum(w, {.right = right});
-        if (!own) {
-            return own.error();
-        }
-        items.push_back({.values = own->values(), .rows = w.rows(), .cols = n});
-    }
-    const double norm = spec->error(0);
-    if (norm > 0.0) {
-        for (auto& item : items) {
-            item.values /= norm;
-        }
-        out.separate_relative = std::sqrt(allocate_ranks(items, out.parameters).loss);
-    }
-    return out;
-}
+                                                          const weighting& right = {});
 
 }  // namespace lowrank::inline LOWRANK_ABI
+
+#ifdef LOWRANK_DEFINITIONS
+#include <lowrank/factor/weighted/shared_basis.ipp>
+#endif
 
 #endif  // LOWRANK_FACTOR_WEIGHTED_SHARED_BASIS_HPP

@@ -17,17 +17,12 @@
 /// With M = L W R = U diag(s) V^T the optimum is W' = L^+ U_k U_k^T L W, of error sqrt(sum_{i>=k} s_i^2). R is never
 /// inverted, and without L nothing is; W' agrees with a projection of W also where R says nothing.
 
-#include <algorithm>
-#include <cmath>
-#include <utility>
-
-#include <lowrank/core/check.hpp>
 #include <lowrank/core/config.hpp>
-#include <lowrank/core/finite.hpp>
+#include <lowrank/core/dense.hpp>
+#include <lowrank/core/linear_operator.hpp>
 #include <lowrank/core/status.hpp>
 #include <lowrank/core/types.hpp>
 #include <lowrank/factor/low_rank.hpp>
-#include <lowrank/factor/spectrum.hpp>
 #include <lowrank/factor/svd.hpp>
 #include <lowrank/factor/weighted/weighting.hpp>
 
@@ -38,6 +33,18 @@ struct weightings {
     weighting left = {};
     weighting right = {};
 };
+
+template <real S>
+class weighted_spectrum;
+
+namespace detail {
+
+/// The work of `make_weighted_spectrum`; `function` is named in messages.
+template <real S>
+[[nodiscard]] result<weighted_spectrum<S>> weighted_spectrum_of(const char* function, const matrix<double>& w,
+                                                                const weightings& m);
+
+}  // namespace detail
 
 /// The decomposition of a weight in a weighting: computed once, serves every rank. Immutable.
 template <real S>
@@ -54,24 +61,15 @@ public:
     [[nodiscard]] const vector<double>& values() const noexcept { return s_; }
 
     /// The best W' of rank k. Nested: a smaller one is the first columns and rows of a larger. \pre 0 <= k <= size()
-    [[nodiscard]] low_rank<S> truncate(index k) const {
-        detail::expects_in_range("weighted_spectrum::truncate", "k", k, index{0}, size());
-        return {.left = outer_.leftCols(k), .right = inner_.topRows(k)};
-    }
+    [[nodiscard]] low_rank<S> truncate(index k) const;
 
     /// || L (W - W'_k) R ||_F, exact. \pre 0 <= k <= size()
-    [[nodiscard]] double error(index k) const {
-        detail::expects_in_range("weighted_spectrum::error", "k", k, index{0}, size());
-        return s_.tail(size() - k).stableNorm();
-    }
+    [[nodiscard]] double error(index k) const;
     /// The same over || L W R ||_F, and 0 where that is 0.
-    [[nodiscard]] double relative_error(index k) const {
-        const double whole = error(0);
-        return whole > 0.0 ? error(k) / whole : 0.0;
-    }
+    [[nodiscard]] double relative_error(index k) const;
 
-    template <detail::dense_weight W>
-    friend result<weighted_spectrum<weight_scalar<W>>> make_weighted_spectrum(const W& w, const weightings& m);
+    friend result<weighted_spectrum> detail::weighted_spectrum_of<S>(const char* function, const matrix<double>& w,
+                                                                     const weightings& m);
 
 private:
     matrix<S> outer_ = {};  ///< L^+ U, or W V: m x p.
@@ -87,62 +85,37 @@ private:
 /// \cost   That of a double `svd` of the m x n product, and m n (m + n) flops for full weightings.
 template <detail::dense_weight W>
 [[nodiscard]] result<weighted_spectrum<weight_scalar<W>>> make_weighted_spectrum(const W& w, const weightings& m) {
-    using S = weight_scalar<W>;
-    if (!all_finite(w)) {
-        return status{errc::non_finite, "weighted_svd: the matrix holds NaN or infinity; repair or exclude the weight"};
-    }
-    for (const auto& [side, want] : {std::pair<const weighting*, index>{&m.left, w.rows()}, {&m.right, w.cols()}}) {
-        if (side->kind() != weighting_kind::identity && side->dimension() != want) [[unlikely]] {
-            detail::fail_contract_with("weighted_svd: the ", side == &m.left ? "left" : "right",
-                                       " weighting must have dimension ", want, ", got ", side->dimension());
-        }
-    }
-    const matrix<double> wide = w.template cast<double>();
-    const matrix<double> lw = m.left.times_root(wide.transpose()).transpose();  // L W
-    const auto f = svd(matrix<double>(m.right.times_root(lw)));
-    if (!f) {
-        return f.why;
-    }
-    weighted_spectrum<S> out;
-    out.s_ = f.s;
-    if (m.left.kind() != weighting_kind::identity && m.right.kind() == weighting_kind::identity) {
-        // No inverse on this side either: W' = W V_k V_k^T.
-        out.outer_ = (wide * f.v).template cast<S>();
-        out.inner_ = f.v.transpose().template cast<S>();
-    } else {
-        out.outer_ = m.left.apply_root_pinv(f.u).template cast<S>();
-        out.inner_ = (f.u.transpose() * lw).template cast<S>();
-    }
-    return out;
+    return detail::weighted_spectrum_of<weight_scalar<W>>("make_weighted_spectrum", copy_in<double>(w), m);
 }
 
 /// The best rank-k approximation in a weighting, and its error there.
 template <real S>
-struct weighted_svd_result {
+struct weighted_svd_result : fallible {
     low_rank<S> product = {};
     double error = 0.0;     ///< || L (W - W') R ||_F.
     double relative = 0.0;  ///< The same over || L W R ||_F.
-    status why = {};
-
-    explicit operator bool() const noexcept { return static_cast<bool>(why); }
 };
+
+namespace detail {
+
+template <real S>
+[[nodiscard]] weighted_svd_result<S> weighted_svd_of(const matrix<double>& w, index k, const weightings& m);
+
+}  // namespace detail
 
 /// argmin over rank k of || L (W - W') R ||_F. For several ranks of one weight use `make_weighted_spectrum`.
 ///
-/// \pre    k >= 0; above the size of the decomposition, that size is used.
+/// \pre    0 <= k <= min(m, n). Where a singular weighting sees fewer components, the result has as many as it sees.
 /// \return, \cost As `make_weighted_spectrum`.
 template <detail::dense_weight W>
 [[nodiscard]] weighted_svd_result<weight_scalar<W>> weighted_svd(const W& w, index k, const weightings& m = {}) {
-    detail::expects(k >= 0, "weighted_svd: the rank must not be negative");
-    const auto spec = make_weighted_spectrum(w, m);
-    if (!spec) {
-        return {.why = spec.error()};
-    }
-    const index kept = std::min(k, spec->size());
-    return {
-        .product = spec->truncate(kept), .error = spec->error(kept), .relative = spec->relative_error(kept), .why = {}};
+    return detail::weighted_svd_of<weight_scalar<W>>(copy_in<double>(w), k, m);
 }
 
 }  // namespace lowrank::inline LOWRANK_ABI
+
+#ifdef LOWRANK_DEFINITIONS
+#include <lowrank/factor/weighted/weighted.ipp>
+#endif
 
 #endif  // LOWRANK_FACTOR_WEIGHTED_WEIGHTED_HPP

@@ -28,7 +28,7 @@
 #include <lowrank/io/containers/detail/text.hpp>
 #include <lowrank/io/peft.hpp>
 #include <lowrank/lora/convert/convert.hpp>
-#include <lowrank/lora/convert/rank_choice.hpp>
+#include <lowrank/factor/ranks/rank_choice.hpp>
 
 namespace lowrank::inline LOWRANK_ABI {
 

@@ -34,7 +34,7 @@
 #include <lowrank/factor/factored_algebra.hpp>
 #include <lowrank/factor/low_rank.hpp>
 #include <lowrank/lora/convert/convert.hpp>
-#include <lowrank/lora/convert/rank_choice.hpp>
+#include <lowrank/factor/ranks/rank_choice.hpp>
 #include <lowrank/prune/magnitude.hpp>
 
 namespace lowrank::inline LOWRANK_ABI {

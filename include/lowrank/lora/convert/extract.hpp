@@ -32,7 +32,7 @@
 #include <lowrank/factor/spectrum.hpp>
 #include <lowrank/factor/svd.hpp>
 #include <lowrank/lora/convert/convert.hpp>
-#include <lowrank/lora/convert/rank_choice.hpp>
+#include <lowrank/factor/ranks/rank_choice.hpp>
 #include <lowrank/lora/kinds/lora.hpp>
 
 namespace lowrank::inline LOWRANK_ABI {

@@ -24,7 +24,7 @@
 #include <lowrank/factor/factored_algebra.hpp>
 #include <lowrank/factor/low_rank.hpp>
 #include <lowrank/factor/spectrum.hpp>
-#include <lowrank/lora/convert/rank_choice.hpp>
+#include <lowrank/factor/ranks/rank_choice.hpp>
 #include <lowrank/lora/kinds/lora.hpp>
 
 namespace lowrank::inline LOWRANK_ABI {

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-#include <lowrank/lora/convert/rank_choice.hpp>
+#include <lowrank/factor/ranks/rank_choice.hpp>
 
 #include <cmath>
 

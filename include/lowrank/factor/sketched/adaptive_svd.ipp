@@ -1,0 +1,81 @@
+// SPDX-License-Identifier: MIT
+#ifndef LOWRANK_FACTOR_SKETCHED_ADAPTIVE_SVD_IPP
+#define LOWRANK_FACTOR_SKETCHED_ADAPTIVE_SVD_IPP
+
+#include <algorithm>
+#include <limits>
+#include <utility>
+
+#include <lowrank/core/check.hpp>
+#include <lowrank/core/dense.hpp>
+#include <lowrank/factor/sketched/adaptive_svd.hpp>
+#include <lowrank/factor/sketched/detail/krylov_space.hpp>
+#include <lowrank/factor/sketched/detail/projected_svd.hpp>
+
+namespace lowrank::inline LOWRANK_ABI {
+
+template <real S>
+truncated_svd_result<S> detail::adaptive_svd_of(const sketched_operator<S>& a, const adaptive_svd_options& options) {
+    expects(options.tolerance >= 0.0 && options.block >= 1 && options.error_samples >= 1,
+            "adaptive_svd: tolerance must not be negative, block and error_samples at least 1");
+    const index full = std::min(a.rows(), a.cols());
+    const index limit = options.max_rank < 0 ? full : std::min(options.max_rank, full);
+    const bool dense = a.has_weight();
+    double norm = dense ? a.norm() : 0.0;
+    double norm2 = norm * norm;
+
+    // Beyond `limit` the space still grows by half to make the kept part accurate.
+    const index capacity = std::min(full, limit + std::max(limit / 2, 2 * options.block));
+    krylov_space<S> space("adaptive_svd", a, capacity, options.seed);
+    status why = space.start(options.block, options.error_samples);
+    double wanted = options.tolerance;
+    for (;; why = space.grow()) {
+        if (!why) {
+            return {{.why = std::move(why)}};
+        }
+        norm = norm_of(space.w());
+        const double captured = norm * norm;
+        const double sampled = space.sampled_rest();
+        if (!dense) {
+            norm2 = captured + sampled;
+        }
+        double rest = norm2 - captured;
+        if (!dense || !(rest > 1e4 * static_cast<double>(std::numeric_limits<S>::epsilon()) * norm2)) {
+            rest = sampled;  // the difference has no digits left
+        }
+        const bool end = space.exhausted() || space.dimension() == capacity;
+        if (!end && rest > wanted * wanted * norm2) {
+            continue;
+        }
+        auto out = svd_within<S>(copy_in<S>(space.q()), copy_in<S>(space.w()), space.dimension());
+        if (!out) {
+            return out;
+        }
+        index k = out.s.size();
+        for (double tail = rest; k > 0; --k) {
+            const double s = static_cast<double>(out.s(k - 1));
+            tail += s * s;
+            if (tail > wanted * wanted * norm2) {
+                break;
+            }
+        }
+        k = std::min(k, limit);
+        keep_leading(out, k);
+        out.error = a.evidence(space.samples(), out.u, out.s, out.v);
+        if (end || k == limit || !dense || out.error.relative <= options.tolerance) {
+            return out;
+        }
+        wanted *= 0.9;  // the estimate was a little low
+    }
+}
+
+#ifdef LOWRANK_COMPILED
+template truncated_svd_result<float> detail::adaptive_svd_of(const sketched_operator<float>&,
+                                                             const adaptive_svd_options&);
+template truncated_svd_result<double> detail::adaptive_svd_of(const sketched_operator<double>&,
+                                                              const adaptive_svd_options&);
+#endif
+
+}  // namespace lowrank::inline LOWRANK_ABI
+
+#endif  // LOWRANK_FACTOR_SKETCHED_ADAPTIVE_SVD_IPP

@@ -1,0 +1,166 @@
+// SPDX-License-Identifier: MIT
+#ifndef LOWRANK_FACTOR_WEIGHTED_STATISTICS_IPP
+#define LOWRANK_FACTOR_WEIGHTED_STATISTICS_IPP
+
+#include <algorithm>
+#include <cmath>
+#include <string>
+#include <utility>
+
+#include <lowrank/core/check.hpp>
+#include <lowrank/core/dense.hpp>
+#include <lowrank/core/finite.hpp>
+#include <lowrank/factor/orthonormalize.hpp>
+#include <lowrank/factor/weighted/statistics.hpp>
+
+namespace lowrank::inline LOWRANK_ABI {
+
+namespace detail {
+
+template <class D>
+[[nodiscard]] status check_batch(const char* function, const D& x, index dimension) {
+    expects_shape(function, "batch", x.rows(), x.cols(), dimension, x.cols());
+    if (!all_finite(x)) {
+        return {errc::non_finite, std::string(function) + ": the batch holds NaN or infinity; skip or repair it"};
+    }
+    return {};
+}
+
+/// sqrt(sums / count) of each coordinate.
+LOWRANK_API [[nodiscard]] vector<double> root_mean(const vector<double>& sums, double count);
+
+LOWRANK_BODY vector<double> root_mean(const vector<double>& sums, double count) {
+    vector<double> out(sums.size());
+    for (index i = 0; i < out.size(); ++i) {
+        out(i) = std::sqrt(sums(i) / count);
+    }
+    return out;
+}
+
+}  // namespace detail
+
+template <real S>
+status gram_accumulator::add(const_column_view<S> x) {
+    status why = detail::check_batch("gram_accumulator::add", x, dimension());
+    if (why && x.cols() > 0) {
+        const dense_view<const S> batch(x);
+        detail::gemm<double, S, S>(1.0, batch, transposed(batch), dense_view<double>(sum_), true);
+        count_ += x.cols();
+    }
+    return why;
+}
+
+LOWRANK_BODY void gram_accumulator::merge(const gram_accumulator& other) {
+    detail::expects_shape("gram_accumulator::merge", "other", other.dimension(), index{1}, dimension(), index{1});
+    sum_ += other.sum_;
+    count_ += other.count_;
+}
+
+LOWRANK_BODY matrix<double> gram_accumulator::sum() const {
+    matrix<double> out = sum_;
+    for (index j = 1; j < out.cols(); ++j) {
+        for (index i = 0; i < j; ++i) {
+            out(i, j) = out(j, i);
+        }
+    }
+    return out;
+}
+
+template <real S>
+status qr_accumulator::add(const_column_view<S> x) {
+    status why = detail::check_batch("qr_accumulator::add", x, dimension());
+    if (why && x.cols() > 0) {
+        append(copy_in<double>(transposed(x)));
+        count_ += x.cols();
+    }
+    return why;
+}
+
+LOWRANK_BODY void qr_accumulator::merge(const qr_accumulator& other) {
+    detail::expects_shape("qr_accumulator::merge", "other", other.dimension(), index{1}, dimension(), index{1});
+    append(other.triangle_);
+    count_ += other.count_;
+}
+
+LOWRANK_BODY void qr_accumulator::append(const matrix<double>& rows) {
+    matrix<double> stacked(triangle_.rows() + rows.rows(), dimension());
+    stacked.topRows(triangle_.rows()) = triangle_;
+    stacked.bottomRows(rows.rows()) = rows;
+    triangle_ = triangular_factor(std::move(stacked));
+}
+
+template <real S>
+status moment_accumulator::add(const_column_view<S> x) {
+    status why = detail::check_batch("moment_accumulator::add", x, dimension());
+    if (why && x.cols() > 0) {
+        for (index j = 0; j < x.cols(); ++j) {
+            for (index i = 0; i < x.rows(); ++i) {
+                const double size = std::abs(static_cast<double>(x(i, j)));
+                sum_abs_(i) += size;
+                sum_square_(i) += size * size;
+                max_abs_(i) = std::max(max_abs_(i), size);
+            }
+        }
+        count_ += x.cols();
+    }
+    return why;
+}
+
+LOWRANK_BODY void moment_accumulator::merge(const moment_accumulator& other) {
+    detail::expects_shape("moment_accumulator::merge", "other", other.dimension(), index{1}, dimension(), index{1});
+    sum_abs_ += other.sum_abs_;
+    sum_square_ += other.sum_square_;
+    for (index i = 0; i < max_abs_.size(); ++i) {
+        max_abs_(i) = std::max(max_abs_(i), other.max_abs_(i));
+    }
+    count_ += other.count_;
+}
+
+LOWRANK_BODY vector<double> moment_accumulator::mean_abs() const {
+    vector<double> out = sum_abs_;
+    out /= divisor();
+    return out;
+}
+
+LOWRANK_BODY vector<double> moment_accumulator::root_mean_square() const {
+    return detail::root_mean(sum_square_, divisor());
+}
+
+template <real S>
+status fisher_accumulator::add(const matrix<S>& g) {
+    detail::expects_shape("fisher_accumulator::add", "g", g.rows(), g.cols(), rows_.size(), cols_.size());
+    if (!all_finite(g)) {
+        return {errc::non_finite, "fisher_accumulator::add: the gradient holds NaN or infinity; skip it"};
+    }
+    detail::add_column_squares<S>(1.0, transposed(g), rows_.data());
+    detail::add_column_squares<S>(1.0, dense_view<const S>(g), cols_.data());
+    ++count_;
+    return {};
+}
+
+LOWRANK_BODY void fisher_accumulator::merge(const fisher_accumulator& other) {
+    detail::expects_shape("fisher_accumulator::merge", "other", other.rows_.size(), other.cols_.size(), rows_.size(),
+                          cols_.size());
+    rows_ += other.rows_;
+    cols_ += other.cols_;
+    count_ += other.count_;
+}
+
+LOWRANK_BODY vector<double> fisher_accumulator::row_weights() const { return detail::root_mean(rows_, divisor()); }
+
+LOWRANK_BODY vector<double> fisher_accumulator::column_weights() const { return detail::root_mean(cols_, divisor()); }
+
+#ifdef LOWRANK_COMPILED
+template status gram_accumulator::add(const_column_view<float>);
+template status gram_accumulator::add(const_column_view<double>);
+template status qr_accumulator::add(const_column_view<float>);
+template status qr_accumulator::add(const_column_view<double>);
+template status moment_accumulator::add(const_column_view<float>);
+template status moment_accumulator::add(const_column_view<double>);
+template status fisher_accumulator::add(const matrix<float>&);
+template status fisher_accumulator::add(const matrix<double>&);
+#endif
+
+}  // namespace lowrank::inline LOWRANK_ABI
+
+#endif  // LOWRANK_FACTOR_WEIGHTED_STATISTICS_IPP
