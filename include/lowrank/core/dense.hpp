@@ -202,6 +202,125 @@ template <class A>
     return detail::cholesky_of<S>(dense_view<S>(a));
 }
 
+// ---- Copies, scalings and sums.
+
+namespace detail {
+
+template <real S>
+void solve_left_upper_of(const dense_view<const S>& r, const dense_view<S>& y);
+template <real S, storage T>
+void copy_into(const dense_view<const T>& a, S* to);
+template <real S>
+[[nodiscard]] S max_abs_of(const dense_view<const S>& a);
+template <storage T>
+[[nodiscard]] double sum_of_squares(const T* x, index count, double scale = 1.0);
+template <storage T>
+[[nodiscard]] double frobenius_of(const dense_view<const T>& a);
+template <storage T>
+void add_column_squares(double factor, const dense_view<const T>& a, double* sums);
+
+}  // namespace detail
+
+/// Y := R^-1 Y for an upper triangular R (n x n), whose lower part is not read.
+/// \cost n^2 flops for each column of Y.
+template <class R, class Y>
+void solve_left_upper(const R& r, Y&& y) {
+    using S = detail::stored_of<Y>;
+    detail::solve_left_upper_of<S>(dense_view<const S>(r), dense_view<S>(y));
+}
+
+/// A as a new matrix in the scalar S: a conversion, a block, or with `transposed` a transpose.
+template <real S, class A>
+[[nodiscard]] matrix<S> copy_in(const A& a) {
+    const dense_view<const detail::stored_of<A>> from(a);
+    matrix<S> to(from.rows(), from.cols());
+    detail::copy_into<S, detail::stored_of<A>>(from, to.data());
+    return to;
+}
+
+/// Columns [first, first + count) of A as a new matrix of the same scalar.
+template <class A>
+[[nodiscard]] matrix<detail::stored_of<A>> columns_of(const A& a, index first, index count) {
+    using S = detail::stored_of<A>;
+    return copy_in<S>(dense_view<const S>(a).middle_cols(first, count));
+}
+
+/// The first `count` entries of x in the scalar S.
+template <real S, class X>
+[[nodiscard]] vector<S> head_in(const X& x, index count) {
+    vector<S> out(count);
+    for (index i = 0; i < count; ++i) {
+        out(i) = static_cast<S>(x(i));
+    }
+    return out;
+}
+
+/// Y := diag(d) Y.
+template <class V, class Y>
+void scale_rows(const V& d, Y&& y) {
+    using S = detail::stored_of<Y>;
+    const dense_view<S> to(y);
+    for (index j = 0; j < to.cols(); ++j) {
+        for (index i = 0; i < to.rows(); ++i) {
+            to(i, j) *= static_cast<S>(d(i));
+        }
+    }
+}
+
+/// Y := Y diag(d).
+template <class Y, class V>
+void scale_cols(Y&& y, const V& d) {
+    using S = detail::stored_of<Y>;
+    const dense_view<S> to(y);
+    for (index j = 0; j < to.cols(); ++j) {
+        for (index i = 0; i < to.rows(); ++i) {
+            to(i, j) *= static_cast<S>(d(j));
+        }
+    }
+}
+
+/// max |a_ij|, and 0 for an empty A. \pre A is finite.
+template <class A>
+[[nodiscard]] detail::stored_of<A> max_abs(const A& a) {
+    return detail::max_abs_of<detail::stored_of<A>>(dense_view<const detail::stored_of<A>>(a));
+}
+
+/// ||A||_F in double; no square overflows or underflows. \pre A is finite.
+template <class A>
+[[nodiscard]] double norm_of(const A& a) {
+    return detail::frobenius_of<detail::stored_of<A>>(dense_view<const detail::stored_of<A>>(a));
+}
+
+/// ||a_j||^2 of each column in double.
+template <class A>
+[[nodiscard]] vector<double> column_squares(const A& a) {
+    const dense_view<const detail::stored_of<A>> from(a);
+    vector<double> sums;
+    sums.setZero(from.cols());
+    detail::add_column_squares<detail::stored_of<A>>(1.0, from, sums.data());
+    return sums;
+}
+
+// ---- General systems.
+
+namespace detail {
+
+template <real S>
+[[nodiscard]] bool solve_of(const dense_view<S>& a, const dense_view<S>& b);
+
+}  // namespace detail
+
+/// B := A^-1 B for a square A, by LU with partial pivoting; A is overwritten by its factors. False, with B of no use, if
+/// a pivot is zero or NaN: A is singular, or not finite.
+/// \cost 2/3 n^3 flops, and 2 n^2 for each column of B.
+template <class A, class B>
+[[nodiscard]] bool solve(A&& a, B&& b) {
+    using S = detail::stored_of<B>;
+    const dense_view<S> factors(a), rhs(b);
+    detail::expects_shape("solve", "a", factors.rows(), factors.cols(), rhs.rows(), rhs.rows());
+    return detail::solve_of<S>(factors, rhs);
+}
+
 }  // namespace lowrank::inline LOWRANK_ABI
 
 #ifdef LOWRANK_DEFINITIONS

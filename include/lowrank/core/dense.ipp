@@ -8,6 +8,7 @@
 #include <cstddef>
 #include <memory>
 #include <new>
+#include <utility>
 
 #include <lowrank/core/dense.hpp>
 #include <lowrank/core/detail/skinny_tiles.hpp>
@@ -523,6 +524,212 @@ bool cholesky_of(const dense_view<S>& a) {
     return true;
 }
 
+/// From the last block of rows up: a product with the rows that are done, then substitution within the block.
+template <real S>
+void solve_left_upper_of(const dense_view<const S>& r, const dense_view<S>& y) {
+    constexpr index block = 32;
+    const index n = r.cols();
+    for (index b = (n + block - 1) / block; b-- > 0;) {
+        const index first = b * block, width = std::min(block, n - first), after = first + width;
+        const auto here = y.middle_rows(first, width);
+        gemm<S, S, S>(S(-1), r.block(first, after, width, n - after),
+                      dense_view<const S>(y.middle_rows(after, n - after)), here, false, nullptr);
+        for (index j = 0; j < y.cols(); ++j) {
+            for (index i = width; i-- > 0;) {
+                S x = here(i, j);
+                for (index p = i + 1; p < width; ++p) {
+                    x -= r(first + i, first + p) * here(p, j);
+                }
+                here(i, j) = x / r(first + i, first + i);
+            }
+        }
+    }
+}
+
+/// By rows where those are contiguous: strips of columns keep the lines of both sides in cache.
+template <real S, storage T>
+void copy_into(const dense_view<const T>& a, S* to) {
+    constexpr index strip = 16;
+    const index m = a.rows(), n = a.cols();
+    if (a.row_stride() == 1) {
+        for (index j = 0; j < n; ++j) {
+            const T* from = a.column(j);
+            for (index i = 0; i < m; ++i) {
+                to[i + j * m] = as_scalar<S>(from[i]);
+            }
+        }
+        return;
+    }
+    for (index first = 0; first < n; first += strip) {
+        const index end = std::min(first + strip, n);
+        for (index i = 0; i < m; ++i) {
+            const T* from = a.data() + i * a.row_stride();
+            for (index j = first; j < end; ++j) {
+                to[i + j * m] = as_scalar<S>(from[j * a.col_stride()]);
+            }
+        }
+    }
+}
+
+/// The view with its contiguous side along the columns.
+template <class T>
+[[nodiscard]] dense_view<const T> along_memory(const dense_view<const T>& a) noexcept {
+    return a.row_stride() != 1 && a.col_stride() == 1 ? transposed(a) : a;
+}
+
+template <real S>
+S max_abs_of(const dense_view<const S>& given) {
+    using P = packet_of<S>;
+    using namespace Eigen::internal;
+    const dense_view<const S> a = along_memory(given);
+    P most = pset1<P>(S(0));
+    S rest(0);
+    for (index j = 0; j < a.cols(); ++j) {
+        index i = 0;
+        if (a.row_stride() == 1) {
+            for (; i + lanes<S> <= a.rows(); i += lanes<S>) {
+                most = pmax(most, pabs(ploadu<P>(a.column(j) + i)));
+            }
+        }
+        for (; i < a.rows(); ++i) {
+            rest = std::max(rest, std::abs(a(i, j)));
+        }
+    }
+    return std::max(rest, predux_max(most));
+}
+
+/// sum (scale x_i)^2: as many independent sums as it takes to read at the speed of memory.
+template <storage T>
+double sum_of_squares(const T* x, index count, double scale) {
+    constexpr index sums = 32;
+    double sum[sums] = {};
+    index i = 0;
+    for (; i + sums <= count; i += sums) {
+        for (index j = 0; j < sums; ++j) {
+            const double value = as_scalar<double>(x[i + j]) * scale;
+            sum[j] += value * value;
+        }
+    }
+    for (; i < count; ++i) {
+        const double value = as_scalar<double>(x[i]) * scale;
+        sum[0] += value * value;
+    }
+    for (index width = sums / 2; width > 0; width /= 2) {
+        for (index j = 0; j < width; ++j) {
+            sum[j] += sum[j + width];
+        }
+    }
+    return sum[0];
+}
+
+template <storage T>
+double frobenius_of(const dense_view<const T>& given) {
+    const dense_view<const T> a = along_memory(given);
+    double scale = 1.0;
+    if constexpr (std::same_as<T, double>) {
+        const double largest = max_abs_of<double>(a);
+        scale = largest > 0.0 ? std::ldexp(1.0, std::min(-std::ilogb(largest), 1023)) : 1.0;
+    }
+    double sum = 0.0;
+    for (index j = 0; j < a.cols(); ++j) {
+        if (a.row_stride() == 1) {
+            sum += sum_of_squares<T>(a.column(j), a.rows(), scale);
+        } else {
+            for (index i = 0; i < a.rows(); ++i) {
+                sum += sum_of_squares<T>(&a(i, j), 1, scale);
+            }
+        }
+    }
+    return std::sqrt(sum) / scale;
+}
+
+template <storage T>
+void add_column_squares(double factor, const dense_view<const T>& a, double* sums) {
+    if (a.row_stride() == 1) {
+        for (index j = 0; j < a.cols(); ++j) {
+            sums[j] += factor * sum_of_squares<T>(a.column(j), a.rows(), 1.0);
+        }
+        return;
+    }
+    for (index i = 0; i < a.rows(); ++i) {
+        for (index j = 0; j < a.cols(); ++j) {
+            const double x = as_scalar<double>(a(i, j));
+            sums[j] += factor * x * x;
+        }
+    }
+}
+
+/// to += factor * from, entries `stride` apart.
+template <real S>
+void add_strided(S factor, const S* from, S* to, index n, index from_stride, index to_stride) {
+    if (from_stride == 1 && to_stride == 1) {
+        axpy(factor, from, to, n);
+        return;
+    }
+    for (index i = 0; i < n; ++i) {
+        to[i * to_stride] += factor * from[i * from_stride];
+    }
+}
+
+/// Y := L^-1 Y for the unit lower triangle of a small L.
+template <real S>
+void solve_unit_lower(const dense_view<S>& l, const dense_view<S>& y) {
+    const index n = l.rows();
+    for (index j = 0; j < y.cols(); ++j) {
+        for (index p = 0; p + 1 < n; ++p) {
+            add_strided(-y(p, j), &l(p + 1, p), &y(p + 1, j), n - p - 1, l.row_stride(), y.row_stride());
+        }
+    }
+}
+
+template <real S>
+void swap_rows(const dense_view<S>& a, index i, index k) {
+    for (index j = 0; j < a.cols(); ++j) {
+        std::swap(a(i, j), a(k, j));
+    }
+}
+
+/// Panels of columns: each is factored with its pivots, then the rows of U to its right follow, and one product takes
+/// the panel out of all that is below and to the right. B goes along as more columns of A.
+template <real S>
+bool solve_of(const dense_view<S>& a, const dense_view<S>& b) {
+    constexpr index block = 32;
+    const index n = a.rows();
+    for (index first = 0; first < n; first += block) {
+        const index width = std::min(block, n - first), after = first + width, rest = n - after;
+        for (index j = first; j < after; ++j) {
+            index pivot = j;
+            for (index i = j + 1; i < n; ++i) {
+                if (std::abs(a(i, j)) > std::abs(a(pivot, j))) {
+                    pivot = i;
+                }
+            }
+            if (!(std::abs(a(pivot, j)) > S(0))) {
+                return false;
+            }
+            if (pivot != j) {
+                swap_rows(a, j, pivot);
+                swap_rows(b, j, pivot);
+            }
+            for (index i = j + 1; i < n; ++i) {
+                a(i, j) /= a(j, j);
+            }
+            for (index k = j + 1; k < after && j + 1 < n; ++k) {
+                add_strided(-a(j, k), &a(j + 1, j), &a(j + 1, k), n - j - 1, a.row_stride(), a.row_stride());
+            }
+        }
+        const dense_view<S> diagonal = a.block(first, first, width, width), below = a.block(after, first, rest, width);
+        const auto eliminate = [&](const dense_view<S>& top, const dense_view<S>& bottom) {
+            solve_unit_lower(diagonal, top);
+            gemm<S, S, S>(S(-1), below, dense_view<const S>(top), bottom, false, nullptr);
+        };
+        eliminate(a.block(first, after, width, rest), a.block(after, after, rest, rest));
+        eliminate(b.middle_rows(first, width), b.middle_rows(after, rest));
+    }
+    solve_left_upper_of<S>(a, b);
+    return true;
+}
+
 #ifdef LOWRANK_COMPILED
 #define LOWRANK_DENSE_OF(S)                                                                                            \
     template void gemm<S, S, S>(S, const dense_view<const S>&, const dense_view<const S>&, const dense_view<S>&, bool, \
@@ -546,6 +753,23 @@ LOWRANK_GEMM_OF(double, double, float)
 LOWRANK_GEMM_OF(float, half, float)
 LOWRANK_GEMM_OF(float, bfloat16, float)
 #undef LOWRANK_GEMM_OF
+#define LOWRANK_COPIES_OF(T)                                                 \
+    template void copy_into<float, T>(const dense_view<const T>&, float*);   \
+    template void copy_into<double, T>(const dense_view<const T>&, double*); \
+    template double sum_of_squares<T>(const T*, index, double);              \
+    template double frobenius_of<T>(const dense_view<const T>&);             \
+    template void add_column_squares<T>(double, const dense_view<const T>&, double*);
+LOWRANK_COPIES_OF(float)
+LOWRANK_COPIES_OF(double)
+LOWRANK_COPIES_OF(half)
+LOWRANK_COPIES_OF(bfloat16)
+#undef LOWRANK_COPIES_OF
+template void solve_left_upper_of<float>(const dense_view<const float>&, const dense_view<float>&);
+template void solve_left_upper_of<double>(const dense_view<const double>&, const dense_view<double>&);
+template float max_abs_of<float>(const dense_view<const float>&);
+template double max_abs_of<double>(const dense_view<const double>&);
+template bool solve_of<float>(const dense_view<float>&, const dense_view<float>&);
+template bool solve_of<double>(const dense_view<double>&, const dense_view<double>&);
 #endif
 
 }  // namespace lowrank::inline LOWRANK_ABI::detail
