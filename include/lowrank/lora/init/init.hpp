@@ -11,15 +11,8 @@
 /// Distributions are PEFT's (`init_lora_weights` True, "gaussian", "orthogonal", False); numbers are the library's own,
 /// equal on every machine (normals to about one unit in the last place).
 
-#include <cmath>
-#include <cstdint>
-#include <utility>
-
-#include <lowrank/core/check.hpp>
 #include <lowrank/core/config.hpp>
-#include <lowrank/core/philox.hpp>
 #include <lowrank/core/types.hpp>
-#include <lowrank/factor/orthonormalize.hpp>
 #include <lowrank/lora/kinds/lora.hpp>
 
 namespace lowrank::inline LOWRANK_ABI {
@@ -37,46 +30,12 @@ enum class random_init {
 /// \pre  As the `make_lora` of two sizes; an even r for `orthogonal`.
 /// \note With `kaiming`, bit-equal to `make_lora` without an init.
 template <real S>
-[[nodiscard]] lora_adapter<S> make_lora(index out, index in, const lora_options& options, random_init init) {
-    auto adapter = make_lora<S>(out, in, options);
-    const index r = options.r;
-    // A draws from the layer's own stream; what else it draws, from streams that differ in the two highest bits.
-    const auto stream = [&](std::uint64_t which) { return philox(options.seed, options.stream + (which << 62)); };
-    switch (init) {
-        case random_init::kaiming: break;
-        case random_init::gaussian:
-            fill_normal(adapter.lora_A, static_cast<S>(1 / static_cast<double>(r)), stream(0));
-            break;
-        case random_init::nonzero: {
-            const auto bound = static_cast<S>(1 / std::sqrt(static_cast<double>(r)));
-            fill_uniform(adapter.lora_B, -bound, bound, stream(1));
-            break;
-        }
-        case random_init::orthogonal: {
-            detail::expects(r % 2 == 0, "make_lora: the orthogonal init needs an even r");
-            const index pairs = r / 2;
-            matrix<S> square(r, r);
-            matrix<S> of_in(in, pairs);
-            matrix<S> of_out(out, pairs);
-            fill_normal(square, S(1), stream(1));
-            fill_normal(of_in, S(1), stream(2));
-            fill_normal(of_out, S(1), stream(3));
-            const matrix<S> q = thin_qr(std::move(square)).q;
-            // Even rows of Q span what odd rows are orthogonal to.
-            matrix<S> even(pairs, r);
-            matrix<S> odd(pairs, r);
-            for (index i = 0; i < pairs; ++i) {
-                even.row(i) = q.row(2 * i);
-                odd.row(i) = q.row(2 * i + 1);
-            }
-            adapter.lora_A.noalias() = S(0.1) * (even.transpose() * of_in.transpose());
-            adapter.lora_B.noalias() = S(0.1) * (of_out * odd);
-            break;
-        }
-    }
-    return adapter;
-}
+[[nodiscard]] lora_adapter<S> make_lora(index out, index in, const lora_options& options, random_init init);
 
 }  // namespace lowrank::inline LOWRANK_ABI
+
+#ifdef LOWRANK_DEFINITIONS
+#include <lowrank/lora/init/init.ipp>
+#endif
 
 #endif  // LOWRANK_LORA_INIT_INIT_HPP
