@@ -3,7 +3,8 @@
 #define LOWRANK_LORA_INIT_DATA_INIT_HPP
 
 /// \file
-/// Starts of a LoRA adapter from data: CorDA and EVA from a layer's inputs, LoRA-GA from the gradient of its weight.
+/// Initializations of a LoRA adapter from data: CorDA and EVA from a layer's inputs, LoRA-GA from the gradient of its
+/// weight.
 ///
 ///     lowrank::gram_accumulator c(w.cols());                                       // fed with the layer's inputs
 ///     auto corda = lowrank::corda(w, c.sum() / double(c.count()), {.r = 16, .lora_alpha = 16});
@@ -11,7 +12,8 @@
 ///     auto eva = lowrank::eva(lowrank::principal_components(x, 32).value(), w.rows(), {.r = 16});
 ///     auto ga = lowrank::lora_ga(lowrank::make_spectrum(gradient).value(), {.r = 16, .lora_alpha = 16});
 ///
-/// CorDA and LoRA-GA start at a change that is not zero: `subtract_init` (spectral_init.hpp) takes it out of the base.
+/// CorDA and LoRA-GA start with a change that is not zero: `subtract_init` (spectral_init.hpp) subtracts it from the
+/// base.
 ///
 /// Yang et al., CorDA, arXiv 2406.05223. Paischer et al., EVA, arXiv 2410.07170. Wang, Yu, Li, LoRA-GA, arXiv
 /// 2407.05000.
@@ -34,7 +36,7 @@ namespace lowrank::inline LOWRANK_ABI {
 
 // ---- CorDA
 
-/// In which weighting CorDA decomposes W.
+/// The weighting in which CorDA decomposes W.
 enum class corda_weighting {
     covariance,  ///< SVD of W C', undone by C'^-1, C' = C + damp mean(diag C) I: the paper and PEFT.
     root,        ///< The best rank r for the outputs, min ||(W - W') X||_F; C may be singular.
@@ -135,7 +137,7 @@ template <real S = float>
 
 // ---- LoRA-GA
 
-/// Which of the 2 r leading singular directions of the gradient A and B start with.
+/// Which of the 2 r leading singular directions of the gradient initialize A and B.
 enum class lora_ga_direction {
     a_first,      ///< A the first r right ones, B the next r left ones: "ArB2r", the default.
     b_first,      ///< B the first r, A the next r: "A2rBr".
@@ -143,7 +145,7 @@ enum class lora_ga_direction {
     random,       ///< r of them, the same for both, from the seed.
 };
 
-/// How large they start.
+/// How these directions are scaled.
 enum class lora_ga_scale {
     paper,       ///< Orthonormal directions times out^(1/4) / sqrt(gamma) on both sides.
     stable,      ///< PEFT's "stable": B = U diag(S) out^(1/4) / sqrt(gamma), A = V^T.
@@ -160,7 +162,7 @@ struct lora_ga_options {
 };
 
 /// LoRA-GA from the spectrum of the gradient dL/dW (out x in): the first step of training B and A follows the gradient
-/// of the full weight. Take the start out of the base with `subtract_init`.
+/// of the full weight. Subtract the initial change from the base with `subtract_init`.
 ///
 /// \pre 2 r <= min(out, in), lora_alpha > 0, gamma > 0; weight_sigma1 > 0 for `weight_svd`.
 template <real S>

@@ -3,11 +3,11 @@
 #define LOWRANK_LORA_INIT_INIT_HPP
 
 /// \file
-/// Random starts of a LoRA adapter that need to know nothing of the weight: PEFT's four, by name.
+/// Random initializations of a LoRA adapter that do not depend on the weight: PEFT's four, by name.
 ///
 ///     auto a = lowrank::make_lora<float>(out, in, {.r = 8, .seed = 1}, lowrank::random_init::gaussian);
 ///
-/// Inits that read the weight are in spectral_init.hpp and loftq.hpp, those that read data in data_init.hpp.
+/// Initializations from the weight are in spectral_init.hpp and loftq.hpp, those from data in data_init.hpp.
 /// Distributions are PEFT's (`init_lora_weights` True, "gaussian", "orthogonal", False); numbers are the library's own,
 /// equal on every machine (normals to about one unit in the last place).
 
@@ -17,7 +17,7 @@
 
 namespace lowrank::inline LOWRANK_ABI {
 
-/// How A and B start.
+/// How A and B are initialized.
 enum class random_init {
     kaiming,     ///< A uniform in +-1/sqrt(in), B zero: PEFT's True, loralib, kohya.
     gaussian,    ///< A normal with deviation 1/r, B zero: PEFT's "gaussian".
@@ -25,7 +25,7 @@ enum class random_init {
     nonzero,     ///< A uniform in +-1/sqrt(in), B in +-1/sqrt(r): PEFT's False, for tests. Changes the model at once.
 };
 
-/// A new adapter for an out x in weight with the start asked for.
+/// A new adapter for an out x in weight with the given initialization.
 ///
 /// \pre  As the `make_lora` of two sizes; an even r for `orthogonal`.
 /// \note With `kaiming`, bit-equal to `make_lora` without an init.

@@ -3,13 +3,13 @@
 #define LOWRANK_LORA_INIT_LOFTQ_HPP
 
 /// \file
-/// LoftQ: a quantized base and the adapter that takes back what quantizing lost, found in turns.
+/// LoftQ: a quantized base and an adapter that corrects its error, computed alternately.
 ///
 ///     auto start = lowrank::loftq(w, lowrank::normal_float_quantizer{}, {.r = 16, .lora_alpha = 16});
-///     use_base(start.base);                            // the dequantized Q
-///     log(start.relative, start.relative_without);     // ||W - Q - scaling B A|| / ||W||, and of quantizing alone
+///     use_base(start.base);                         // the dequantized Q
+///     log(start.relative, start.relative_without);  // ||W - Q - scaling B A|| / ||W||, and without the adapter
 ///
-/// A quantizer is anything that turns a row-major float matrix into what the quantized one computes with.
+/// A quantizer maps a row-major float matrix to its quantized and dequantized version.
 ///
 /// Li et al., LoftQ, arXiv 2310.08659; PEFT, utils/loftq_utils.py.
 
@@ -47,11 +47,11 @@ struct ggml_quantizer {
 };
 
 struct loftq_options {
-    int iterations = 1;  ///< Turns of quantizing and factoring. More are not always better; `relative` tells.
+    int iterations = 1;  ///< Rounds of quantizing and factoring. More are not always better: compare `relative`.
     init_scaling scaling = init_scaling::exact;  ///< `peft`: B A and not scaling B A is the best correction.
 };
 
-/// What LoftQ makes of one weight.
+/// The result of LoftQ for one weight.
 template <real S>
 struct loftq_start {
     lora_adapter<S> adapter = {};

@@ -3,15 +3,15 @@
 #define LOWRANK_LORA_INIT_SPECTRAL_INIT_HPP
 
 /// \file
-/// Starts of a LoRA adapter from the weight itself: PiSSA, OLoRA, MiCA.
+/// Initializations of a LoRA adapter from the weight itself: PiSSA, OLoRA, MiCA.
 ///
 ///     auto adapter = lowrank::pissa(spec, {.r = 16, .lora_alpha = 32});  // spec: the spectrum of W
 ///     auto receipt = lowrank::subtract_init(lowrank::weight_view<float>(w), adapter);
 ///     // ... train; W is now W - scaling B A ...
 ///     auto plain = lowrank::plain_lora(trained, adapter);  // LoRA on the original W
 ///
-/// The model is the same before and after: what the adapter starts with leaves the base. The receipt puts it back, bit
-/// for bit.
+/// The model does not change: the initial change of the adapter is subtracted from the base. The receipt restores the
+/// base bit for bit.
 ///
 /// Meng, Wang, Zhang, PiSSA, arXiv 2404.02948. Buyukakyuz, OLoRA, arXiv 2406.01775. MiCA, arXiv 2604.01694.
 
@@ -31,10 +31,10 @@
 
 namespace lowrank::inline LOWRANK_ABI {
 
-/// What an init makes of a scaling that is not 1, where the original method leaves it out.
+/// How an initialization treats a scaling other than 1, where the original method ignores it.
 enum class init_scaling {
     exact,  ///< scaling B A is the part of W that the method names.
-    peft,   ///< B A is; with a scaling other than 1 the change is not what the method means. PEFT's numbers.
+    peft,   ///< B A is that part, as in PEFT; with a scaling other than 1 the change is not what the method means.
 };
 
 namespace detail {
@@ -96,7 +96,7 @@ template <operator_like M>
 }
 
 /// OLoRA: with W = Q R, B holds the first r columns of Q and A the first r rows of R, divided so that scaling B A is
-/// their product. `init_scaling::peft` leaves the division out.
+/// their product. `init_scaling::peft` omits the division.
 ///
 /// Only r columns are reflected: the first r columns of Q are those of the first r columns of W, and R follows as
 /// Q^T W. Signs of the rows are not unique.
