@@ -7,6 +7,7 @@
 #include <Eigen/Core>
 
 #include <lowrank/core/dense.hpp>
+#include <lowrank/core/philox.hpp>
 #include <lowrank/core/workspace.hpp>
 
 #include "support/matrices.hpp"
@@ -105,6 +106,35 @@ TEST_CASE_TEMPLATE("triangles are solved and positive definite matrices factored
     CHECK_FALSE(cholesky(indefinite));
 }
 
+TEST_CASE_TEMPLATE("general systems are solved, with rows exchanged where pivots need it", S, float, double) {
+    const S tolerance = S(100) * std::numeric_limits<S>::epsilon();
+    for (const idx n : {1, 2, 5, 31, 32, 33, 100}) {
+        matrix<S> a(n, n), b(n, 7);
+        fill_normal(a, S(1), philox(1, 2));
+        fill_normal(b, S(1), philox(1, 3));
+        if (n > 1) {
+            a(0, 0) = S(0);  // the first pivot is elsewhere
+        }
+        matrix<S> x = b, lu = a;
+        REQUIRE(solve(lu, x));
+        CHECK((a * x - b).norm() < tolerance * a.norm() * x.norm());
+        row_matrix<S> rows = b, of_rows = a;
+        REQUIRE(solve(of_rows, rows));
+        CHECK((a * rows - b).norm() < tolerance * a.norm() * x.norm());
+        matrix<S> id = matrix<S>::Identity(n, n), y = b;
+        REQUIRE(solve(id, y));
+        CHECK(y == b);
+    }
+    matrix<S> singular(2, 2), y(2, 1);
+    singular << S(1), S(2), S(2), S(4);
+    y << S(1), S(1);
+    CHECK_FALSE(solve(singular, y));
+    matrix<S> nan(1, 1), z(1, 1);
+    nan << std::numeric_limits<S>::quiet_NaN();
+    z << S(1);
+    CHECK_FALSE(solve(nan, z));
+}
+
 TEST_CASE_TEMPLATE("the kernels on columns are their formulas", S, float, double) {
     for (const idx n : {1, 3, 4, 7, 16, 33, 100}) {
         const auto a = integers<matrix<S>>(n, n, 1);
@@ -131,4 +161,5 @@ TEST_CASE("shapes that do not fit are refused") {
     matrix<float> c(3, 4);
     CHECK_THROWS_AS(add_product(1.0F, a, b, c), contract_violation);
     CHECK_THROWS_AS((void)product(a, b), contract_violation);
+    CHECK_THROWS_AS((void)solve(c, c), contract_violation);
 }

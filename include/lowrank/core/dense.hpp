@@ -301,6 +301,26 @@ template <class A>
     return sums;
 }
 
+// ---- General systems.
+
+namespace detail {
+
+template <real S>
+[[nodiscard]] bool solve_of(const dense_view<S>& a, const dense_view<S>& b);
+
+}  // namespace detail
+
+/// B := A^-1 B for a square A, by LU with partial pivoting; A is overwritten by its factors. False, with B of no use, if
+/// a pivot is zero or NaN: A is singular, or not finite.
+/// \cost 2/3 n^3 flops, and 2 n^2 for each column of B.
+template <class A, class B>
+[[nodiscard]] bool solve(A&& a, B&& b) {
+    using S = detail::stored_of<B>;
+    const dense_view<S> factors(a), rhs(b);
+    detail::expects_shape("solve", "a", factors.rows(), factors.cols(), rhs.rows(), rhs.rows());
+    return detail::solve_of<S>(factors, rhs);
+}
+
 }  // namespace lowrank::inline LOWRANK_ABI
 
 #ifdef LOWRANK_DEFINITIONS

@@ -10,6 +10,7 @@
 #include <memory>
 #include <new>
 #include <type_traits>
+#include <utility>
 
 #include <lowrank/core/dense.hpp>
 #include <lowrank/core/detail/skinny_tiles.hpp>
@@ -869,6 +870,77 @@ void add_column_squares(double factor, const dense_view<const T>& a, double* sum
     }
 }
 
+/// to += factor * from, entries `stride` apart.
+template <real S>
+void add_strided(S factor, const S* from, S* to, index n, index from_stride, index to_stride) {
+    if (from_stride == 1 && to_stride == 1) {
+        axpy(factor, from, to, n);
+        return;
+    }
+    for (index i = 0; i < n; ++i) {
+        to[i * to_stride] += factor * from[i * from_stride];
+    }
+}
+
+/// Y := L^-1 Y for the unit lower triangle of a small L.
+template <real S>
+void solve_unit_lower(const dense_view<S>& l, const dense_view<S>& y) {
+    const index n = l.rows();
+    for (index j = 0; j < y.cols(); ++j) {
+        for (index p = 0; p + 1 < n; ++p) {
+            add_strided(-y(p, j), &l(p + 1, p), &y(p + 1, j), n - p - 1, l.row_stride(), y.row_stride());
+        }
+    }
+}
+
+template <real S>
+void swap_rows(const dense_view<S>& a, index i, index k) {
+    for (index j = 0; j < a.cols(); ++j) {
+        std::swap(a(i, j), a(k, j));
+    }
+}
+
+/// Panels of columns: each is factored with its pivots, then the rows of U to its right follow, and one product takes
+/// the panel out of all that is below and to the right. B goes along as more columns of A.
+template <real S>
+bool solve_of(const dense_view<S>& a, const dense_view<S>& b) {
+    constexpr index block = 32;
+    const index n = a.rows();
+    for (index first = 0; first < n; first += block) {
+        const index width = std::min(block, n - first), after = first + width, rest = n - after;
+        for (index j = first; j < after; ++j) {
+            index pivot = j;
+            for (index i = j + 1; i < n; ++i) {
+                if (std::abs(a(i, j)) > std::abs(a(pivot, j))) {
+                    pivot = i;
+                }
+            }
+            if (!(std::abs(a(pivot, j)) > S(0))) {
+                return false;
+            }
+            if (pivot != j) {
+                swap_rows(a, j, pivot);
+                swap_rows(b, j, pivot);
+            }
+            for (index i = j + 1; i < n; ++i) {
+                a(i, j) /= a(j, j);
+            }
+            for (index k = j + 1; k < after && j + 1 < n; ++k) {
+                add_strided(-a(j, k), &a(j + 1, j), &a(j + 1, k), n - j - 1, a.row_stride(), a.row_stride());
+            }
+        }
+        const dense_view<S> diagonal = a.block(first, first, width, width), below = a.block(after, first, rest, width);
+        const auto eliminate = [&](const dense_view<S>& top, const dense_view<S>& bottom) {
+            solve_unit_lower(diagonal, top);
+            gemm<S, S, S>(S(-1), below, dense_view<const S>(top), bottom, false, nullptr);
+        };
+        eliminate(a.block(first, after, width, rest), a.block(after, after, rest, rest));
+        eliminate(b.middle_rows(first, width), b.middle_rows(after, rest));
+    }
+    solve_left_upper_of<S>(a, b);
+    return true;
+}
+
 #ifdef LOWRANK_COMPILED
 #define LOWRANK_DENSE_OF(S)                                                                                            \
     template void gemm<S, S, S>(S, const dense_view<const S>&, const dense_view<const S>&, const dense_view<S>&, bool, \
@@ -907,6 +979,8 @@ template void solve_left_upper_of<float>(const dense_view<const float>&, const d
 template void solve_left_upper_of<double>(const dense_view<const double>&, const dense_view<double>&);
 template float max_abs_of<float>(const dense_view<const float>&);
 template double max_abs_of<double>(const dense_view<const double>&);
+template bool solve_of<float>(const dense_view<float>&, const dense_view<float>&);
+template bool solve_of<double>(const dense_view<double>&, const dense_view<double>&);
 #endif
 
 }  // namespace lowrank::inline LOWRANK_ABI::detail

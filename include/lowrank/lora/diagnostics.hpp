@@ -3,7 +3,7 @@
 #define LOWRANK_LORA_DIAGNOSTICS_HPP
 
 /// \file
-/// What an adapter does to a weight: the rank it uses, its directions against those of W and of other adapters.
+/// Diagnostics of an adapter: the rank it uses, its directions compared with those of W and of other adapters.
 ///
 ///     auto d = lowrank::diagnose(adapter.delta()).value();          // spectrum, ranks
 ///     auto phi = lowrank::adapter_similarity(a.delta(), b.delta()); // heat map of section 7.2 of the paper
@@ -15,27 +15,20 @@
 /// Hu et al., LoRA, arXiv 2106.09685, section 7. Shuttleworth et al., LoRA vs Full Fine-tuning: An Illusion of
 /// Equivalence, arXiv 2410.21228 (intruder dimensions; mitigation as in PEFT's lora/intruders.py).
 
-#include <algorithm>
-#include <cmath>
 #include <concepts>
 #include <cstdint>
-#include <limits>
+#include <functional>
 #include <span>
-#include <utility>
 #include <vector>
 
 #include <lowrank/core/check.hpp>
 #include <lowrank/core/config.hpp>
 #include <lowrank/core/linear_operator.hpp>
-#include <lowrank/core/philox.hpp>
 #include <lowrank/core/status.hpp>
 #include <lowrank/core/types.hpp>
 #include <lowrank/factor/factored_algebra.hpp>
 #include <lowrank/factor/low_rank.hpp>
-#include <lowrank/factor/orthonormalize.hpp>
-#include <lowrank/factor/ranks/rank_rules.hpp>
 #include <lowrank/factor/spectrum.hpp>
-#include <lowrank/factor/subspace.hpp>
 
 namespace lowrank::inline LOWRANK_ABI {
 
@@ -54,25 +47,7 @@ struct change_diagnostics {
 
 /// \return As `make_spectrum` of a low_rank.
 template <real S>
-[[nodiscard]] result<change_diagnostics<S>> diagnose(const low_rank<S>& change) {
-    auto spec = make_spectrum(change);
-    if (!spec) {
-        return spec.error();
-    }
-    const auto& s = spec->values();
-    const double eps = static_cast<double>(std::numeric_limits<S>::epsilon());
-    change_diagnostics<S> d{
-        .inner_rank = change.rank(),
-        .numerical_rank = rank_above_ratio(
-            s, 8 * eps * std::sqrt(static_cast<double>(std::max({change.rows(), change.cols(), index{1}})))),
-        .rank_for_90 = rank_from_energy(s, 0.9),
-        .rank_for_99 = rank_from_energy(s, 0.99),
-        .effective_rank = effective_rank(s),
-        .stable_rank = stable_rank(s),
-        .norm = spec->norm()};
-    d.values = *std::move(spec);
-    return d;
-}
+[[nodiscard]] result<change_diagnostics<S>> diagnose(const low_rank<S>& change);
 
 /// Which singular directions are compared.
 enum class direction_side {
@@ -87,30 +62,13 @@ enum class direction_side {
 /// \return As `make_spectrum` of a low_rank.
 template <real S>
 [[nodiscard]] result<matrix<double>> adapter_similarity(const low_rank<S>& a, const low_rank<S>& b,
-                                                        direction_side side = direction_side::inputs) {
-    const auto x = diagnose(a);
-    const auto y = diagnose(b);
-    if (!x || !y) {
-        return x ? y.error() : x.error();
-    }
-    const auto of = [side](const change_diagnostics<S>& d) -> matrix<S> {
-        return (side == direction_side::inputs ? d.values.v() : d.values.u()).leftCols(d.numerical_rank);
-    };
-    return subspace_similarities(of(*x), of(*y));
-}
+                                                        direction_side side = direction_side::inputs);
 
 /// phi(i, j) for the first i directions of a change and the first j of W: does the adapter follow what W does most?
 /// \pre One shape. \return As `make_spectrum` of a low_rank.
 template <real S>
 [[nodiscard]] result<matrix<double>> weight_similarity(const low_rank<S>& change, const spectrum<S>& w,
-                                                       direction_side side = direction_side::inputs) {
-    const auto d = diagnose(change);
-    if (!d) {
-        return d.error();
-    }
-    return side == direction_side::inputs ? subspace_similarities<S>(d->values.v().leftCols(d->numerical_rank), w.v())
-                                          : subspace_similarities<S>(d->values.u().leftCols(d->numerical_rank), w.u());
-}
+                                                       direction_side side = direction_side::inputs);
 
 /// Section 7.3 of the LoRA paper: how much a change amplifies what W does in the change's directions.
 struct amplification_result {
@@ -121,6 +79,16 @@ struct amplification_result {
     double of_weight_top = 0;  ///< The same for the first r of W, where its spectrum was given.
     index r = 0;               ///< Directions used.
 };
+
+namespace detail {
+
+/// `amplification` with the products of W from `times`.
+template <real S>
+[[nodiscard]] result<amplification_result> amplification_of(const low_rank<S>& change,
+                                                            const std::function<matrix<S>(const matrix<S>&)>& times,
+                                                            index r, std::uint64_t seed);
+
+}  // namespace detail
 
 /// The amplification factor in the first r directions of the change; r = 0: its numerical rank.
 ///
@@ -133,40 +101,16 @@ requires std::same_as<operator_scalar<W>, S>
                                                          std::uint64_t seed = 0) {
     const auto& map = as_operator(w);
     detail::expects_shape("amplification", "w", map.rows(), map.cols(), change.rows(), change.cols());
-    const auto d = diagnose(change);
-    if (!d) {
-        return d.error();
-    }
-    detail::expects_in_range("amplification", "r", r, index{0}, d->values.size());
-    amplification_result out{.change_norm = d->norm, .r = r > 0 ? r : d->numerical_rank};
-    const auto seen = [&](const matrix<S>& u, const matrix<S>& v) {
-        const matrix<S> core = u.transpose() * apply(w, v);
-        return static_cast<double>(core.norm());
-    };
-    out.projected = seen(d->values.u().leftCols(out.r), d->values.v().leftCols(out.r));
-    out.factor = out.projected > 0 ? out.change_norm / out.projected : 0.0;
-    matrix<S> u(change.rows(), out.r);
-    matrix<S> v(change.cols(), out.r);
-    fill_normal(u, S(1), philox(seed, 0));
-    fill_normal(v, S(1), philox(seed, 1));
-    orthonormalize(u);
-    orthonormalize(v);
-    out.of_random = seen(u, v);
-    return out;
+    return detail::amplification_of<S>(
+        change, [&w](const matrix<S>& x) { return apply(w, x); }, r, seed);
 }
 
 /// The same with the spectrum of W, which says as well how much W does in its own first r directions.
 template <real S>
 [[nodiscard]] result<amplification_result> amplification(const low_rank<S>& change, const spectrum<S>& w, index r = 0,
-                                                         std::uint64_t seed = 0) {
-    auto out = amplification(change, w.truncate(w.size()), r, seed);
-    if (out) {
-        out->of_weight_top = static_cast<double>(w.values().head(std::min(out->r, w.size())).norm());
-    }
-    return out;
-}
+                                                         std::uint64_t seed = 0);
 
-/// A leading direction of the merged weight that W did not have.
+/// A leading direction of the merged weight that W does not have.
 struct intruder {
     index position = 0;  ///< Among the singular values of the merged weight.
     double cosine = 0;   ///< Largest |cosine| with any left singular vector of W.
@@ -181,40 +125,21 @@ struct intruder_options {
 /// \pre Both spectra are of one shape. \cost 2 out top min(out, in) flops.
 template <real S>
 [[nodiscard]] std::vector<intruder> find_intruders(const spectrum<S>& w, const spectrum<S>& merged,
-                                                   const intruder_options& options = {}) {
-    detail::expects_shape("find_intruders", "merged", merged.rows(), merged.cols(), w.rows(), w.cols());
-    detail::expects(options.top >= 0, "find_intruders: top must not be negative");
-    std::vector<intruder> found;
-    const index top = std::min(options.top, merged.size());
-    const matrix<S> overlap = w.u().transpose() * merged.u().leftCols(top);
-    for (index i = 0; i < top; ++i) {
-        const auto cosine = static_cast<double>(overlap.col(i).cwiseAbs().maxCoeff());
-        if (cosine < options.epsilon) {
-            found.push_back({.position = i, .cosine = cosine});
-        }
-    }
-    return found;
-}
+                                                   const intruder_options& options = {});
 
-/// delta + (lambda - 1) sum_intruders s_i u_i v_i^T at the rank `delta` has: the change with its intruders scale_at_strength to
+/// delta + (lambda - 1) sum_intruders s_i u_i v_i^T at the rank `delta` has: the change with its intruders scaled to
 /// `lambda` of their size.
 ///
 /// \pre    0 <= lambda <= 1; `found` is of `merged`.
 /// \return As `resize`; the change itself, bit for bit, without intruders.
 template <real S>
 [[nodiscard]] resize_result<S> reduce_intruders(const low_rank<S>& change, const spectrum<S>& merged,
-                                                std::span<const intruder> found, double lambda = 0.75) {
-    detail::expects_in_range("reduce_intruders", "lambda", lambda, 0.0, 1.0);
-    if (found.empty()) {
-        return {.product = change};
-    }
-    std::vector<index> positions;
-    for (const auto& one : found) {
-        positions.push_back(one.position);
-    }
-    return resize(add(change, merged.select(positions), S(1), static_cast<S>(lambda - 1)), change.rank());
-}
+                                                std::span<const intruder> found, double lambda = 0.75);
 
 }  // namespace lowrank::inline LOWRANK_ABI
+
+#ifdef LOWRANK_DEFINITIONS
+#include <lowrank/lora/diagnostics.ipp>
+#endif
 
 #endif  // LOWRANK_LORA_DIAGNOSTICS_HPP

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: MIT
 #include <lowrank/lora/algebra/cayley.hpp>
 
+#include <Eigen/LU>
+
 #include "support.hpp"
 
 using namespace lowrank;

@@ -17,29 +17,25 @@
 /// Yadav et al., TIES-Merging, arXiv 2306.01708. Yu et al., DARE, arXiv 2311.03099. PEFT, utils/merge_utils.py;
 /// mergekit.
 
-#include <algorithm>
-#include <cmath>
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <span>
-#include <utility>
 #include <vector>
 
-#include <lowrank/core/check.hpp>
+#include <Eigen/Core>
+
 #include <lowrank/core/config.hpp>
-#include <lowrank/core/finite.hpp>
 #include <lowrank/core/philox.hpp>
 #include <lowrank/core/status.hpp>
 #include <lowrank/core/types.hpp>
-#include <lowrank/factor/factored_algebra.hpp>
 #include <lowrank/factor/low_rank.hpp>
-#include <lowrank/lora/convert/convert.hpp>
 #include <lowrank/factor/ranks/rank_choice.hpp>
-#include <lowrank/prune/magnitude.hpp>
+#include <lowrank/lora/convert/convert.hpp>
 
 namespace lowrank::inline LOWRANK_ABI {
 
-/// What happens to the entries of the tasks t_i with weights w_i.
+/// How the entries of the tasks t_i with weights w_i are combined.
 enum class combine_rule {
     linear,           ///< sum w_i t_i.
     ties,             ///< Small entries pruned, a sign elected, the entries of that sign averaged.
@@ -75,142 +71,41 @@ struct combine_options {
 using keep_mask = Eigen::Array<bool, Eigen::Dynamic, Eigen::Dynamic>;
 
 /// Each entry kept with probability `density`, independently; equal on every machine. \pre 0 <= density
-[[nodiscard]] inline keep_mask random_mask(index rows, index cols, double density, const philox& rng) {
-    matrix<double> u(rows, cols);
-    fill_uniform(u, 0.0, 1.0, rng);
-    return u.array() < density;
-}
+LOWRANK_API [[nodiscard]] keep_mask random_mask(index rows, index cols, double density, const philox& rng);
 
 /// The int(density * size) entries of largest magnitude, the others zero; the matrix itself for density >= 1.
 /// \pre density >= 0
 template <real S>
-[[nodiscard]] matrix<S> prune_to_density(matrix<S> x, double density) {
-    detail::expects(density >= 0, "prune_to_density: density must not be negative");
-    if (density < 1) {
-        keep_largest<S>(std::span<S>(x.data(), static_cast<std::size_t>(x.size())),
-                        static_cast<index>(density * static_cast<double>(x.size())));
-    }
-    return x;
-}
+[[nodiscard]] matrix<S> prune_to_density(matrix<S> x, double density);
 
 /// DARE: entries outside the mask become zero, the others are divided by the density. \pre density > 0
 template <real S>
-[[nodiscard]] matrix<S> drop_and_rescale(const matrix<S>& x, const keep_mask& mask, double density) {
-    detail::expects_shape("drop_and_rescale", "mask", mask.rows(), mask.cols(), x.rows(), x.cols());
-    detail::expects(density > 0, "drop_and_rescale: density must be positive");
-    return mask.select(x.array() / static_cast<S>(density), S(0)).matrix();
-}
-
-namespace detail {
-
-template <real S>
-void check_tasks(const char* function, std::span<const matrix<S>> tasks, std::span<const double> weights) {
-    if (tasks.empty() || tasks.size() != weights.size()) [[unlikely]] {
-        fail_contract_with(function, ": needs at least one task, and one weight for each");
-    }
-    for (const auto& t : tasks) {
-        expects_shape(function, "every task", t.rows(), t.cols(), tasks[0].rows(), tasks[0].cols());
-    }
-}
-
-/// sum w_i t_i
-template <real S>
-[[nodiscard]] matrix<S> weighted_total(std::span<const matrix<S>> tasks, std::span<const double> weights) {
-    matrix<S> sum = matrix<S>::Zero(tasks[0].rows(), tasks[0].cols());
-    for (std::size_t i = 0; i < tasks.size(); ++i) {
-        sum += static_cast<S>(weights[i]) * tasks[i];
-    }
-    return sum;
-}
-
-/// +1 or -1.
-template <real S>
-[[nodiscard]] matrix<S> elected_sign(std::span<const matrix<S>> tasks, std::span<const double> weights,
-                                     sign_election how) {
-    matrix<S> votes = matrix<S>::Zero(tasks[0].rows(), tasks[0].cols());
-    for (std::size_t i = 0; i < tasks.size(); ++i) {
-        switch (how) {
-            case sign_election::total: votes += tasks[i]; break;
-            case sign_election::frequency: votes += tasks[i].cwiseSign(); break;
-            case sign_election::weighted: votes += static_cast<S>(weights[i]) * tasks[i]; break;
-        }
-    }
-    return votes.unaryExpr([](S v) { return v >= S(0) ? S(1) : S(-1); });
-}
-
-}  // namespace detail
+[[nodiscard]] matrix<S> drop_and_rescale(const matrix<S>& x, const keep_mask& mask, double density);
 
 /// For each task, the entries that have the elected sign; zero entries have none. \pre At least one task, of one shape.
 template <real S>
 [[nodiscard]] std::vector<keep_mask> majority_sign_masks(std::span<const matrix<S>> tasks,
                                                          std::span<const double> weights,
-                                                         sign_election how = sign_election::total) {
-    detail::check_tasks("majority_sign_masks", tasks, weights);
-    const matrix<S> sign = detail::elected_sign(tasks, weights, how);
-    std::vector<keep_mask> masks;
-    for (const auto& t : tasks) {
-        masks.emplace_back(t.cwiseSign().array() == sign.array());
-    }
-    return masks;
-}
+                                                         sign_election how = sign_election::total);
 
 /// The weighted mean of the entries with the elected sign, as the divisor says. \pre As `majority_sign_masks`.
 template <real S>
 [[nodiscard]] matrix<S> elect_and_merge(std::span<const matrix<S>> tasks, std::span<const double> weights,
                                         sign_election how = sign_election::total,
-                                        ties_divisor divisor = ties_divisor::count) {
-    const auto masks = majority_sign_masks(tasks, weights, how);
-    matrix<S> sum = matrix<S>::Zero(tasks[0].rows(), tasks[0].cols());
-    matrix<S> by = matrix<S>::Zero(tasks[0].rows(), tasks[0].cols());
-    for (std::size_t i = 0; i < tasks.size(); ++i) {
-        const auto w = static_cast<S>(weights[i]);
-        sum.array() += masks[i].select(w * tasks[i].array(), S(0));
-        by.array() += masks[i].template cast<S>() * (divisor == ties_divisor::weights ? w : S(1));
-    }
-    switch (divisor) {
-        case ties_divisor::count: return sum.cwiseQuotient(by.cwiseMax(S(1)));
-        case ties_divisor::weights: return sum.binaryExpr(by, [](S x, S y) { return y != S(0) ? x / y : S(0); });
-        case ties_divisor::one: break;
-    }
-    return sum;
-}
+                                        ties_divisor divisor = ties_divisor::count);
 
 /// The rule applied to tasks of one shape, with the masks of DARE from `mask_of(task, rows, cols)`.
 ///
 /// \pre At least one task, a weight for each; density >= 0, for DARE > 0. Masks are asked for only for density < 1.
-template <real S, class Masks>
+template <real S>
 [[nodiscard]] matrix<S> combine_entries(std::vector<matrix<S>> tasks, std::span<const double> weights,
-                                        const combine_options& options, Masks&& mask_of) {
-    detail::check_tasks<S>("combine_entries", tasks, weights);
-    for (std::size_t i = 0; i < tasks.size(); ++i) {
-        auto& t = tasks[i];
-        switch (options.rule) {
-            case combine_rule::linear: break;
-            case combine_rule::ties:
-            case combine_rule::magnitude_prune: t = prune_to_density(std::move(t), options.density); break;
-            case combine_rule::dare_linear:
-            case combine_rule::dare_ties:
-                detail::expects(options.density > 0, "combine_entries: the density of DARE must be positive");
-                if (options.density < 1) {
-                    t = drop_and_rescale<S>(t, mask_of(i, t.rows(), t.cols()), options.density);
-                }
-                break;
-        }
-    }
-    if (options.rule == combine_rule::ties || options.rule == combine_rule::dare_ties) {
-        return elect_and_merge<S>(tasks, weights, options.election, options.divisor);
-    }
-    return detail::weighted_total<S>(tasks, weights);
-}
+                                        const combine_options& options,
+                                        const std::function<keep_mask(std::size_t, index, index)>& mask_of);
 
 /// The same with masks from the seed, task i drawing from stream `stream + i`.
 template <real S>
 [[nodiscard]] matrix<S> combine_entries(std::vector<matrix<S>> tasks, std::span<const double> weights,
-                                        const combine_options& options) {
-    return combine_entries<S>(std::move(tasks), weights, options, [&](std::size_t i, index rows, index cols) {
-        return random_mask(rows, cols, options.density, philox(options.seed, options.stream + i));
-    });
-}
+                                        const combine_options& options);
 
 /// The rule applied to the true changes: dense, out x in.
 ///
@@ -219,16 +114,7 @@ template <real S>
 /// \cost   One dense matrix per task. For `linear`, `combine_sum` needs none.
 template <real S>
 [[nodiscard]] result<matrix<S>> combine(std::span<const low_rank<S>> tasks, std::span<const double> weights,
-                                        const combine_options& options) {
-    std::vector<matrix<S>> dense;
-    for (const auto& t : tasks) {
-        if (!all_finite(t.left) || !all_finite(t.right)) {
-            return status{errc::non_finite, "combine: a change holds NaN or infinity; repair or exclude it"};
-        }
-        dense.push_back(t.dense());
-    }
-    return combine_entries<S>(std::move(dense), weights, options);
-}
+                                        const combine_options& options);
 
 /// sum w_i t_i at the rank of the rule, through QR and a small core.
 ///
@@ -236,11 +122,12 @@ template <real S>
 /// \cost   6 k^2 (out + in) flops for k = sum k_i.
 template <real S>
 [[nodiscard]] lora_conversion<S> combine_sum(std::span<const low_rank<S>> tasks, std::span<const double> weights,
-                                             const rank_choice& choice, sigma_split split = sigma_split::square) {
-    const std::vector<S> w(weights.begin(), weights.end());
-    return to_lora(weighted_sum<S>(tasks, std::span<const S>(w)), choice, split);
-}
+                                             const rank_choice& choice, sigma_split split = sigma_split::square);
 
 }  // namespace lowrank::inline LOWRANK_ABI
+
+#ifdef LOWRANK_DEFINITIONS
+#include <lowrank/lora/combine/combine.ipp>
+#endif
 
 #endif  // LOWRANK_LORA_COMBINE_COMBINE_HPP

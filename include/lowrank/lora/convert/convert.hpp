@@ -16,18 +16,14 @@
 /// PEFT (lora/conversion.py, subtract_mutated_init) converts the same things through a dense SVD per layer.
 
 #include <algorithm>
-#include <cmath>
 #include <concepts>
 #include <utility>
 
-#include <lowrank/core/check.hpp>
 #include <lowrank/core/config.hpp>
-#include <lowrank/core/finite.hpp>
 #include <lowrank/core/linear_operator.hpp>
 #include <lowrank/core/status.hpp>
 #include <lowrank/core/types.hpp>
 #include <lowrank/core/workspace.hpp>
-#include <lowrank/factor/factored_algebra.hpp>
 #include <lowrank/factor/low_rank.hpp>
 #include <lowrank/factor/sketched/randomized_svd.hpp>
 #include <lowrank/factor/spectrum.hpp>
@@ -46,7 +42,7 @@ inline constexpr bool two_factors<low_rank<S>> = true;
 
 }  // namespace detail
 
-/// A LoRA adapter that stands for another change, and what it misses of it.
+/// A LoRA adapter that approximates another change, and its error.
 template <real S>
 struct lora_conversion {
     lora_adapter<S> adapter = {};
@@ -61,25 +57,12 @@ struct lora_conversion {
 /// The factors as they are: B = left, A = right, r = lora_alpha = the inner dimension (sqrt(r) with rsLoRA), scaling 1.
 /// Bit-exact; the rank may exceed min(out, in), and `to_lora` makes it small.
 template <real S>
-[[nodiscard]] lora_adapter<S> as_lora(low_rank<S> change, bool use_rslora = false) {
-    detail::expects_factors("as_lora", change);
-    const auto k = static_cast<double>(change.rank());
-    return {.lora_A = std::move(change.right),
-            .lora_B = std::move(change.left),
-            .lora_alpha = use_rslora ? std::sqrt(k) : k,
-            .use_rslora = use_rslora};
-}
+[[nodiscard]] lora_adapter<S> as_lora(low_rank<S> change, bool use_rslora = false);
 
 /// The adapter from a spectrum of the change that is already there.
 template <real S>
 [[nodiscard]] lora_conversion<S> to_lora(const spectrum<S>& change, const rank_choice& choice,
-                                         sigma_split split = sigma_split::square) {
-    const index k = choose_rank(change.values(), choice);
-    return {.adapter = as_lora(change.truncate(k, split)),
-            .error = change.error(k),
-            .relative = change.relative_error(k),
-            .why = {}};
-}
+                                         sigma_split split = sigma_split::square);
 
 /// The best LoRA adapter of a factored change at the chosen rank.
 ///
@@ -87,15 +70,9 @@ template <real S>
 /// \cost   6 k^2 (out + in) flops for the inner dimension k that the change has.
 template <real S>
 [[nodiscard]] lora_conversion<S> to_lora(const low_rank<S>& change, const rank_choice& choice,
-                                         sigma_split split = sigma_split::square) {
-    const auto spec = make_spectrum(change);
-    if (!spec) {
-        return {.why = spec.error()};
-    }
-    return to_lora(*spec, choice, split);
-}
+                                         sigma_split split = sigma_split::square);
 
-/// A change that says its two factors: every `factored_adapter`, and LoRA itself.
+/// A change with two factors: every `factored_adapter`, and LoRA itself.
 template <class A>
 concept factored_change = requires(const A& a) {
     { a.delta() } -> std::same_as<low_rank<typename A::scalar>>;
@@ -113,7 +90,8 @@ template <linear_operator M>
 [[nodiscard]] matrix<typename M::scalar> dense_of(const M& m) {
     using S = typename M::scalar;
     constexpr index panel = 64;
-    matrix<S> w = matrix<S>::Zero(m.rows(), m.cols());
+    matrix<S> w;
+    w.setZero(m.rows(), m.cols());
     workspace ws;
     for (index first = 0; first < m.cols(); first += panel) {
         const index count = std::min(panel, m.cols() - first);
@@ -123,15 +101,14 @@ template <linear_operator M>
         for (index j = 0; j < count; ++j) {
             unit(first + j, j) = S(1);
         }
-        auto columns = w.middleCols(first, count);
         m.add_product(S(1), const_column_view<S>(unit.data(), unit.rows(), unit.cols()),
-                      column_view<S>(columns.data(), columns.rows(), columns.cols(), columns.outerStride()), ws);
+                      column_view<S>(w.data() + first * w.rows(), w.rows(), count, w.rows()), ws);
     }
     return w;
 }
 
-/// The best LoRA adapter of a change that is any linear operator or dense matrix (W' - W, OFT, HiRA, MiSS, a quantization
-/// error), through its dense SVD.
+/// The best LoRA adapter of a change that is any linear operator or dense matrix (W' - W, OFT, HiRA, MiSS, a
+/// quantization error), through its dense SVD.
 ///
 /// \return `non_finite` if the change holds NaN or infinity. The error is exact.
 /// \cost   That of `svd`, and one dense copy.
@@ -157,37 +134,17 @@ namespace detail {
 
 /// What a truncated factorization says about a rule: the rank, or -1 if more singular values are needed.
 template <real S>
-[[nodiscard]] index rank_from_leading(const truncated_svd_result<S>& f, const rank_choice& choice) {
-    const index k = f.s.size();
-    const double v = choice.value;
-    const bool enough = k >= choice.max_rank;
-    const auto below = [&](double cut) { return enough || k == 0 || static_cast<double>(f.s(k - 1)) <= cut; };
-    const double first = k > 0 ? static_cast<double>(f.s(0)) : 0.0;
-    double tolerance = -1.0;
-    switch (choice.rule) {
-        case rank_rule::fixed: return choose_rank(f.s, choice);
-        case rank_rule::threshold: return below(v) ? choose_rank(f.s, choice) : -1;
-        case rank_rule::ratio: return below(v * first) ? choose_rank(f.s, choice) : -1;
-        case rank_rule::kohya_ratio: return below(first / v) ? choose_rank(f.s, choice) : -1;
-        case rank_rule::energy: tolerance = std::sqrt(std::max(0.0, 1.0 - v)); break;
-        case rank_rule::frobenius_share: tolerance = std::sqrt(std::max(0.0, 1.0 - v * v)); break;
-        case rank_rule::relative_error: tolerance = v; break;
-        default: return -1;  // needs the whole spectrum
-    }
-    if (!enough && f.error.relative > tolerance) {
-        return -1;
-    }
-    const double norm2 = f.s.template cast<double>().squaredNorm() + f.error.frobenius * f.error.frobenius;
-    double tail = f.error.frobenius * f.error.frobenius;
-    index needed = k;
-    for (; needed > 0; --needed) {
-        const auto s = static_cast<double>(f.s(needed - 1));
-        tail += s * s;
-        if (tail > tolerance * tolerance * norm2) {
-            break;
-        }
-    }
-    return std::min(std::clamp(needed, choice.min_rank, choice.max_rank), k);
+[[nodiscard]] index rank_from_leading(const truncated_svd_result<S>& f, const rank_choice& choice);
+
+/// The adapter of the first `rank` triplets of a truncated factorization, whose factors are moved from.
+template <real S>
+[[nodiscard]] lora_conversion<S> conversion_of_leading(truncated_svd_result<S>& f, index rank, sigma_split split);
+
+/// How many directions `to_lora_fast` tries first, and whether k are few enough to be cheaper than the full SVD.
+LOWRANK_API [[nodiscard]] index first_directions(const rank_choice& choice, index rows, index cols);
+[[nodiscard]] inline bool few_directions(index k, index rows, index cols) {
+    const index full = rows < cols ? rows : cols;
+    return 4 * k <= (full > 64 ? full : 64) && k <= full;
 }
 
 /// True for rules that `rank_from_leading` can answer before the last singular value.
@@ -209,30 +166,16 @@ template <operator_like M>
     const M& change, const rank_choice& choice,
     const randomized_svd_options& options = {.oversample = 16, .power_iterations = 3},
     sigma_split split = sigma_split::square) {
-    using S = operator_scalar<M>;
     const auto& map = as_operator(change);
-    detail::expects(choice.min_rank >= 0 && choice.max_rank >= choice.min_rank && is_finite(choice.value),
-                    "to_lora_fast: needs 0 <= least <= most and a finite value in a rank_choice");
-    const index full = std::min<index>(map.rows(), map.cols());
-    const double wanted = choice.rule == rank_rule::fixed ? choice.value : 16.0;
-    const double most = static_cast<double>(std::min(choice.max_rank, full));
-    auto k = static_cast<index>(std::min(std::max(wanted, static_cast<double>(choice.min_rank)), most));
-    for (; detail::reads_leading_values(choice.rule) && 4 * k <= std::max<index>(full, 64) && k <= full; k *= 2) {
+    for (index k = detail::first_directions(choice, map.rows(), map.cols());
+         detail::reads_leading_values(choice.rule) && detail::few_directions(k, map.rows(), map.cols()); k *= 2) {
         auto f = randomized_svd(change, k, options);
         if (!f) {
             return {.why = std::move(f.why)};
         }
         const index rank = detail::rank_from_leading(f, choice);
         if (rank >= 0) {
-            const double dropped = f.s.tail(k - rank).template cast<double>().squaredNorm();
-            const double error = std::sqrt(f.error.frobenius * f.error.frobenius + dropped);
-            const double norm = std::hypot(f.s.template cast<double>().stableNorm(), f.error.frobenius);
-            const spectrum<S> spec(svd_result<S>{.u = std::move(f.u), .s = std::move(f.s), .v = std::move(f.v)});
-            return {.adapter = as_lora(spec.truncate(rank, split)),
-                    .error = error,
-                    .relative = norm > 0 ? error / norm : 0.0,
-                    .how = f.error.how,
-                    .why = {}};
+            return detail::conversion_of_leading(f, rank, split);
         }
         if (k == 0) {
             break;
@@ -253,50 +196,21 @@ template <operator_like M>
 /// \pre  Both have one shape, rank, lora_alpha and use_rslora. `initial` is what the init made, before training.
 /// \note The factors are copied bit for bit. Through `to_lora` the change often fits the old rank again.
 template <real S>
-[[nodiscard]] lora_adapter<S> plain_lora(const lora_adapter<S>& trained, const lora_adapter<S>& initial) {
-    const index r = trained.rank();
-    detail::expects_shape("plain_lora", "initial.lora_A", initial.lora_A.rows(), initial.lora_A.cols(), r,
-                          trained.cols());
-    detail::expects_shape("plain_lora", "initial.lora_B", initial.lora_B.rows(), initial.lora_B.cols(), trained.rows(),
-                          r);
-    detail::expects(trained.lora_alpha == initial.lora_alpha && trained.use_rslora == initial.use_rslora,
-                    "plain_lora: lora_alpha and use_rslora of the two adapters must agree");
-    lora_adapter<S> plain{.lora_A = matrix<S>(2 * r, trained.cols()),
-                          .lora_B = matrix<S>(trained.rows(), 2 * r),
-                          .lora_alpha = trained.lora_alpha * (trained.use_rslora ? std::sqrt(2.0) : 2.0),
-                          .use_rslora = trained.use_rslora,
-                          .lora_dropout = trained.lora_dropout};
-    plain.lora_A << trained.lora_A, initial.lora_A;
-    plain.lora_B << trained.lora_B, -initial.lora_B;
-    return plain;
-}
+[[nodiscard]] lora_adapter<S> plain_lora(const lora_adapter<S>& trained, const lora_adapter<S>& initial);
 
 /// The adapter of the transposed weight, (scaling B A)^T: between fan-in-fan-out (in x out) storage and out x in.
 template <real S>
-[[nodiscard]] lora_adapter<S> transpose(const lora_adapter<S>& a) {
-    lora_adapter<S> t = a;
-    t.lora_A = a.lora_B.transpose();
-    t.lora_B = a.lora_A.transpose();
-    return t;
-}
+[[nodiscard]] lora_adapter<S> transpose(const lora_adapter<S>& a);
 
 /// The same change at another rank >= r, by zero rows of A and zero columns of B, with the same scaling: several
 /// adapters of different ranks in one batch, or room for more training. Bit-exact. \pre rank >= a.rank()
 template <real S>
-[[nodiscard]] lora_adapter<S> pad_rank(const lora_adapter<S>& a, index rank) {
-    detail::expects(rank >= a.rank(), "pad_rank: the new rank must not be smaller; resize_lora makes adapters smaller");
-    lora_adapter<S> out = a;
-    out.lora_A = matrix<S>::Zero(rank, a.cols());
-    out.lora_A.topRows(a.rank()) = a.lora_A;
-    out.lora_B = matrix<S>::Zero(a.rows(), rank);
-    out.lora_B.leftCols(a.rank()) = a.lora_B;
-    if (a.rank() > 0) {
-        const double grown = static_cast<double>(rank) / static_cast<double>(a.rank());
-        out.lora_alpha = a.lora_alpha * (a.use_rslora ? std::sqrt(grown) : grown);
-    }
-    return out;
-}
+[[nodiscard]] lora_adapter<S> pad_rank(const lora_adapter<S>& a, index rank);
 
 }  // namespace lowrank::inline LOWRANK_ABI
+
+#ifdef LOWRANK_DEFINITIONS
+#include <lowrank/lora/convert/convert.ipp>
+#endif
 
 #endif  // LOWRANK_LORA_CONVERT_CONVERT_HPP

@@ -14,18 +14,10 @@
 ///
 /// LyCORIS (utils: extract_linear), kohya sd-scripts (extract_lora_from_models.py), mergekit (extract_lora.py).
 
-#include <algorithm>
-#include <cmath>
 #include <concepts>
-#include <cstddef>
-#include <limits>
-#include <string>
-#include <utility>
-#include <vector>
 
 #include <lowrank/core/check.hpp>
 #include <lowrank/core/config.hpp>
-#include <lowrank/core/finite.hpp>
 #include <lowrank/core/status.hpp>
 #include <lowrank/core/types.hpp>
 #include <lowrank/factor/sketched/randomized_svd.hpp>
@@ -50,29 +42,20 @@ struct extraction_options {
 
 /// LyCORIS: B = U diag(s), A = V^T, at least rank 1. "full" keeps everything; the rules are `fixed`, `threshold`,
 /// `ratio` and `quantile`.
-[[nodiscard]] inline extraction_options lycoris_extraction(rank_rule rule, double value) {
-    return {.rank = {.rule = rule, .value = value, .min_rank = 1}, .split = sigma_split::left};
-}
+LOWRANK_API [[nodiscard]] extraction_options lycoris_extraction(rank_rule rule, double value);
 
 /// Every singular value ("full"): the difference itself, to rounding.
-[[nodiscard]] inline extraction_options full_extraction() {
-    return {.rank = {.rule = rank_rule::relative_error, .value = 0}};
-}
+LOWRANK_API [[nodiscard]] extraction_options full_extraction();
 
 /// kohya: fixed rank, B = U diag(s), A = V^T, both cut at the 0.99 quantile, weights that moved by less than 0.01
 /// skipped.
-[[nodiscard]] inline extraction_options kohya_extraction(index rank) {
-    return {.rank = fixed_rank(rank), .split = sigma_split::left, .min_difference = 0.01, .clamp_quantile = 0.99};
-}
+LOWRANK_API [[nodiscard]] extraction_options kohya_extraction(index rank);
 
 /// mergekit: at most `max_rank` singular values, those above `sv_epsilon`, their roots on both sides.
-[[nodiscard]] inline extraction_options mergekit_extraction(index max_rank = 128, double sv_epsilon = 0,
-                                                            bool distribute_scale = true) {
-    return {.rank = {.rule = rank_rule::threshold, .value = sv_epsilon, .max_rank = max_rank},
-            .split = distribute_scale ? sigma_split::square : sigma_split::right};
-}
+LOWRANK_API [[nodiscard]] extraction_options mergekit_extraction(index max_rank = 128, double sv_epsilon = 0,
+                                                                 bool distribute_scale = true);
 
-/// An extracted adapter (scaling 1, lora_alpha = r) and what it misses of the difference.
+/// An extracted adapter (scaling 1, lora_alpha = r) and its error.
 template <real S>
 struct lora_extraction {
     lora_adapter<S> adapter = {};  ///< of rank 0 if nothing changed
@@ -88,70 +71,15 @@ struct lora_extraction {
 
 namespace detail {
 
-/// torch.quantile with linear interpolation. \pre not empty, 0 <= q <= 1
-template <real S>
-[[nodiscard]] double quantile_of(std::vector<S> values, double q) {
-    const double place = q * static_cast<double>(values.size() - 1);
-    const auto low = static_cast<std::ptrdiff_t>(place);
-    std::nth_element(values.begin(), values.begin() + low, values.end());
-    const auto a = static_cast<double>(values[static_cast<std::size_t>(low)]);
-    if (static_cast<double>(low) == place) {
-        return a;
-    }
-    const auto b = static_cast<double>(*std::min_element(values.begin() + low + 1, values.end()));
-    return a + (b - a) * (place - static_cast<double>(low));
-}
-
 /// Cuts all entries of both factors at the quantile q of all of them, in both directions.
 template <real S>
-void clamp_factors(lora_adapter<S>& a, double q) {
-    if (q >= 1 || a.lora_A.size() + a.lora_B.size() == 0) {
-        return;
-    }
-    std::vector<S> all(a.lora_B.data(), a.lora_B.data() + a.lora_B.size());
-    all.insert(all.end(), a.lora_A.data(), a.lora_A.data() + a.lora_A.size());
-    const auto high = static_cast<S>(quantile_of(std::move(all), q));
-    const auto cut = [high](S x) { return std::min(std::max(x, -high), high); };
-    a.lora_A = a.lora_A.unaryExpr(cut);
-    a.lora_B = a.lora_B.unaryExpr(cut);
-}
+void clamp_factors(lora_adapter<S>& a, double q);
 
 }  // namespace detail
 
 /// The adapter of a difference that is already formed, out x in.
 template <real S>
-[[nodiscard]] lora_extraction<S> extract_lora(const matrix<S>& difference, const extraction_options& options = {}) {
-    detail::expects_in_range("extract_lora", "clamp_quantile", options.clamp_quantile, 0.5, 1.0);
-    detail::expects(options.min_difference >= 0, "extract_lora: min_difference must not be negative");
-    lora_extraction<S> out;
-    if (!all_finite(difference)) {
-        out.why = {errc::non_finite, "extract_lora: a weight holds NaN or infinity; repair or exclude it"};
-        return out;
-    }
-    out.largest_change = difference.size() == 0 ? 0.0 : static_cast<double>(difference.cwiseAbs().maxCoeff());
-    out.changed = out.largest_change > 0 && out.largest_change >= options.min_difference;
-    if (!out.changed) {
-        out.adapter.lora_A.resize(0, difference.cols());
-        out.adapter.lora_B.resize(difference.rows(), 0);
-        out.adapter.lora_alpha = 0;
-        out.relative = out.largest_change > 0 ? 1.0 : 0.0;
-        out.error = static_cast<double>(difference.stableNorm());
-        return out;
-    }
-    lora_conversion<S> found;
-    if (options.fast) {
-        found = to_lora_fast(difference, options.rank, options.sketch, options.split);
-    } else {
-        found = to_lora(difference, options.rank, options.split);
-    }
-    out.why = std::move(found.why);
-    out.adapter = std::move(found.adapter);
-    out.error = found.error;
-    out.relative = found.relative;
-    out.how = found.how;
-    detail::clamp_factors(out.adapter, options.clamp_quantile);
-    return out;
-}
+[[nodiscard]] lora_extraction<S> extract_lora(const matrix<S>& difference, const extraction_options& options = {});
 
 /// The adapter that leads from W_base to W_tuned, weights of any stored type, out x in (in x out with
 /// `fan_in_fan_out`).
@@ -167,14 +95,20 @@ requires std::same_as<weight_scalar<W0>, weight_scalar<W1>>
                                                               const extraction_options& options = {}) {
     using S = weight_scalar<W0>;
     detail::expects_shape("extract_lora", "tuned", tuned.rows(), tuned.cols(), base.rows(), base.cols());
-    matrix<S> difference = tuned.template cast<S>();
-    difference -= base.template cast<S>();
-    if (options.fan_in_fan_out) {
-        difference.transposeInPlace();
+    const bool turn = options.fan_in_fan_out;
+    matrix<S> difference(turn ? base.cols() : base.rows(), turn ? base.rows() : base.cols());
+    for (index j = 0; j < base.cols(); ++j) {
+        for (index i = 0; i < base.rows(); ++i) {
+            difference(turn ? j : i, turn ? i : j) = static_cast<S>(tuned(i, j)) - static_cast<S>(base(i, j));
+        }
     }
     return extract_lora(difference, options);
 }
 
 }  // namespace lowrank::inline LOWRANK_ABI
+
+#ifdef LOWRANK_DEFINITIONS
+#include <lowrank/lora/convert/extract.ipp>
+#endif
 
 #endif  // LOWRANK_LORA_CONVERT_EXTRACT_HPP

@@ -3,33 +3,27 @@
 #define LOWRANK_LORA_CONVERT_RESIZE_HPP
 
 /// \file
-/// A LoRA adapter at a smaller rank: the best there is, at the scaling it had, with what was kept of it.
+/// The best approximation of a LoRA adapter at a smaller rank and the same scaling, with its errors.
 ///
 ///     auto small = lowrank::resize_lora(adapter, lowrank::fixed_rank(8));
-///     auto kohya = lowrank::resize_lora(adapter, {.rule = lowrank::rank_rule::kohya_ratio, .value = 5, .max_rank = 32});
-///     log(kohya.frobenius_retained, kohya.max_ratio);              // what kohya's script reports
+///     auto kohya = lowrank::resize_lora(adapter, {.rule = lowrank::rank_rule::kohya_ratio, .value = 5});
+///     log(kohya.frobenius_retained, kohya.max_ratio);  // what kohya's script reports
 ///
 /// B = Q_b R_b and A^T = Q_a R_a turn the SVD of the out x in product into that of an r x r core, which is exact and,
 /// at 4096 x 4096 and r = 64, thousands of times cheaper than the dense SVD of the scripts.
 ///
 /// kohya sd-scripts, networks/resize_lora.py (rules, alpha, reported numbers).
 
-#include <algorithm>
-#include <cmath>
-
-#include <lowrank/core/check.hpp>
 #include <lowrank/core/config.hpp>
 #include <lowrank/core/status.hpp>
 #include <lowrank/core/types.hpp>
-#include <lowrank/factor/factored_algebra.hpp>
-#include <lowrank/factor/low_rank.hpp>
 #include <lowrank/factor/spectrum.hpp>
 #include <lowrank/factor/ranks/rank_choice.hpp>
 #include <lowrank/lora/kinds/lora.hpp>
 
 namespace lowrank::inline LOWRANK_ABI {
 
-/// The smaller adapter and what it keeps.
+/// The smaller adapter and its errors.
 template <real S>
 struct lora_resize {
     lora_adapter<S> adapter = {};     ///< scaling as before; lora_alpha = scaling * r (scaling * sqrt(r) with rsLoRA).
@@ -52,33 +46,12 @@ struct lora_resize {
 /// \cost   6 r^2 (out + in) flops.
 template <real S>
 [[nodiscard]] lora_resize<S> resize_lora(const lora_adapter<S>& a, const rank_choice& choice,
-                                         sigma_split split = sigma_split::left) {
-    const auto spec = make_spectrum(low_rank<S>{.left = a.lora_B, .right = a.lora_A});
-    if (!spec) {
-        return {.why = spec.error()};
-    }
-    const index k = choose_rank(spec->values(), choice);
-    const double scaling = lora_scaling(a.lora_alpha, a.rank(), a.use_rslora);
-    auto product = spec->truncate(k, split);
-    lora_resize<S> out{
-        .adapter = {.lora_A = std::move(product.right),
-                    .lora_B = std::move(product.left),
-                    .lora_alpha = scaling * (a.use_rslora ? std::sqrt(static_cast<double>(k)) : static_cast<double>(k)),
-                    .use_rslora = a.use_rslora,
-                    .lora_dropout = a.lora_dropout},
-        .error = std::abs(scaling) * spec->error(k),
-        .relative = spec->relative_error(k),
-        .why = {}};
-    const vector<double> s = spec->values().template cast<double>();
-    const double sum = s.sum();
-    if (sum > 0.0) {
-        out.sum_retained = s.head(k).sum() / sum;
-        out.frobenius_retained = s.head(k).stableNorm() / s.stableNorm();
-        out.max_ratio = k > 0 ? s(0) / s(k - 1) : 1.0;
-    }
-    return out;
-}
+                                         sigma_split split = sigma_split::left);
 
 }  // namespace lowrank::inline LOWRANK_ABI
+
+#ifdef LOWRANK_DEFINITIONS
+#include <lowrank/lora/convert/resize.ipp>
+#endif
 
 #endif  // LOWRANK_LORA_CONVERT_RESIZE_HPP

@@ -3,32 +3,26 @@
 #define LOWRANK_LORA_INIT_LOFTQ_HPP
 
 /// \file
-/// LoftQ: a quantized base and the adapter that takes back what quantizing lost, found in turns.
+/// LoftQ: a quantized base and an adapter that corrects its error, computed alternately.
 ///
 ///     auto start = lowrank::loftq(w, lowrank::normal_float_quantizer{}, {.r = 16, .lora_alpha = 16});
-///     use_base(start.base);                            // the dequantized Q
-///     log(start.relative, start.relative_without);     // ||W - Q - scaling B A|| / ||W||, and of quantizing alone
+///     use_base(start.base);                         // the dequantized Q
+///     log(start.relative, start.relative_without);  // ||W - Q - scaling B A|| / ||W||, and without the adapter
 ///
-/// A quantizer is anything that turns a row-major float matrix into what the quantized one computes with.
+/// A quantizer maps a row-major float matrix to its quantized and dequantized version.
 ///
 /// Li et al., LoftQ, arXiv 2310.08659; PEFT, utils/loftq_utils.py.
 
-#include <cmath>
 #include <concepts>
-#include <cstddef>
-#include <utility>
-#include <vector>
+#include <functional>
 
-#include <lowrank/core/check.hpp>
 #include <lowrank/core/config.hpp>
-#include <lowrank/core/finite.hpp>
+#include <lowrank/core/dense.hpp>
 #include <lowrank/core/status.hpp>
 #include <lowrank/core/types.hpp>
-#include <lowrank/factor/low_rank.hpp>
-#include <lowrank/factor/spectrum.hpp>
+#include <lowrank/factor/svd.hpp>
 #include <lowrank/lora/init/spectral_init.hpp>
 #include <lowrank/lora/kinds/lora.hpp>
-#include <lowrank/quant/formats/ggml_blocks.hpp>
 #include <lowrank/quant/formats/ggml_type.hpp>
 #include <lowrank/quant/formats/normal_float.hpp>
 
@@ -43,23 +37,21 @@ concept weight_quantizer = requires(const Q& q, const row_matrix<float>& w) {
 /// NormalFloat of 2, 4 or 8 bits: LoftQ's own.
 struct normal_float_quantizer {
     normal_float_options options = {};
-    [[nodiscard]] row_matrix<float> operator()(const row_matrix<float>& w) const {
-        return quantize_normal_float(w, options).dense();
-    }
+    LOWRANK_API [[nodiscard]] row_matrix<float> operator()(const row_matrix<float>& w) const;
 };
 
 /// ggml's Q8_0 or Q4_0, so that the base can be written as GGUF. \pre Rows are whole blocks of 32.
 struct ggml_quantizer {
     ggml_type type = ggml_type::q4_0;
-    [[nodiscard]] row_matrix<float> operator()(const row_matrix<float>& w) const;
+    LOWRANK_API [[nodiscard]] row_matrix<float> operator()(const row_matrix<float>& w) const;
 };
 
 struct loftq_options {
-    int iterations = 1;  ///< Turns of quantizing and factoring. More are not always better; `relative` tells.
+    int iterations = 1;  ///< Rounds of quantizing and factoring. More are not always better: compare `relative`.
     init_scaling scaling = init_scaling::exact;  ///< `peft`: B A and not scaling B A is the best correction.
 };
 
-/// What LoftQ makes of one weight.
+/// The result of LoftQ for one weight.
 template <real S>
 struct loftq_start {
     lora_adapter<S> adapter = {};
@@ -71,6 +63,15 @@ struct loftq_start {
     explicit operator bool() const noexcept { return static_cast<bool>(why); }
 };
 
+namespace detail {
+
+template <real S>
+[[nodiscard]] loftq_start<S> loftq_of(const matrix<S>& w,
+                                      const std::function<row_matrix<float>(const row_matrix<float>&)>& quantize,
+                                      const lora_options& options, const loftq_options& how);
+
+}  // namespace detail
+
 /// Repeats Q = quantize(W - C), C = best rank r of W - Q.
 ///
 /// \pre    1 <= r <= min(out, in), lora_alpha > 0, iterations >= 1; the quantizer keeps the shape.
@@ -80,55 +81,13 @@ template <detail::dense_weight W, weight_quantizer Q>
 [[nodiscard]] loftq_start<weight_scalar<W>> loftq(const W& w, const Q& quantize, const lora_options& options,
                                                   const loftq_options& how = {}) {
     using S = weight_scalar<W>;
-    detail::expects_init("loftq", w.rows(), w.cols(), options);
-    detail::expects(how.iterations >= 1, "loftq: iterations must be at least 1");
-    loftq_start<S> out;
-    if (!all_finite(w)) {
-        out.why = {errc::non_finite, "loftq: the weight holds NaN or infinity; repair or exclude it"};
-        return out;
-    }
-    const row_matrix<S> weight = w.template cast<S>();
-    const double norm = static_cast<double>(weight.stableNorm());
-    const auto relative = [&](double missed) { return norm > 0 ? missed / norm : 0.0; };
-    row_matrix<S> rest = weight;
-    for (int i = 0; i < how.iterations; ++i) {
-        out.base = quantize(row_matrix<float>(rest.template cast<float>()));
-        detail::expects_shape("loftq", "the quantized weight", out.base.rows(), out.base.cols(), w.rows(), w.cols());
-        const row_matrix<S> missed = weight - out.base.template cast<S>();
-        if (i == 0) {
-            out.relative_without = relative(static_cast<double>(missed.stableNorm()));
-        }
-        const auto spec = make_spectrum(missed);
-        if (!spec) {
-            out.why = spec.error();
-            return out;
-        }
-        auto product = spec->truncate(options.r, sigma_split::square);
-        rest = weight;
-        rest.noalias() -= product.left * product.right;
-        out.relative = relative(spec->error(options.r));
-        out.adapter = detail::with_factors<S>(std::move(product.right), std::move(product.left), options);
-    }
-    if (how.scaling == init_scaling::exact) {
-        const auto root = std::sqrt(static_cast<S>(lora_scaling(options.lora_alpha, options.r, options.use_rslora)));
-        out.adapter.lora_A /= root;
-        out.adapter.lora_B /= root;
-    }
-    return out;
-}
-
-inline row_matrix<float> ggml_quantizer::operator()(const row_matrix<float>& w) const {
-    detail::expects(type == ggml_type::q8_0 || type == ggml_type::q4_0,
-                    "ggml_quantizer: the type must be q8_0 or q4_0");
-    detail::expects(w.cols() % 32 == 0, "ggml_quantizer: rows must be whole blocks of 32");
-    const auto count = static_cast<std::size_t>(w.size());
-    std::vector<std::byte> bytes(ggml_bytes(type, count));
-    row_matrix<float> back(w.rows(), w.cols());
-    quantize_ggml(type, {w.data(), count}, bytes);
-    dequantize_ggml(type, bytes, {back.data(), count});
-    return back;
+    return detail::loftq_of<S>(copy_in<S>(w), std::cref(quantize), options, how);
 }
 
 }  // namespace lowrank::inline LOWRANK_ABI
+
+#ifdef LOWRANK_DEFINITIONS
+#include <lowrank/lora/init/loftq.ipp>
+#endif
 
 #endif  // LOWRANK_LORA_INIT_LOFTQ_HPP

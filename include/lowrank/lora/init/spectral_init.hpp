@@ -3,31 +3,26 @@
 #define LOWRANK_LORA_INIT_SPECTRAL_INIT_HPP
 
 /// \file
-/// Starts of a LoRA adapter from the weight itself: PiSSA, OLoRA, MiCA.
+/// Initializations of a LoRA adapter from the weight itself: PiSSA, OLoRA, MiCA.
 ///
-///     auto adapter = lowrank::pissa(spec, {.r = 16, .lora_alpha = 32});                       // spec: shared spectrum
-///     of W auto receipt = lowrank::subtract_init(lowrank::weight_view<float>(w), adapter);         // W <- W - scaling
-///     B A
-///     ... train ...
-///     auto plain = lowrank::plain_lora(trained, adapter);                                     // LoRA on the original
-///     W
+///     auto adapter = lowrank::pissa(spec, {.r = 16, .lora_alpha = 32});  // spec: the spectrum of W
+///     auto receipt = lowrank::subtract_init(lowrank::weight_view<float>(w), adapter);
+///     // ... train; W is now W - scaling B A ...
+///     auto plain = lowrank::plain_lora(trained, adapter);  // LoRA on the original W
 ///
-/// The model is the same before and after: what the adapter starts with leaves the base. The receipt puts it back, bit
-/// for bit.
+/// The model does not change: the initial change of the adapter is subtracted from the base. The receipt restores the
+/// base bit for bit.
 ///
 /// Meng, Wang, Zhang, PiSSA, arXiv 2404.02948. Buyukakyuz, OLoRA, arXiv 2406.01775. MiCA, arXiv 2604.01694.
 
-#include <algorithm>
-#include <cmath>
 #include <utility>
 
-#include <lowrank/core/check.hpp>
 #include <lowrank/core/config.hpp>
+#include <lowrank/core/dense.hpp>
 #include <lowrank/core/finite.hpp>
 #include <lowrank/core/linear_operator.hpp>
 #include <lowrank/core/status.hpp>
 #include <lowrank/core/types.hpp>
-#include <lowrank/factor/low_rank.hpp>
 #include <lowrank/factor/orthonormalize.hpp>
 #include <lowrank/factor/sketched/randomized_svd.hpp>
 #include <lowrank/factor/spectrum.hpp>
@@ -36,10 +31,10 @@
 
 namespace lowrank::inline LOWRANK_ABI {
 
-/// What an init makes of a scaling that is not 1, where the original method leaves it out.
+/// How an initialization treats a scaling other than 1, where the original method ignores it.
 enum class init_scaling {
     exact,  ///< scaling B A is the part of W that the method names.
-    peft,   ///< B A is; with a scaling other than 1 the change is not what the method means. PEFT's numbers.
+    peft,   ///< B A is that part, as in PEFT; with a scaling other than 1 the change is not what the method means.
 };
 
 namespace detail {
@@ -54,29 +49,24 @@ template <real S>
             .lora_dropout = options.lora_dropout};
 }
 
-inline void expects_init(const char* function, index rows, index cols, const lora_options& options) {
-    expects_in_range(function, "r", options.r, index{1}, std::min(rows, cols));
-    expects(options.lora_alpha > 0, "init: lora_alpha must be positive");
-}
+LOWRANK_API void expects_init(const char* function, index rows, index cols, const lora_options& options);
 
 /// sqrt(s / scaling) on both sides of U V^T.
-template <class U, class V, real S>
-[[nodiscard]] lora_adapter<S> balanced_init(const U& u, const vector<S>& s, const V& v, const lora_options& options) {
-    const auto scaling = static_cast<S>(lora_scaling(options.lora_alpha, options.r, options.use_rslora));
-    const vector<S> root = (s / scaling).cwiseSqrt();
-    return with_factors<S>(root.asDiagonal() * v.transpose(), u * root.asDiagonal(), options);
-}
+template <real S>
+[[nodiscard]] lora_adapter<S> balanced_init(matrix<S> u, const vector<S>& s, const matrix<S>& v,
+                                            const lora_options& options);
+
+/// B = Q and A = R, divided as the rule says, from Q and R^T = W^T Q.
+template <real S>
+[[nodiscard]] lora_adapter<S> olora_of(matrix<S> q, const matrix<S>& r_t, const lora_options& options,
+                                       init_scaling rule);
 
 }  // namespace detail
 
 /// PiSSA: scaling B A is the best rank-r part of W, B = U sqrt(S / scaling), A = sqrt(S / scaling) V^T.
 /// \pre 1 <= r <= min(out, in), lora_alpha > 0 \cost Copies the leading singular vectors.
 template <real S>
-[[nodiscard]] lora_adapter<S> pissa(const spectrum<S>& w, const lora_options& options) {
-    detail::expects_init("pissa", w.rows(), w.cols(), options);
-    const index r = options.r;
-    return detail::balanced_init(w.u().leftCols(r), vector<S>(w.values().head(r)), w.v().leftCols(r), options);
-}
+[[nodiscard]] lora_adapter<S> pissa(const spectrum<S>& w, const lora_options& options);
 
 /// The same from the weight, out x in. \return, \cost As `make_spectrum`; with a spectrum at hand, pass that.
 template <detail::dense_weight W>
@@ -102,11 +92,11 @@ template <operator_like M>
     if (!f) {
         return std::move(f.why);
     }
-    return detail::balanced_init<matrix<S>, matrix<S>, S>(f.u, f.s, f.v, options);
+    return detail::balanced_init<S>(std::move(f.u), f.s, f.v, options);
 }
 
 /// OLoRA: with W = Q R, B holds the first r columns of Q and A the first r rows of R, divided so that scaling B A is
-/// their product. `init_scaling::peft` leaves the division out.
+/// their product. `init_scaling::peft` omits the division.
 ///
 /// Only r columns are reflected: the first r columns of Q are those of the first r columns of W, and R follows as
 /// Q^T W. Signs of the rows are not unique.
@@ -121,24 +111,15 @@ template <detail::dense_weight W>
     if (!all_finite(w)) {
         return status{errc::non_finite, "olora: the weight holds NaN or infinity; repair or exclude it"};
     }
-    matrix<S> q = thin_qr<S>(matrix<S>(w.leftCols(options.r).template cast<S>())).q;
-    matrix<S> r = apply_transposed(w, q).transpose();
-    for (index j = 0; j < options.r; ++j) {
-        r.col(j).tail(options.r - 1 - j).setZero();  // below the diagonal is rounding
-    }
-    if (rule == init_scaling::exact) {
-        r /= static_cast<S>(lora_scaling(options.lora_alpha, options.r, options.use_rslora));
-    }
-    return detail::with_factors<S>(std::move(r), std::move(q), options);
+    matrix<S> q = thin_qr<S>(copy_in<S>(dense_view<const typename W::Scalar>(w).middle_cols(0, options.r))).q;
+    const matrix<S> r_t = apply_transposed(w, q);
+    return detail::olora_of<S>(std::move(q), r_t, options, rule);
 }
 
 /// MiCA: B holds the left singular vectors of the r smallest singular values, A is zero. Train A alone; W stays.
 /// \pre 1 <= r <= min(out, in)
 template <real S>
-[[nodiscard]] lora_adapter<S> mica(const spectrum<S>& w, const lora_options& options) {
-    detail::expects_init("mica", w.rows(), w.cols(), options);
-    return detail::with_factors<S>(matrix<S>::Zero(options.r, w.cols()), w.u().rightCols(options.r), options);
-}
+[[nodiscard]] lora_adapter<S> mica(const spectrum<S>& w, const lora_options& options);
 
 /// The same from the weight, out x in. \return, \cost As `make_spectrum`.
 template <detail::dense_weight W>
@@ -161,5 +142,9 @@ template <storage T>
 }
 
 }  // namespace lowrank::inline LOWRANK_ABI
+
+#ifdef LOWRANK_DEFINITIONS
+#include <lowrank/lora/init/spectral_init.ipp>
+#endif
 
 #endif  // LOWRANK_LORA_INIT_SPECTRAL_INIT_HPP

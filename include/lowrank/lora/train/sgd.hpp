@@ -10,11 +10,9 @@
 ///
 /// Numbers as torch.optim.SGD (Sutskever et al., On the importance of initialization and momentum, ICML 2013).
 
-#include <cstddef>
 #include <cstdint>
 #include <vector>
 
-#include <lowrank/core/check.hpp>
 #include <lowrank/core/config.hpp>
 #include <lowrank/core/types.hpp>
 #include <lowrank/lora/train/trainable.hpp>
@@ -38,15 +36,7 @@ struct sgd_state {
 
 /// Buffers of the right sizes, all zero.
 template <real S>
-[[nodiscard]] sgd_state<S> make_sgd_state(const std::vector<trainable<S>>& list, const sgd_options& options = {}) {
-    sgd_state<S> state;
-    if (options.momentum != 0) {
-        for (const auto& t : list) {
-            state.momentum.push_back(vector<S>::Zero(static_cast<index>(t.value.size())));
-        }
-    }
-    return state;
-}
+[[nodiscard]] sgd_state<S> make_sgd_state(const std::vector<trainable<S>>& list, const sgd_options& options = {});
 
 /// One step, in place, for every entry p with gradient g:
 ///
@@ -58,44 +48,12 @@ template <real S>
 /// \cost One pass over values, gradients and buffers. Allocates nothing.
 /// \note Bit-equal for one binary and CPU.
 template <real S>
-void sgd_step(const std::vector<trainable<S>>& list, sgd_state<S>& state, const sgd_options& options = {}) {
-    detail::check_trainables("sgd_step", list, options.groups.size());
-    detail::expects(0 <= options.momentum && options.momentum < 1, "sgd_step: momentum must be in [0, 1)");
-    detail::expects(!options.nesterov || (options.momentum > 0 && options.dampening == 0),
-                    "sgd_step: nesterov needs momentum and no dampening");
-    const bool buffered = options.momentum != 0;
-    detail::expects(state.momentum.size() == (buffered ? list.size() : 0),
-                    "sgd_step: the state was made for another list");
-    for (std::size_t k = 0; k < state.momentum.size(); ++k) {
-        detail::expects(state.momentum[k].size() == static_cast<index>(list[k].value.size()),
-                        "sgd_step: the state was made for another list");
-    }
-    const bool first = state.steps++ == 0;
-    const auto keep = static_cast<S>(first ? 0.0 : options.momentum);
-    const auto take = static_cast<S>(first ? 1.0 : 1 - options.dampening);
-    const auto ahead = static_cast<S>(options.momentum);
-    for (std::size_t k = 0; k < list.size(); ++k) {
-        const auto& group = options.groups[static_cast<std::size_t>(list[k].group)];
-        const auto rate = static_cast<S>(group.learning_rate);
-        const auto decay = static_cast<S>(group.weight_decay);
-        S* p = list[k].value.data();
-        const S* gradient = list[k].gradient.data();
-        const std::size_t size = list[k].value.size();
-        if (!buffered) {
-            for (std::size_t i = 0; i < size; ++i) {
-                p[i] -= rate * (gradient[i] + decay * p[i]);
-            }
-            continue;
-        }
-        S* buffer = state.momentum[k].data();
-        for (std::size_t i = 0; i < size; ++i) {
-            const S g = gradient[i] + decay * p[i];
-            buffer[i] = keep * buffer[i] + take * g;
-            p[i] -= rate * (options.nesterov ? g + ahead * buffer[i] : buffer[i]);
-        }
-    }
-}
+void sgd_step(const std::vector<trainable<S>>& list, sgd_state<S>& state, const sgd_options& options = {});
 
 }  // namespace lowrank::inline LOWRANK_ABI
+
+#ifdef LOWRANK_DEFINITIONS
+#include <lowrank/lora/train/sgd.ipp>
+#endif
 
 #endif  // LOWRANK_LORA_TRAIN_SGD_HPP

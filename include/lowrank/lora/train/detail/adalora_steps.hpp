@@ -3,7 +3,7 @@
 #define LOWRANK_LORA_TRAIN_DETAIL_ADALORA_STEPS_HPP
 
 /// \file
-/// AdaLoRA's allocator as part of a trainer: the orthogonality loss before the optimizer's step, the budget behind it.
+/// AdaLoRA's allocator as part of a trainer: the orthogonality loss before the optimizer's step, the budget after it.
 ///
 ///     detail::adalora_steps<float> steps(schedule, 0.5);
 ///     steps.add(adapter, gradient);                    // for every AdaLoRA adapter that trains
@@ -38,9 +38,9 @@ public:
         expects(a != nullptr, "trainer: adalora is for AdaLoRA adapters alone");
         values_.push_back(*a);
         gradients_.push_back(*a);
-        places_.push_back({adapter.parameters(), gradient});
+        trained_.push_back({adapter.parameters(), gradient});
     }
-    /// Behind the last `add`.
+    /// Call after the last `add`.
     void start() {
         state_ = make_adalora_allocator(values_, schedule_);
         for (const auto& keep : state_.pattern) {
@@ -55,8 +55,8 @@ public:
         }
         read();
         (void)adalora_orthogonality(values_, orthogonality_, &gradients_);
-        for (std::size_t k = 0; k < places_.size(); ++k) {
-            S* to = places_[k].gradient.data();
+        for (std::size_t k = 0; k < trained_.size(); ++k) {
+            S* to = trained_[k].gradient.data();
             for (const auto* from : {&gradients_[k].lora_A, &gradients_[k].lora_B}) {
                 to = std::copy(from->data(), from->data() + from->size(), to);
             }
@@ -67,9 +67,9 @@ public:
     void after(std::int64_t step) {
         read();
         (void)adalora_allocate(state_, step, values_, gradients_);
-        for (std::size_t k = 0; k < places_.size(); ++k) {
+        for (std::size_t k = 0; k < trained_.size(); ++k) {
             const auto& e = values_[k].lora_E;
-            std::copy(e.data(), e.data() + e.size(), places_[k].parameters[2].values.begin());
+            std::copy(e.data(), e.data() + e.size(), trained_[k].parameters[2].values.begin());
             for (index i = 0; i < e.size(); ++i) {
                 kept_[k](i) = state_.pattern[k][static_cast<std::size_t>(i)] ? S(1) : S(0);
             }
@@ -82,7 +82,7 @@ public:
     /// `visit(name, values)` for all that a saved run needs, `name_of(k)` naming adapter k.
     template <class Name, class F>
     void for_tensors(Name&& name_of, F&& visit) {
-        for (std::size_t k = 0; k < places_.size(); ++k) {
+        for (std::size_t k = 0; k < trained_.size(); ++k) {
             const std::string name = name_of(k);
             auto& i = state_.importance[k];
             for (const auto& [part, a] :
@@ -94,9 +94,9 @@ public:
             visit(name + ".lora_E.kept", entries(kept_[k]));
         }
     }
-    /// Behind a `for_tensors` that wrote.
+    /// Call after a `for_tensors` that wrote.
     void restored() {
-        for (std::size_t k = 0; k < places_.size(); ++k) {
+        for (std::size_t k = 0; k < trained_.size(); ++k) {
             for (index i = 0; i < kept_[k].size(); ++i) {
                 state_.pattern[k][static_cast<std::size_t>(i)] = kept_[k](i) != S(0);
             }
@@ -104,7 +104,7 @@ public:
     }
 
 private:
-    struct place {
+    struct trained_adapter {
         std::vector<adapter_parameter<S>> parameters;  ///< A, B, E
         std::span<S> gradient;
     };
@@ -118,14 +118,14 @@ private:
         fill(to.lora_E);
     }
     void read() {
-        for (std::size_t k = 0; k < places_.size(); ++k) {
+        for (std::size_t k = 0; k < trained_.size(); ++k) {
             const auto fill = [&](auto& x, std::size_t i) {
-                std::copy(places_[k].parameters[i].values.begin(), places_[k].parameters[i].values.end(), x.data());
+                std::copy(trained_[k].parameters[i].values.begin(), trained_[k].parameters[i].values.end(), x.data());
             };
             fill(values_[k].lora_A, 0);
             fill(values_[k].lora_B, 1);
             fill(values_[k].lora_E, 2);
-            const S* from = places_[k].gradient.data();
+            const S* from = trained_[k].gradient.data();
             copy(from, gradients_[k]);
         }
     }
@@ -134,7 +134,7 @@ private:
     double orthogonality_;
     std::vector<adalora_adapter<S>> values_ = {};
     std::vector<adalora_adapter<S>> gradients_ = {};
-    std::vector<place> places_ = {};
+    std::vector<trained_adapter> trained_ = {};
     adalora_allocator<S> state_ = {};
     std::vector<vector<S>> kept_ = {};  ///< The pattern as numbers, to be saved.
 };
