@@ -312,6 +312,45 @@ LOWRANK_BODY result<peft_adapter> peft_from_gguf(const gguf_lora& adapter, const
     return out;
 }
 
+namespace detail {
+
+LOWRANK_API [[nodiscard]] result<adapter_file> read_gguf_adapter(const std::filesystem::path& path,
+                                                                 const adapter_read_options& opt) {
+    if (opt.model == nullptr) {
+        return status{errc::unsupported, path_in_quotes(path) +
+                                             " is a GGUF adapter: the base model is needed, whose heads say the order "
+                                             "of rows"};
+    }
+    const auto gguf = read_gguf_lora(path);
+    if (!gguf) {
+        return gguf.error();
+    }
+    auto adapter = peft_from_gguf(*gguf, *opt.model, opt.architectures);
+    return adapter ? result<adapter_file>(adapter_file{.format = "gguf", .adapter = std::move(*adapter)})
+                   : result<adapter_file>(in_file(path, adapter.error()));
+}
+
+LOWRANK_API [[nodiscard]] status write_gguf_adapter(const std::filesystem::path& path, const peft_adapter& adapter,
+                                                    const adapter_write_options& opt) {
+    if (opt.model == nullptr) {
+        return {errc::unsupported, "writing GGUF needs the base model, whose heads say the order of rows"};
+    }
+    return write_gguf_lora(path, adapter, *opt.model, {.type = opt.type, .name = opt.name, .write = opt.write},
+                           opt.architectures);
+}
+
+}  // namespace detail
+
+LOWRANK_BODY adapter_format gguf_format() {
+    return {.name = "gguf",
+            .needs_model = true,
+            .holds_tables = true,
+            .holds_invocation_tokens = true,
+            .recognizes = [](const adapter_source& source) { return source.head.starts_with("GGUF"); },
+            .read = &detail::read_gguf_adapter,
+            .write = &detail::write_gguf_adapter};
+}
+
 }  // namespace lowrank::inline LOWRANK_ABI
 
 #endif  // LOWRANK_IO_FORMATS_GGUF_LORA_IPP

@@ -141,13 +141,13 @@ LOWRANK_API [[nodiscard]] std::span<const std::byte> hf_bytes_of(const gguf_file
                                                                  std::vector<std::byte>& owned) {
     const gguf_tensor& stored = *t.parts[part];
     std::span<const std::byte> bytes = model.bytes(stored);
-    if (facts_of(stored.type).block != 1) {
+    if (facts_of(stored.type, model.types()).block != 1) {
         std::uint64_t count = 1;
         for (const std::uint64_t n : stored.ne) {
             count *= n;
         }
         std::vector<float> decoded(static_cast<std::size_t>(count));
-        dequantize_ggml(stored.type, bytes, decoded);
+        dequantize_ggml(stored.type, bytes, decoded, model.types());
         const auto raw = std::as_bytes(std::span(decoded));
         owned.assign(raw.begin(), raw.end());
         bytes = owned;
@@ -168,9 +168,9 @@ LOWRANK_API [[nodiscard]] result<std::map<std::string, fused_tensor>> fused_tens
     std::map<std::string, fused_tensor> out;
     for (const gguf_tensor& t : model.tensors()) {
         auto names = find_gguf_module(a, t.name);
-        if (!names || !is_decodable(t.type)) {
+        if (!names || !is_decodable(t.type, model.types())) {
             return status{errc::unsupported, "tensor " + in_quotes(t.name) + " of type " +
-                                                 std::string(facts_of(t.type).name) +
+                                                 std::string(facts_of(t.type, model.types()).name) +
                                                  " has no name in transformers or no decoder"};
         }
         if (out.contains(names->hf)) {
@@ -187,7 +187,7 @@ LOWRANK_API [[nodiscard]] result<std::map<std::string, fused_tensor>> fused_tens
             }
             const bool is_like_first = part->ne.size() == t.ne.size() && dtype_for(part->type) == dtype_for(t.type) &&
                                        (t.ne.size() < 2 || std::equal(t.ne.begin(), t.ne.end() - 1, part->ne.begin()));
-            if (!is_like_first || !is_decodable(part->type)) {
+            if (!is_like_first || !is_decodable(part->type, model.types())) {
                 return status{errc::mismatch, "tensor " + in_quotes(name) + " does not fit " + in_quotes(t.name) +
                                                   ", another part of " + in_quotes(hf)};
             }
@@ -355,7 +355,7 @@ LOWRANK_BODY result<hf_model_report> write_hf_model(const std::filesystem::path&
         }
     }
     const auto count_tensor = [&](const detail::fused_tensor& t) {
-        const auto is_copy = [](const gguf_tensor* part) { return facts_of(part->type).block == 1; };
+        const auto is_copy = [&](const gguf_tensor* part) { return facts_of(part->type, model.types()).block == 1; };
         if (std::all_of(t.parts.begin(), t.parts.end(), is_copy)) {
             ++out.copied;
         } else {

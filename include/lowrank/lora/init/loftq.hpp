@@ -16,6 +16,7 @@
 #include <cmath>
 #include <concepts>
 #include <cstddef>
+#include <span>
 #include <utility>
 #include <vector>
 
@@ -29,7 +30,6 @@
 #include <lowrank/lora/init/spectral_init.hpp>
 #include <lowrank/lora/kinds/lora.hpp>
 #include <lowrank/quant/formats/ggml_blocks.hpp>
-#include <lowrank/quant/formats/ggml_type.hpp>
 #include <lowrank/quant/formats/normal_float.hpp>
 
 namespace lowrank::inline LOWRANK_ABI {
@@ -48,9 +48,10 @@ struct normal_float_quantizer {
     }
 };
 
-/// ggml's Q8_0 or Q4_0, so that the base can be written as GGUF. \pre Rows are whole blocks of 32.
+/// A type of ggml, so that the base can be written as GGUF. \pre It has an encoder; rows are whole blocks of it.
 struct ggml_quantizer {
     ggml_type type = ggml_type::q4_0;
+    std::span<const quantized_type> types = quantized_types();
     [[nodiscard]] row_matrix<float> operator()(const row_matrix<float>& w) const;
 };
 
@@ -118,14 +119,15 @@ template <detail::dense_weight W, weight_quantizer Q>
 }
 
 inline row_matrix<float> ggml_quantizer::operator()(const row_matrix<float>& w) const {
-    detail::expects(type == ggml_type::q8_0 || type == ggml_type::q4_0,
-                    "ggml_quantizer: the type must be q8_0 or q4_0");
-    detail::expects(w.cols() % 32 == 0, "ggml_quantizer: rows must be whole blocks of 32");
+    const quantized_type facts = facts_of(type, types);
+    detail::expects(facts.encode != nullptr && facts.decode != nullptr,
+                    "ggml_quantizer: the type must have an encoder");
+    detail::expects(w.cols() % static_cast<index>(facts.block) == 0, "ggml_quantizer: rows must be whole blocks");
     const auto count = static_cast<std::size_t>(w.size());
-    std::vector<std::byte> bytes(ggml_bytes(type, count));
+    std::vector<std::byte> bytes(ggml_bytes(type, count, types));
     row_matrix<float> back(w.rows(), w.cols());
-    quantize_ggml(type, {w.data(), count}, bytes);
-    dequantize_ggml(type, bytes, {back.data(), count});
+    quantize_ggml(type, {w.data(), count}, bytes, types);
+    dequantize_ggml(type, bytes, {back.data(), count}, types);
     return back;
 }
 
