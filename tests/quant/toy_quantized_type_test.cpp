@@ -43,7 +43,7 @@ void encode_toy(const float* x, std::uint8_t* b) {
     }
 }
 
-std::vector<quantized_type> with_toy() {
+std::vector<quantized_type> with_toy_type() {
     std::vector<quantized_type> all(quantized_types().begin(), quantized_types().end());
     all.push_back(quantized_type_of<4, 8, decode_toy, encode_toy>(toy, "TOY"));
     return all;
@@ -52,7 +52,7 @@ std::vector<quantized_type> with_toy() {
 }  // namespace
 
 TEST_CASE("a toy type is encoded and decoded, and unknown without its list") {
-    const auto types = with_toy();
+    const auto types = with_toy_type();
     CHECK(facts_of(toy).block == 0);
     CHECK_FALSE(is_decodable(toy));
     CHECK(facts_of(toy, types).name == "TOY");
@@ -68,7 +68,7 @@ TEST_CASE("a toy type is encoded and decoded, and unknown without its list") {
 }
 
 TEST_CASE("a model of a toy type is read, converted to transformers, and refused without its list") {
-    const auto types = with_toy();
+    const auto types = with_toy_type();
     temporary_folder folder;
     row_matrix<float> w(2, 8);
     w << 1, 2, 3, 127, -1, -2, -3, 127, 0, 0, 0, 0, 5, 5, 5, 127;
@@ -91,7 +91,7 @@ TEST_CASE("a model of a toy type is read, converted to transformers, and refused
 }
 
 TEST_CASE("a base of a toy type goes under an adapter by LoftQ") {
-    const auto types = with_toy();
+    const auto types = with_toy_type();
     row_matrix<float> w(6, 8);
     for (Eigen::Index i = 0; i < w.size(); ++i) {
         w.data()[i] = std::sin(static_cast<float>(i * i));

@@ -7,6 +7,7 @@
 #include <lowrank/io/formats/gguf_lora.hpp>
 #include <lowrank/io/formats/plain_lora.hpp>
 #include <lowrank/io/models/model_config.hpp>
+#include <lowrank/io/peft.hpp>
 
 #include "io_support.hpp"
 #include "support/shared.hpp"

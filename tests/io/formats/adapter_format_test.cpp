@@ -14,7 +14,7 @@ using lora_part = lora_name::part;
 namespace {
 
 /// The first format that knows a name, and what it says.
-std::pair<std::string_view, lora_name> parsed(std::string_view text) {
+std::pair<std::string_view, lora_name> first_reading(std::string_view text) {
     for (const adapter_format& f : adapter_formats()) {
         const lora_name name = f.parse != nullptr ? f.parse(text) : lora_name{};
         if (name.what != lora_part::none) {
@@ -49,12 +49,12 @@ TEST_CASE("names of other tools say part, format and module") {
              {"x.oft_diag", lora_part::unsupported, "kohya", "x"},
              {".diff", lora_part::none, "", ""},
          }) {
-        const auto [format, said] = parsed(n.text);
+        const auto [format, said] = first_reading(n.text);
         CHECK_MESSAGE(said.what == n.what, n.text);
         CHECK_MESSAGE(format == n.format, n.text);
         CHECK_MESSAGE(said.module == n.module, n.text);
     }
-    CHECK(parsed("m.lokr_w1_a").second.leaf == "lokr_w1_a");
+    CHECK(first_reading("m.lokr_w1_a").second.leaf == "lokr_w1_a");
 }
 
 TEST_CASE("what a format can hold is said before anything is written") {

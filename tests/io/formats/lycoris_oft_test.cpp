@@ -13,6 +13,7 @@
 #include <lowrank/io/checkpoints/merge_checkpoint.hpp>
 #include <lowrank/io/formats/adapter_files.hpp>
 #include <lowrank/io/formats/plain_lora.hpp>
+#include <lowrank/io/peft.hpp>
 
 #include "io_support.hpp"
 

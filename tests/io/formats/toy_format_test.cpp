@@ -2,7 +2,7 @@
 // File formats of the test alone, a scheme of names and a format that is no safetensors: adapters are read, converted
 // and written in them through the list that the built-in formats are in.
 
-#include <cstring>
+#include <cstdio>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -58,7 +58,7 @@ status write_tiny(const std::filesystem::path& path, const peft_adapter& adapter
         opt.write);
 }
 
-std::vector<adapter_format> with_toys() {
+std::vector<adapter_format> with_toy_formats() {
     std::vector<adapter_format> all = {
         {.name = "toy", .parse = parse_toy, .emit = emit_toy},
         {.name = "tiny",
@@ -72,7 +72,7 @@ std::vector<adapter_format> with_toys() {
 }  // namespace
 
 TEST_CASE("a toy scheme of names is read, converted and written like a built-in one") {
-    const auto all = with_toys();
+    const auto all = with_toy_formats();
     temporary_folder folder;
     peft_adapter made;
     auto& lora = made.modules["a.b"];
@@ -97,7 +97,7 @@ TEST_CASE("a toy scheme of names is read, converted and written like a built-in 
 }
 
 TEST_CASE("what a toy format cannot hold is refused, naming the module") {
-    const auto all = with_toys();
+    const auto all = with_toy_formats();
     temporary_folder folder;
     peft_adapter dora;
     dora.relatives["m"] = peft_lora{.lora = make_lora<float>(3, 4, {.r = 2}), .magnitude = vector<float>::Ones(3)};
@@ -111,7 +111,7 @@ TEST_CASE("what a toy format cannot hold is refused, naming the module") {
 }
 
 TEST_CASE("a toy format of its own container is recognized and converted") {
-    const auto all = with_toys();
+    const auto all = with_toy_formats();
     temporary_folder folder;
     REQUIRE(write_file(folder / "t", "TINY m 3 2"));
     const auto read = read_adapter(folder / "t", {}, all);

@@ -24,7 +24,7 @@ using lowrank_tests::text_of;
 namespace {
 
 /// One attention weight for q, k and v, keys as GPT-2 spells them.
-std::vector<architecture> with_toy() {
+std::vector<architecture> with_toy_architecture() {
     std::vector<architecture> all(known_architectures().begin(), known_architectures().end());
     all.push_back({.name = "toy",
                    .hf_class = "ToyForCausalLM",
@@ -46,7 +46,7 @@ std::vector<architecture> with_toy() {
 
 constexpr const char* toy_config = R"({"model_type":"toy","n_embd":8,"n_head":2,"n_head_kv":1,"eps":0.5})";
 
-row_matrix<float> counted(Eigen::Index rows, Eigen::Index cols) {
+row_matrix<float> counting(Eigen::Index rows, Eigen::Index cols) {
     row_matrix<float> m(rows, cols);
     for (Eigen::Index i = 0; i < m.size(); ++i) {
         m.data()[i] = static_cast<float>(i);
@@ -57,16 +57,16 @@ row_matrix<float> counted(Eigen::Index rows, Eigen::Index cols) {
 }  // namespace
 
 TEST_CASE("a model of a toy architecture goes to GGUF, its fused weight in parts, and back") {
-    const auto all = with_toy();
+    const auto all = with_toy_architecture();
     temporary_folder folder;
     REQUIRE(write_file(folder / "config.json", toy_config));
-    const row_matrix<float> qkv = counted(16, 8);  // 2 heads of q, one of k, one of v, of 4 rows each
-    REQUIRE(write_safetensors(
-        folder / "model.safetensors",
-        {tensor_of("transformer.h.0.attn.qkv.weight", qkv),
-         tensor_of("transformer.h.0.attn.qkv.bias", vector<float>(qkv.col(0))),
-         tensor_of("transformer.h.0.mlp.up.weight", counted(3, 8)), tensor_of("transformer.wte.weight", counted(5, 8))},
-        {{"format", "pt"}}));
+    const row_matrix<float> qkv = counting(16, 8);  // 2 heads of q, one of k, one of v, of 4 rows each
+    REQUIRE(write_safetensors(folder / "model.safetensors",
+                              {tensor_of("transformer.h.0.attn.qkv.weight", qkv),
+                               tensor_of("transformer.h.0.attn.qkv.bias", vector<float>(qkv.col(0))),
+                               tensor_of("transformer.h.0.mlp.up.weight", counting(3, 8)),
+                               tensor_of("transformer.wte.weight", counting(5, 8))},
+                              {{"format", "pt"}}));
     CHECK(write_gguf_model(folder / "m.gguf", folder.path()).message.find("\"toy\", not \"llama\"") !=
           std::string::npos);
     const status why = write_gguf_model(folder / "m.gguf", folder.path(), {.architectures = all});
@@ -111,14 +111,14 @@ TEST_CASE("a model of a toy architecture goes to GGUF, its fused weight in parts
 }
 
 TEST_CASE("an adapter of a toy architecture goes to GGUF, fused module in parts, and back") {
-    const auto all = with_toy();
+    const auto all = with_toy_architecture();
     const auto config = parse_model_config(toy_config, all);
     REQUIRE(config);
     temporary_folder folder;
     peft_adapter adapter;
     auto& lora = adapter.modules["transformer.h.1.attn.qkv"];
     lora = make_lora<float>(16, 8, {.r = 2});
-    lora.lora_B = counted(16, 2);
+    lora.lora_B = counting(16, 2);
     adapter.config.lora_alpha = lora.lora_alpha;
     CHECK(write_gguf_lora(folder / "a.gguf", adapter, *config).code == errc::unsupported);
     REQUIRE(write_gguf_lora(folder / "a.gguf", adapter, *config, {}, all));
