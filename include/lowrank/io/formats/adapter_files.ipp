@@ -264,7 +264,11 @@ LOWRANK_BODY result<lora_file> read_lora_file(const std::filesystem::path& path,
         }
         const bool has_alpha = *alpha && **alpha != 0;  // as kohya: 0 means r
         if (parts.relative && (parts.a != nullptr || parts.b != nullptr || parts.magnitude != nullptr)) {
-            leave_out("two kinds of adapter in one module");
+            leave_out("two types of adapter in one module");
+            continue;
+        }
+        if (parts.relative && format->join == nullptr) {
+            leave_out("a type of adapter that " + out.format + " has no reader for");
             continue;
         }
         if (parts.relative) {

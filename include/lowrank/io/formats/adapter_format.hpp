@@ -116,8 +116,10 @@ struct adapter_format {
     status (*emit_other)(lora_tensors& out, const std::string& name, const peft_module& module,
                          const lora_write_options& opt) = nullptr;
 
+    /// The first format of a list that recognizes a path reads it.
     bool (*recognizes)(const adapter_source& source) = nullptr;
     result<adapter_file> (*read)(const std::filesystem::path& path, const adapter_read_options& opt) = nullptr;
+    /// \pre `can_hold` of the format and the adapter.
     status (*write)(const std::filesystem::path& path, const peft_adapter& adapter,
                     const adapter_write_options& opt) = nullptr;
 };

@@ -205,7 +205,7 @@ LOWRANK_BODY status write_gguf_lora(const std::filesystem::path& path, const pef
             const auto names = find_module(**a, module + ".weight");
             if (!names || is_table != (names->module->role == module_role::table)) {
                 return {errc::unsupported,
-                        "module " + detail::in_quotes(module) + " has no place in a GGUF of " + (*a)->name};
+                        "module " + detail::in_quotes(module) + " cannot be represented in a GGUF of " + (*a)->name};
             }
             if (model.tie_word_embeddings && names->module->role == module_role::output) {
                 return {errc::unsupported, "module " + detail::in_quotes(module) +

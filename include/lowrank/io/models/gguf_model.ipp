@@ -90,6 +90,9 @@ LOWRANK_API [[nodiscard]] result<model_config> config_of_gguf(const architecture
             if (m->module->role == module_role::table && t.ne.size() == 2) {
                 or_else(c.vocab_size, static_cast<index>(std::min<std::uint64_t>(t.ne[1], 1U << 30)));
             }
+            if (m->hf.ends_with(".bias")) {
+                (m->hf.find("attn") != std::string::npos ? c.attention_bias : c.mlp_bias) = true;
+            }
         }
     }
     or_else(c.vocab_size, 0);
@@ -160,7 +163,7 @@ LOWRANK_API [[nodiscard]] std::span<const std::byte> hf_bytes_of(const gguf_file
     return bytes;
 }
 
-/// What of a GGUF becomes which tensor of transformers, or what has no place there.
+/// What of a GGUF becomes which tensor of transformers.
 LOWRANK_API [[nodiscard]] result<std::map<std::string, fused_tensor>> fused_tensors(const architecture& a,
                                                                                     const model_config& config,
                                                                                     const gguf_file& model,
@@ -250,7 +253,8 @@ LOWRANK_BODY status write_gguf_model(const std::filesystem::path& path, const st
         const auto type = std::find_if(detail::float_types.begin(), detail::float_types.end(),
                                        [&](auto& pair) { return pair.first == t.type; });
         if (!names || type == detail::float_types.end()) {
-            return {errc::unsupported, "tensor " + detail::in_quotes(t.name) + " has no place in a GGUF of " + a.name};
+            return {errc::unsupported,
+                    "tensor " + detail::in_quotes(t.name) + " cannot be represented in a GGUF of " + a.name};
         }
         const index all_rows = t.shape.empty() ? 1 : static_cast<index>(t.shape[0]);
         const auto rows = rows_of_parts(*names->module, *config, all_rows);
