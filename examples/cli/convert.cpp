@@ -3,16 +3,20 @@
 /// `lowrank convert`: adapters between the tools that use them, models between transformers and GGUF.
 
 #include <algorithm>
+#include <cctype>
 #include <cstdint>
 #include <cstring>
+#include <map>
 #include <memory>
 #include <optional>
 #include <string>
 #include <vector>
 
 #include <lowrank/io/formats/adapter_files.hpp>
+#include <lowrank/io/formats/plain_lora.hpp>
 #include <lowrank/io/models/gguf_model.hpp>
 #include <lowrank/io/models/model_config.hpp>
+#include <lowrank/quant/formats/ggml_blocks.hpp>
 
 #include "checkpoint_edit.hpp"
 #include "commands.hpp"
@@ -64,11 +68,26 @@ source_kind kind_of_source(const fs::path& source) {
     return text != nullptr && *text == "adapter" ? source_kind::adapter : source_kind::gguf_model;
 }
 
-lowrank::ggml_type tensor_type(const std::string& name) {
-    return name == "f16"    ? lowrank::ggml_type::f16
-           : name == "bf16" ? lowrank::ggml_type::bf16
-           : name == "q8_0" ? lowrank::ggml_type::q8_0
-                            : lowrank::ggml_type::f32;
+/// Names of types that factors can have in a GGUF adapter, as options spell them, and the types.
+std::map<std::string, lowrank::ggml_type> factor_types() {
+    std::map<std::string, lowrank::ggml_type> types;
+    for (const auto& type : lowrank::quantized_types()) {
+        std::string name(type.name);
+        std::transform(name.begin(), name.end(), name.begin(), [](unsigned char c) { return std::tolower(c); });
+        if (type.encode != nullptr) {
+            types[name] = type.type;
+        }
+    }
+    return types;
+}
+
+/// "mlx, peft, ..."
+std::vector<std::string> format_names() {
+    std::vector<std::string> names;
+    for (const auto& format : lowrank::adapter_formats()) {
+        names.emplace_back(format.name);
+    }
+    return names;
 }
 
 /// The keys llama.cpp wants of a llama2.c tokenizer: its pieces are those of a sentencepiece model.
@@ -172,14 +191,13 @@ void convert_model_to_hf(const convert_options& options) {
 }
 
 void convert_adapter(const convert_options& options) {
-    const auto to = lowrank::adapter_format_from_name(options.to);
+    const auto to = lowrank::find_adapter_format(options.to);
     if (!to) {
-        throw usage_error(
-            "--to: give the format of the adapter to write (peft, mlx, gguf, kohya, diffusers, "
-            "diffusers_old, loralib)");
+        throw usage_error("--to: " + to.error().message);
     }
+    const lowrank::adapter_format& target = **to;
     lowrank::adapter_read_options reading{.lora_alpha = options.alpha};
-    std::optional<lowrank::model_config> layout;
+    std::optional<lowrank::model_config> model;
     std::optional<lowrank::checkpoint> base;
     if (!options.model.empty()) {
         base = open_checkpoint(options.model);
@@ -191,24 +209,21 @@ void convert_adapter(const convert_options& options) {
         std::error_code error;
         if (fs::exists(options.model / "config.json", error)) {
             if (auto read = lowrank::read_model_config(options.model / "config.json")) {
-                layout = *read;
-                reading.model = &*layout;
+                model = std::move(*read);
+                reading.model = &*model;
+            } else if (target.needs_model) {
+                say("warning: the model's shape is not known: " + read.error().message);
             }
         }
     }
-    reading.peft.activated_by_tokens = *to == lowrank::adapter_format::gguf || *to == lowrank::adapter_format::peft;
+    reading.peft.activated_by_tokens = target.holds_invocation_tokens;
     auto source = take_named(options.source.string(), lowrank::read_adapter(options.source, reading));
     for (const auto& warning : source.adapter.warnings) {
         say("warning: " + options.source.string() + ": " + warning);
     }
     // What the target has no names for becomes plain LoRA, and the report says at what loss.
-    const bool is_of_peft = std::none_of(source.adapter.relatives.begin(), source.adapter.relatives.end(),
-                                         [](const auto& m) { return lowrank::detail::type_of(m.second) == "LYCORIS"; });
-    const bool has_place = (*to == lowrank::adapter_format::peft && is_of_peft) ||
-                           *to == lowrank::adapter_format::kohya ||
-                           (*to == lowrank::adapter_format::mlx && is_of_peft && source.adapter.config.use_dora);
     std::map<std::string, double> losses;
-    if (!source.adapter.relatives.empty() && !has_place) {
+    if (!source.adapter.relatives.empty() && !lowrank::can_hold(target, source.adapter)) {
         const auto choice =
             options.rank > 0 ? lowrank::fixed_rank(options.rank)
                              : lowrank::rank_choice{
@@ -218,16 +233,14 @@ void convert_adapter(const convert_options& options) {
         source.adapter = std::move(plain.adapter);
         losses = std::move(plain.relative_errors);
     }
-    const bool is_folder = *to == lowrank::adapter_format::peft || *to == lowrank::adapter_format::mlx;
-    const lowrank::adapter_write_options writing{.model = layout ? &*layout : nullptr,
-                                                 .kohya_prefix = options.kohya_prefix,
-                                                 .gguf = {.type = tensor_type(options.type)}};
+    const lowrank::adapter_write_options writing{
+        .model = reading.model, .kohya_prefix = options.kohya_prefix, .type = factor_types().at(options.type)};
     const auto write = [&](const fs::path& path) {
-        if (const auto why = lowrank::write_adapter(path, source.adapter, *to, writing); !why) {
+        if (const auto why = lowrank::write_adapter(path, source.adapter, target.name, writing); !why) {
             fail(why.message, why.code);
         }
     };
-    if (is_folder) {
+    if (target.is_folder) {
         staged_folder out(options.output.folder, options.output.force, {options.source});
         write(out.path());
         out.commit();
@@ -247,8 +260,8 @@ void convert_adapter(const convert_options& options) {
             cut[module] = loss;
         }
         print_json({{"command", "convert"},
-                    {"from", to_string(source.format)},
-                    {"to", to_string(*to)},
+                    {"from", source.format},
+                    {"to", target.name},
                     {"output", options.output.folder.string()},
                     {"modules", modules},
                     {"renamed", renamed},
@@ -270,8 +283,8 @@ void convert_adapter(const convert_options& options) {
     for (const auto& line : source.unmapped) {
         print("left out: " + line + "\n");
     }
-    print(format("%zu modules from %s to %s, %zu tensors left out\nwritten to %s\n", modules, to_string(source.format),
-                 to_string(*to), source.unmapped.size(), options.output.folder.string().c_str()));
+    print(format("%zu modules from %s to %s, %zu tensors left out\nwritten to %s\n", modules, source.format.c_str(),
+                 options.to.c_str(), source.unmapped.size(), options.output.folder.string().c_str()));
 }
 
 void run_convert(const convert_options& options) {
@@ -298,6 +311,8 @@ void run_convert(const convert_options& options) {
 
 void add_convert(CLI::App& app) {
     auto options = std::make_shared<convert_options>();
+    auto targets = format_names();
+    targets.emplace_back("hf");
     auto* command = app.add_subcommand("convert", "Convert adapters and models between the formats of other tools");
     command
         ->add_option("source", options->source,
@@ -306,8 +321,8 @@ void add_convert(CLI::App& app) {
         ->type_name("SOURCE")
         ->required();
     command
-        ->add_option("--to", options->to, "peft, mlx, gguf, kohya, diffusers, diffusers_old, loralib; hf for a model")
-        ->check(CLI::IsMember({"peft", "mlx", "gguf", "kohya", "diffusers", "diffusers_old", "loralib", "hf"}));
+        ->add_option("--to", options->to, CLI::detail::join(targets, ", ") + " for an adapter; gguf or hf for a model")
+        ->check(CLI::IsMember(targets));
     command
         ->add_option("--model", options->model,
                      "The base model: GGUF and DoRA need its weights, kohya's names find their modules in it")
@@ -325,7 +340,7 @@ void add_convert(CLI::App& app) {
     command->add_option("--kohya-prefix", options->kohya_prefix, "Put before names written for kohya's tools")
         ->capture_default_str();
     command->add_option("--type", options->type, "Of the factors in a GGUF adapter")
-        ->check(CLI::IsMember({"f32", "f16", "bf16", "q8_0"}))
+        ->check(CLI::IsMember(factor_types()))
         ->capture_default_str();
     command->add_option("--tokenizer", options->tokenizer, "A llama2.c tokenizer for a GGUF model (default: tok*.bin)");
     add_common(*command, options->common);

@@ -100,8 +100,8 @@ enum class weighting_kind;
 class weighting;
 
 // quant
+struct quantized_type;
 enum class ggml_type : std::int32_t;
-struct ggml_type_facts;
 struct normal_float_options;
 struct normal_float_matrix;
 

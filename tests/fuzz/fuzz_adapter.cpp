@@ -70,7 +70,7 @@ std::vector<tensor_to_write> base_of(const peft_adapter& adapter, bool transpose
 }
 
 void use(const peft_adapter& adapter, const folder& home) {
-    for (const adapter_format format : {adapter_format::kohya, adapter_format::mlx}) {
+    for (const std::string format : {"kohya", "mlx"}) {
         require(write_adapter(home.path / "other", adapter, format));
         fs::remove_all(home.path / "other");
     }

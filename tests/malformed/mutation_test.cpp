@@ -198,8 +198,8 @@ TEST_CASE("files in the names of LyCORIS that are cut or changed anywhere") {
                 continue;
             }
             ++accepted;
-            (void)write_adapter(folder / "again", adapter->adapter, adapter_format::kohya);
-            (void)write_adapter(folder / "peft", adapter->adapter, adapter_format::peft);
+            (void)write_adapter(folder / "again", adapter->adapter, "kohya");
+            (void)write_adapter(folder / "peft", adapter->adapter, "peft");
         }
         if (&tensors == &files[0]) {  // the others are of two types, which have no hub
             CHECK(accepted > 10);     // a changed number is still a number

@@ -17,21 +17,17 @@
 #include <lowrank/io/checkpoints/combine_adapters.hpp>
 #include <lowrank/io/checkpoints/extract_adapter.hpp>
 #include <lowrank/io/checkpoints/merge_checkpoint.hpp>
-#include <lowrank/io/formats/adapter_files.hpp>
-#include <lowrank/io/formats/lora_formats.hpp>
-#include <lowrank/io/formats/plain_lora.hpp>
 #include <lowrank/io/peft.hpp>
 #include <lowrank/io/peft/peft_modules.hpp>
 
 /// Every heavy function of the floor. At namespace scope.
-#define LOWRANK_INSTANTIATE_IO()                                                                      \
-    namespace lowrank::inline LOWRANK_ABI {                                                           \
-    LOWRANK_IO_ADAPTER_FILES()                                                                        \
-    LOWRANK_IO_COMBINE_ADAPTERS()                                                                     \
-    LOWRANK_IO_EXTRACT_ADAPTER()                                                                      \
-                                                                                                      \
-    LOWRANK_IO_LORA_FORMATS()                                                                         \
-    LOWRANK_IO_MERGE_CHECKPOINT() LOWRANK_IO_PEFT() LOWRANK_IO_PEFT_MODULES() LOWRANK_IO_PLAIN_LORA() \
+#define LOWRANK_INSTANTIATE_IO()                                              \
+    namespace lowrank::inline LOWRANK_ABI {                                   \
+                                                                              \
+    LOWRANK_IO_COMBINE_ADAPTERS()                                             \
+    LOWRANK_IO_EXTRACT_ADAPTER()                                              \
+                                                                              \
+    LOWRANK_IO_MERGE_CHECKPOINT() LOWRANK_IO_PEFT() LOWRANK_IO_PEFT_MODULES() \
     }
 
 #endif  // LOWRANK_IO_INSTANTIATE_HPP

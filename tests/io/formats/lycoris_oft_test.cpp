@@ -13,6 +13,7 @@
 #include <lowrank/io/checkpoints/merge_checkpoint.hpp>
 #include <lowrank/io/formats/adapter_files.hpp>
 #include <lowrank/io/formats/plain_lora.hpp>
+#include <lowrank/io/peft.hpp>
 
 #include "io_support.hpp"
 
@@ -121,7 +122,7 @@ TEST_CASE("a LyCORIS file of OFT is read, merged, made plain LoRA and written ag
         const auto made = folder / "made.safetensors";
         auto constrained = a;
         constrained.constraint = 0.03125;
-        REQUIRE(write_adapter(made, adapter_with(constrained), adapter_format::kohya));
+        REQUIRE(write_adapter(made, adapter_with(constrained), "kohya"));
         const auto read = read_adapter(made, {.modules = {"l"}});
         REQUIRE_MESSAGE(read, (read ? std::string() : read.error().message));
         const auto& same = std::get<lycoris_oft>(read->adapter.relatives.at("l"));
@@ -129,9 +130,9 @@ TEST_CASE("a LyCORIS file of OFT is read, merged, made plain LoRA and written ag
         CHECK(same.rescale == a.rescale);
         CHECK(same.constraint == constrained.constraint);
         CHECK(same.is_butterfly == a.is_butterfly);
-        REQUIRE(write_adapter(folder / "again.safetensors", read->adapter, adapter_format::kohya));
+        REQUIRE(write_adapter(folder / "again.safetensors", read->adapter, "kohya"));
         CHECK(lowrank_tests::text_of(folder / "again.safetensors") == lowrank_tests::text_of(made));
-        const status no_place = write_adapter(folder / "peft", read->adapter, adapter_format::peft);
+        const status no_place = write_adapter(folder / "peft", read->adapter, "peft");
         CHECK_MESSAGE(no_place.code == errc::unsupported, no_place.message);
 
         // A linear layer and, with the same bytes, a convolution of 3 channels and 2 x 2 taps.
@@ -171,14 +172,14 @@ TEST_CASE("DoRA by inputs is read, merged and written again") {
     peft_lora dora{.lora = {.lora_A = oft_normals(2, 5, 6), .lora_B = oft_normals(7, 2, 7), .lora_alpha = 2},
                    .magnitude = oft_normals(5, 1, 8).cwiseAbs(),
                    .magnitude_of_inputs = true};
-    REQUIRE(write_adapter(folder / "made", adapter_with(dora), adapter_format::kohya));
+    REQUIRE(write_adapter(folder / "made", adapter_with(dora), "kohya"));
     const auto read = read_adapter(folder / "made", {.modules = {"l"}});
     REQUIRE_MESSAGE(read, (read ? std::string() : read.error().message));
     const auto& same = std::get<peft_lora>(read->adapter.relatives.at("l"));
     CHECK(same.magnitude_of_inputs);
     CHECK(same.magnitude == dora.magnitude);
-    CHECK(write_adapter(folder / "peft", read->adapter, adapter_format::peft).code == errc::unsupported);
-    CHECK(write_adapter(folder / "mlx", read->adapter, adapter_format::mlx).code == errc::unsupported);
+    CHECK(write_adapter(folder / "peft", read->adapter, "peft").code == errc::unsupported);
+    CHECK(write_adapter(folder / "mlx", read->adapter, "mlx").code == errc::unsupported);
     const row_matrix<float> w = oft_normals(7, 5, 9);
     REQUIRE(write_safetensors(folder / "model.safetensors", {tensor_of("l.weight", w)}));
     const auto base = checkpoint::open(folder / "model.safetensors");

@@ -4,6 +4,7 @@
 #include <string>
 
 #include <lowrank/io/checkpoints/merge_checkpoint.hpp>
+#include <lowrank/io/peft.hpp>
 
 #include "io_support.hpp"
 #include "support/shared.hpp"

@@ -6,6 +6,8 @@
 
 #include <doctest/doctest.h>
 
+#include <lowrank/quant/formats/ggml_blocks.hpp>
+
 using namespace lowrank;
 
 TEST_CASE("types know their blocks, removed and unknown numbers have none") {

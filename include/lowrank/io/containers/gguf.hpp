@@ -44,18 +44,20 @@ public:
     /// \return as `mapped_file::open`; `invalid_format` with the rule that is broken; `unsupported` for other versions
     ///         and tensor types.
     /// \cost   O(h log h) for a header of h bytes, and a small multiple of h in memory.
-    [[nodiscard]] static result<gguf_file> open(const std::filesystem::path& path, const mapping_options& opt = {}) {
+    [[nodiscard]] static result<gguf_file> open(const std::filesystem::path& path, const mapping_options& opt = {},
+                                                std::span<const quantized_type> types = quantized_types()) {
         auto file = mapped_file::open(path, opt);
         if (!file) {
             return file.error();
         }
-        auto parsed = parse(std::move(*file));
+        auto parsed = parse(std::move(*file), types);
         return parsed ? std::move(parsed) : result<gguf_file>(detail::in_file(path, parsed.error()));
     }
 
     /// The same from bytes in memory.
-    [[nodiscard]] static result<gguf_file> from_bytes(std::vector<std::byte> bytes) {
-        return parse(mapped_file::own(std::move(bytes)));
+    [[nodiscard]] static result<gguf_file> from_bytes(std::vector<std::byte> bytes,
+                                                      std::span<const quantized_type> types = quantized_types()) {
+        return parse(mapped_file::own(std::move(bytes)), types);
     }
 
     /// Keys and values in the order of the file.
@@ -63,6 +65,9 @@ public:
     /// Tensors in the order of their data.
     [[nodiscard]] const std::vector<gguf_tensor>& tensors() const noexcept { return content_->header.tensors; }
     [[nodiscard]] std::uint64_t alignment() const noexcept { return content_->header.alignment; }
+
+    /// The types that the file was opened with.
+    [[nodiscard]] std::span<const quantized_type> types() const noexcept { return content_->types; }
 
     /// The value of a key, or null.
     [[nodiscard]] const gguf_value* value(std::string_view key) const noexcept {
@@ -102,19 +107,20 @@ public:
                                                  std::to_string(t.ne.size()) +
                                                  " dimensions; only matrices and vectors can be read as a matrix"};
         }
-        if (!is_decodable(t.type)) {
+        if (!is_decodable(t.type, types())) {
             return status{errc::unsupported, "tensor " + detail::in_quotes(t.name) + " has type " +
-                                                 std::string(facts_of(t.type).name) + ", which has no decoder here"};
+                                                 std::string(facts_of(t.type, types()).name) +
+                                                 ", which has no decoder here"};
         }
         const auto extent = [&](std::size_t i) { return i < t.ne.size() ? static_cast<index>(t.ne[i]) : index{1}; };
         row_matrix<S> out(t.ne.size() < 2 ? extent(0) : extent(1), t.ne.size() < 2 ? 1 : extent(0));
         if constexpr (std::same_as<S, float>) {
-            dequantize_ggml(t.type, bytes(t), {out.data(), static_cast<std::size_t>(out.size())});
+            dequantize_ggml(t.type, bytes(t), {out.data(), static_cast<std::size_t>(out.size())}, types());
         } else if (t.type == ggml_type::f64) {
             std::memcpy(out.data(), bytes(t).data(), bytes(t).size());
         } else {
             row_matrix<float> narrow(out.rows(), out.cols());
-            dequantize_ggml(t.type, bytes(t), {narrow.data(), static_cast<std::size_t>(narrow.size())});
+            dequantize_ggml(t.type, bytes(t), {narrow.data(), static_cast<std::size_t>(narrow.size())}, types());
             out = narrow.template cast<S>();
         }
         return out;
@@ -124,20 +130,22 @@ private:
     struct content {
         mapped_file file;
         detail::gguf_header header;
+        std::span<const quantized_type> types;
         std::vector<std::size_t> by_key;
         std::vector<std::size_t> by_name;
     };
 
     explicit gguf_file(std::shared_ptr<const content> c) : content_(std::move(c)) {}
 
-    static result<gguf_file> parse(mapped_file file) {
-        auto header = detail::read_gguf_header(file.bytes());
+    static result<gguf_file> parse(mapped_file file, std::span<const quantized_type> types) {
+        auto header = detail::read_gguf_header(file.bytes(), types);
         if (!header) {
             return header.error();
         }
         auto c = std::make_shared<content>();
         c->file = std::move(file);
         c->header = std::move(*header);
+        c->types = types;
         const auto order = [](std::vector<std::size_t>& out, std::size_t count, const auto& name) {
             out.resize(count);
             for (std::size_t i = 0; i < count; ++i) {

@@ -46,14 +46,15 @@ struct gguf_tensor_to_write {
 /// A matrix (ne = {cols, rows}) or vector (ne = {size}) of floats, rounded to `type`.
 /// \pre `type` can be written by `quantize_ggml`; the rows are whole blocks of it; the values are finite.
 template <detail::eigen_dense D>
-[[nodiscard]] gguf_tensor_to_write gguf_tensor_of(std::string name, const D& x, ggml_type type = ggml_type::f32) {
+[[nodiscard]] gguf_tensor_to_write gguf_tensor_of(std::string name, const D& x, ggml_type type = ggml_type::f32,
+                                                  std::span<const quantized_type> types = quantized_types()) {
     const row_matrix<float> rows = x.template cast<float>();
     const bool is_vector = detail::plain_t<D>::IsVectorAtCompileTime;
-    detail::expects((is_vector ? rows.size() : rows.cols()) % static_cast<index>(facts_of(type).block) == 0,
+    detail::expects((is_vector ? rows.size() : rows.cols()) % static_cast<index>(facts_of(type, types).block) == 0,
                     "gguf_tensor_of: rows must be whole blocks of the type");
     const std::span<const float> values(rows.data(), static_cast<std::size_t>(rows.size()));
-    auto bytes = std::make_shared<std::vector<std::byte>>(ggml_bytes(type, values.size()));
-    quantize_ggml(type, values, *bytes);
+    auto bytes = std::make_shared<std::vector<std::byte>>(ggml_bytes(type, values.size(), types));
+    quantize_ggml(type, values, *bytes, types);
     gguf_tensor_to_write out{.name = std::move(name), .type = type, .bytes = *bytes, .owned = bytes};
     if (is_vector) {
         out.ne = {static_cast<std::uint64_t>(rows.size())};
@@ -117,7 +118,8 @@ public:
     [[nodiscard]] static result<gguf_writer> create(const std::filesystem::path& path,
                                                     const std::vector<gguf_entry>& entries,
                                                     const std::vector<gguf_tensor_plan>& plans,
-                                                    const write_options& opt = {}) {
+                                                    const write_options& opt = {},
+                                                    std::span<const quantized_type> types = quantized_types()) {
         std::string header("GGUF\3\0\0\0", 8);
         detail::append_raw(header, static_cast<std::uint64_t>(plans.size()));
         detail::append_raw(header, static_cast<std::uint64_t>(entries.size()));
@@ -132,7 +134,7 @@ public:
         std::uint64_t at = 0;
         std::vector<std::uint64_t> sizes;
         for (const gguf_tensor_plan& t : plans) {
-            const auto bytes = detail::gguf_tensor_bytes({.name = t.name, .type = t.type, .ne = t.ne});
+            const auto bytes = detail::gguf_tensor_bytes({.name = t.name, .type = t.type, .ne = t.ne}, types);
             if (!bytes) {
                 return detail::in_file(path, bytes.error());
             }
@@ -159,7 +161,7 @@ public:
         if (status why = file->write(header); !why) {
             return why;
         }
-        return gguf_writer(std::move(*file), path, std::move(sizes), alignment);
+        return gguf_writer(std::move(*file), path, std::move(sizes), alignment, types);
     }
 
     /// Appends the next bytes of the data. \pre no more than the plans describe.
@@ -194,15 +196,20 @@ public:
         if (!written) {
             return written.error();
         }
-        if (const auto check = detail::read_gguf_header(written->bytes()); !check) {
+        if (const auto check = detail::read_gguf_header(written->bytes(), types_); !check) {
             return detail::in_file(path_, check.error());
         }
         return file_.commit();
     }
 
 private:
-    gguf_writer(atomic_file file, std::filesystem::path path, std::vector<std::uint64_t> sizes, std::uint64_t alignment)
-        : file_(std::move(file)), path_(std::move(path)), sizes_(std::move(sizes)), alignment_(alignment) {}
+    gguf_writer(atomic_file file, std::filesystem::path path, std::vector<std::uint64_t> sizes, std::uint64_t alignment,
+                std::span<const quantized_type> types)
+        : file_(std::move(file)),
+          path_(std::move(path)),
+          sizes_(std::move(sizes)),
+          alignment_(alignment),
+          types_(types) {}
 
     /// Pads what is complete and steps over it.
     status finish_tensors() {
@@ -225,6 +232,7 @@ private:
     std::filesystem::path path_;
     std::vector<std::uint64_t> sizes_;
     std::uint64_t alignment_;
+    std::span<const quantized_type> types_;
     std::size_t tensor_ = 0;
     std::uint64_t in_tensor_ = 0;
 };
@@ -234,10 +242,11 @@ private:
 /// \pre    the bytes of each tensor are as many as its type and dimensions say; arrays hold whole scalars.
 /// \return as `gguf_writer`.
 inline status write_gguf(const std::filesystem::path& path, const std::vector<gguf_entry>& entries,
-                         const std::vector<gguf_tensor_to_write>& tensors, const write_options& opt = {}) {
+                         const std::vector<gguf_tensor_to_write>& tensors, const write_options& opt = {},
+                         std::span<const quantized_type> types = quantized_types()) {
     std::vector<gguf_tensor_plan> plans;
     for (const gguf_tensor_to_write& t : tensors) {
-        const auto bytes = detail::gguf_tensor_bytes({.name = t.name, .type = t.type, .ne = t.ne});
+        const auto bytes = detail::gguf_tensor_bytes({.name = t.name, .type = t.type, .ne = t.ne}, types);
         if (!bytes) {
             return detail::in_file(path, bytes.error());
         }
@@ -247,7 +256,7 @@ inline status write_gguf(const std::filesystem::path& path, const std::vector<gg
         }
         plans.push_back({t.name, t.type, t.ne});
     }
-    auto file = gguf_writer::create(path, entries, plans, opt);
+    auto file = gguf_writer::create(path, entries, plans, opt, types);
     if (!file) {
         return file.error();
     }

@@ -23,6 +23,7 @@
 #include <lowrank/core/status.hpp>
 #include <lowrank/io/containers/atomic_file.hpp>
 #include <lowrank/io/containers/gguf.hpp>
+#include <lowrank/io/formats/adapter_format.hpp>
 #include <lowrank/io/models/architecture.hpp>
 #include <lowrank/io/peft/peft_adapter.hpp>
 #include <lowrank/lora/kinds/lora.hpp>
@@ -82,6 +83,9 @@ LOWRANK_API [[nodiscard]] status write_gguf_lora(const std::filesystem::path& pa
 ///         fit the heads.
 LOWRANK_API [[nodiscard]] result<peft_adapter> peft_from_gguf(
     const gguf_lora& adapter, const model_config& model, std::span<const architecture> among = known_architectures());
+
+/// llama.cpp's adapters in the list of formats.
+LOWRANK_API [[nodiscard]] adapter_format gguf_format();
 
 }  // namespace lowrank::inline LOWRANK_ABI
 

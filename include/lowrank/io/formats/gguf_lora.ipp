@@ -205,7 +205,7 @@ LOWRANK_BODY status write_gguf_lora(const std::filesystem::path& path, const pef
             const auto names = find_module(**a, module + ".weight");
             if (!names || is_table != (names->module->role == module_role::table)) {
                 return {errc::unsupported,
-                        "module " + detail::in_quotes(module) + " has no place in a GGUF of " + (*a)->name};
+                        "module " + detail::in_quotes(module) + " cannot be represented in a GGUF of " + (*a)->name};
             }
             if (model.tie_word_embeddings && names->module->role == module_role::output) {
                 return {errc::unsupported, "module " + detail::in_quotes(module) +
@@ -310,6 +310,45 @@ LOWRANK_BODY result<peft_adapter> peft_from_gguf(const gguf_lora& adapter, const
     out.config.alora_invocation_tokens.assign(adapter.alora_invocation_tokens.begin(),
                                               adapter.alora_invocation_tokens.end());
     return out;
+}
+
+namespace detail {
+
+LOWRANK_API [[nodiscard]] result<adapter_file> read_gguf_adapter(const std::filesystem::path& path,
+                                                                 const adapter_read_options& opt) {
+    if (opt.model == nullptr) {
+        return status{errc::unsupported, path_in_quotes(path) +
+                                             " is a GGUF adapter: the base model is needed, whose heads say the order "
+                                             "of rows"};
+    }
+    const auto gguf = read_gguf_lora(path);
+    if (!gguf) {
+        return gguf.error();
+    }
+    auto adapter = peft_from_gguf(*gguf, *opt.model, opt.architectures);
+    return adapter ? result<adapter_file>(adapter_file{.format = "gguf", .adapter = std::move(*adapter)})
+                   : result<adapter_file>(in_file(path, adapter.error()));
+}
+
+LOWRANK_API [[nodiscard]] status write_gguf_adapter(const std::filesystem::path& path, const peft_adapter& adapter,
+                                                    const adapter_write_options& opt) {
+    if (opt.model == nullptr) {
+        return {errc::unsupported, "writing GGUF needs the base model, whose heads say the order of rows"};
+    }
+    return write_gguf_lora(path, adapter, *opt.model, {.type = opt.type, .name = opt.name, .write = opt.write},
+                           opt.architectures);
+}
+
+}  // namespace detail
+
+LOWRANK_BODY adapter_format gguf_format() {
+    return {.name = "gguf",
+            .needs_model = true,
+            .holds_tables = true,
+            .holds_invocation_tokens = true,
+            .recognizes = [](const adapter_source& source) { return source.head.starts_with("GGUF"); },
+            .read = &detail::read_gguf_adapter,
+            .write = &detail::write_gguf_adapter};
 }
 
 }  // namespace lowrank::inline LOWRANK_ABI

@@ -13,22 +13,14 @@
 /// the rotations, and a LoHa or LoKr of full rank change a weight by W' - W, which is formed, one weight in memory at a
 /// time, and cut by its SVD.
 
-#include <algorithm>
 #include <map>
 #include <string>
-#include <utility>
-#include <variant>
 
 #include <lowrank/core/config.hpp>
 #include <lowrank/core/status.hpp>
-#include <lowrank/core/types.hpp>
-#include <lowrank/core/workspace.hpp>
-#include <lowrank/io/checkpoints/detail/merge_plan.hpp>
-#include <lowrank/io/containers/checkpoint.hpp>
-#include <lowrank/io/containers/detail/text.hpp>
-#include <lowrank/io/peft.hpp>
-#include <lowrank/lora/convert/convert.hpp>
 #include <lowrank/factor/ranks/rank_choice.hpp>
+#include <lowrank/io/containers/checkpoint.hpp>
+#include <lowrank/io/peft/peft_adapter.hpp>
 
 namespace lowrank::inline LOWRANK_ABI {
 
@@ -44,163 +36,19 @@ struct plain_lora_adapter {
     std::map<std::string, double> relative_errors = {};
 };
 
-namespace detail {
-
-/// Entries of a weight that no base has confirmed: the file of a LoKr may be the square root of that.
-inline constexpr index most_unconfirmed_entries = index{1} << 28;
-
-/// W' - W of a module that adds rows, out x in.
-template <class = on_use>
-[[nodiscard]] result<matrix<float>> added_change(const peft_change& change, module_shape shape) {
-    matrix<double> rows = matrix<double>::Zero(shape.in, shape.out);
-    workspace ws;
-    change.rows->forward(0, rows, ws);
-    return matrix<float>(rows.transpose().cast<float>());
-}
-
-/// W' - W of a module that scales its weight, out x in.
-template <class = on_use>
-[[nodiscard]] result<matrix<float>> dense_change(const checkpoint* base, const std::string& path,
-                                                 const peft_change& change, bool transposed) {
-    if (base == nullptr) {
-        return status{errc::unsupported,
-                      "module " + in_quotes(path) +
-                          " changes its weight as a whole: the base model is needed to make plain LoRA of it"};
-    }
-    const std::string name = stored_module(*base, path) + ".weight";
-    auto stored = base->matrix<float>(name);
-    if (!stored) {
-        return stored.error();
-    }
-    const matrix<double> w = transposed ? matrix<double>(stored->transpose().cast<double>()) : stored->cast<double>();
-    matrix<double> out = w;
-    if (change.rows && change.acts_on_transpose) {
-        workspace ws;
-        change.rows->forward(0, out, ws);
-    } else if (change.rows) {
-        workspace ws;
-        matrix<double> rows = w.transpose();
-        change.rows->forward(0, rows, ws);
-        out = rows.transpose();
-    }
-    if (change.has_delta()) {
-        if (change.delta.rows() != w.rows() || change.delta.cols() != w.cols()) {
-            return status{errc::mismatch, "tensor " + in_quotes(name) +
-                                              " has another shape than the adapter; it belongs to another model"};
-        }
-        out += change.delta.left.cast<double>() * change.delta.right.cast<double>();
-    }
-    const auto fits = [&](const vector<float>& scale, index size) { return scale.size() == 0 || scale.size() == size; };
-    if (!fits(change.magnitude, change.magnitude_of_inputs ? w.cols() : w.rows()) ||
-        !fits(change.output_scale, w.rows()) || !fits(change.input_scale, w.cols())) {
-        return status{errc::mismatch, "the scales of module " + in_quotes(path) + " do not fit the weight"};
-    }
-    for (index i = 0; i < change.magnitude.size(); ++i) {
-        const double n = change.magnitude_of_inputs ? out.col(i).norm() : out.row(i).norm();
-        const double scale = n > 0 ? static_cast<double>(change.magnitude(i)) / n : 0.0;
-        if (change.magnitude_of_inputs) {
-            out.col(i) *= scale;
-        } else {
-            out.row(i) *= scale;
-        }
-    }
-    if (change.output_scale.size() != 0) {
-        out = change.output_scale.cast<double>().asDiagonal() * out;
-    }
-    if (change.input_scale.size() != 0) {
-        out = out * change.input_scale.cast<double>().asDiagonal();
-    }
-    return matrix<float>((out - w).cast<float>());
-}
-
-}  // namespace detail
-
 /// The same adapter in plain LoRA modules. `base` may be null if nothing scales its weight.
 ///
 /// \return `unsupported` for a bias on lora_B, convolutions, and without a base a scaled weight and one of over 2^28
 ///         entries; `mismatch` for a base of another model; as `to_lora`.
 /// \cost   An SVD per scaled weight and per LoHa or LoKr of full rank.
-template <class = on_use>
-[[nodiscard]] result<plain_lora_adapter> to_plain_lora(const peft_adapter& adapter, const checkpoint* base = nullptr,
-                                                       const plain_lora_options& opt = {}) {
-    plain_lora_adapter out{.adapter = adapter};
-    out.adapter.relatives.clear();
-    out.adapter.relative_types.clear();
-    for (const auto& [module, relative] : adapter.relatives) {
-        const auto* lora = std::get_if<peft_lora>(&relative);
-        if (lora != nullptr && (lora->bias.size() != 0 || !lora->kernel.empty())) {
-            return status{errc::unsupported, "module " + detail::in_quotes(module) + " is adapted by " +
-                                                 kind_of(relative) + ", which is no plain LoRA"};
-        }
-        const bool is_table = lora != nullptr && lora->is_table;
-        const bool transposed = is_table || adapter.config.fan_in_fan_out;
-        const tensor_info* t = base != nullptr ? base->find(detail::stored_module(*base, module) + ".weight") : nullptr;
-        peft_module fitted = relative;
-        if (t != nullptr && t->shape.size() == 2) {
-            const status why = fit_module(fitted, static_cast<index>(t->shape[transposed ? 1 : 0]),
-                                          static_cast<index>(t->shape[transposed ? 0 : 1]));
-            if (!why) {
-                return detail::in_context("module " + detail::in_quotes(module), why);
-            }
-        }
-        const module_shape says = shape_of(fitted);
-        if (t != nullptr && t->shape.size() == 2) {
-            const module_shape has = detail::stored_shape(*t);
-            const index rows = transposed ? says.in : says.out;
-            const index cols = transposed ? says.out : says.in;
-            if (status why = detail::check_stored_shape(*t, rows != 0 ? rows : has.out, cols != 0 ? cols : has.in);
-                !why) {
-                return why;
-            }
-        }
-        const index entries = std::max<index>(says.in, 1) * says.out;  // at most those of two factors of the file
-        if (t == nullptr && entries > detail::most_unconfirmed_entries) {
-            return status{errc::unsupported, "module " + detail::in_quotes(module) + " is " + kind_of(relative) +
-                                                 " for a weight of " + std::to_string(says.out) + " x " +
-                                                 std::to_string(says.in) + ": give the base, which confirms that"};
-        }
-        const bool is_full = formed_rank(fitted) != 0 && formed_rank(fitted) >= std::min(says.out, says.in);
-        const auto change = is_full ? change_without_factors(fitted) : change_of(fitted);
-        auto& to = (is_table ? out.adapter.embeddings : out.adapter.modules)[module];
-        const bool scales =
-            change.magnitude.size() != 0 || change.output_scale.size() != 0 || change.input_scale.size() != 0;
-        if (!scales && !change.rows && change.delta.rows() == 0) {
-            return status{errc::unsupported, "module " + detail::in_quotes(module) + " is " + kind_of(relative) +
-                                                 ", whose shape the base model must say: give the base"};
-        }
-        if (!scales && !change.rows) {
-            to = as_lora(change.delta);
-            continue;
-        }
-        const auto dense = change.is_additive ? detail::added_change(change, says)
-                                              : detail::dense_change(base, module, change, transposed);
-        if (!dense) {
-            return dense.error();
-        }
-        auto cut = to_lora(*dense, opt.rank);
-        if (!cut) {
-            return detail::in_context("module " + detail::in_quotes(module), cut.why);
-        }
-        to = std::move(cut.adapter);
-        out.relative_errors[module] = cut.relative;
-    }
-    if (!adapter.relatives.empty()) {
-        out.adapter.config =
-            peft_config_for(out.adapter, {.fan_in_fan_out = adapter.config.fan_in_fan_out,
-                                          .base_model_name_or_path = adapter.config.base_model_name_or_path,
-                                          .task_type = adapter.config.task_type});
-    }
-    return out;
-}
-
-/// The functions of this header that are worth compiling once, for io/instantiate.hpp.
-#define LOWRANK_IO_PLAIN_LORA(way)                                                                        \
-    way template result<plain_lora_adapter> to_plain_lora<on_use>(const peft_adapter&, const checkpoint*, \
-                                                                  const plain_lora_options&);
-#ifdef LOWRANK_EXTERN_IO
-LOWRANK_IO_PLAIN_LORA(extern)
-#endif
+LOWRANK_API [[nodiscard]] result<plain_lora_adapter> to_plain_lora(const peft_adapter& adapter,
+                                                                   const checkpoint* base = nullptr,
+                                                                   const plain_lora_options& opt = {});
 
 }  // namespace lowrank::inline LOWRANK_ABI
+
+#ifdef LOWRANK_DEFINITIONS
+#include <lowrank/io/formats/plain_lora.ipp>
+#endif
 
 #endif  // LOWRANK_IO_FORMATS_PLAIN_LORA_HPP

@@ -90,6 +90,9 @@ LOWRANK_API [[nodiscard]] result<model_config> config_of_gguf(const architecture
             if (m->module->role == module_role::table && t.ne.size() == 2) {
                 or_else(c.vocab_size, static_cast<index>(std::min<std::uint64_t>(t.ne[1], 1U << 30)));
             }
+            if (m->hf.ends_with(".bias")) {
+                (m->hf.find("attn") != std::string::npos ? c.attention_bias : c.mlp_bias) = true;
+            }
         }
     }
     or_else(c.vocab_size, 0);
@@ -141,13 +144,13 @@ LOWRANK_API [[nodiscard]] std::span<const std::byte> hf_bytes_of(const gguf_file
                                                                  std::vector<std::byte>& owned) {
     const gguf_tensor& stored = *t.parts[part];
     std::span<const std::byte> bytes = model.bytes(stored);
-    if (facts_of(stored.type).block != 1) {
+    if (facts_of(stored.type, model.types()).block != 1) {
         std::uint64_t count = 1;
         for (const std::uint64_t n : stored.ne) {
             count *= n;
         }
         std::vector<float> decoded(static_cast<std::size_t>(count));
-        dequantize_ggml(stored.type, bytes, decoded);
+        dequantize_ggml(stored.type, bytes, decoded, model.types());
         const auto raw = std::as_bytes(std::span(decoded));
         owned.assign(raw.begin(), raw.end());
         bytes = owned;
@@ -160,7 +163,7 @@ LOWRANK_API [[nodiscard]] std::span<const std::byte> hf_bytes_of(const gguf_file
     return bytes;
 }
 
-/// What of a GGUF becomes which tensor of transformers, or what has no place there.
+/// What of a GGUF becomes which tensor of transformers.
 LOWRANK_API [[nodiscard]] result<std::map<std::string, fused_tensor>> fused_tensors(const architecture& a,
                                                                                     const model_config& config,
                                                                                     const gguf_file& model,
@@ -168,9 +171,9 @@ LOWRANK_API [[nodiscard]] result<std::map<std::string, fused_tensor>> fused_tens
     std::map<std::string, fused_tensor> out;
     for (const gguf_tensor& t : model.tensors()) {
         auto names = find_gguf_module(a, t.name);
-        if (!names || !is_decodable(t.type)) {
+        if (!names || !is_decodable(t.type, model.types())) {
             return status{errc::unsupported, "tensor " + in_quotes(t.name) + " of type " +
-                                                 std::string(facts_of(t.type).name) +
+                                                 std::string(facts_of(t.type, model.types()).name) +
                                                  " has no name in transformers or no decoder"};
         }
         if (out.contains(names->hf)) {
@@ -187,7 +190,7 @@ LOWRANK_API [[nodiscard]] result<std::map<std::string, fused_tensor>> fused_tens
             }
             const bool is_like_first = part->ne.size() == t.ne.size() && dtype_for(part->type) == dtype_for(t.type) &&
                                        (t.ne.size() < 2 || std::equal(t.ne.begin(), t.ne.end() - 1, part->ne.begin()));
-            if (!is_like_first || !is_decodable(part->type)) {
+            if (!is_like_first || !is_decodable(part->type, model.types())) {
                 return status{errc::mismatch, "tensor " + in_quotes(name) + " does not fit " + in_quotes(t.name) +
                                                   ", another part of " + in_quotes(hf)};
             }
@@ -250,7 +253,8 @@ LOWRANK_BODY status write_gguf_model(const std::filesystem::path& path, const st
         const auto type = std::find_if(detail::float_types.begin(), detail::float_types.end(),
                                        [&](auto& pair) { return pair.first == t.type; });
         if (!names || type == detail::float_types.end()) {
-            return {errc::unsupported, "tensor " + detail::in_quotes(t.name) + " has no place in a GGUF of " + a.name};
+            return {errc::unsupported,
+                    "tensor " + detail::in_quotes(t.name) + " cannot be represented in a GGUF of " + a.name};
         }
         const index all_rows = t.shape.empty() ? 1 : static_cast<index>(t.shape[0]);
         const auto rows = rows_of_parts(*names->module, *config, all_rows);
@@ -355,7 +359,7 @@ LOWRANK_BODY result<hf_model_report> write_hf_model(const std::filesystem::path&
         }
     }
     const auto count_tensor = [&](const detail::fused_tensor& t) {
-        const auto is_copy = [](const gguf_tensor* part) { return facts_of(part->type).block == 1; };
+        const auto is_copy = [&](const gguf_tensor* part) { return facts_of(part->type, model.types()).block == 1; };
         if (std::all_of(t.parts.begin(), t.parts.end(), is_copy)) {
             ++out.copied;
         } else {

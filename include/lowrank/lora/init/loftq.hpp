@@ -15,6 +15,7 @@
 
 #include <concepts>
 #include <functional>
+#include <span>
 
 #include <lowrank/core/config.hpp>
 #include <lowrank/core/dense.hpp>
@@ -23,7 +24,7 @@
 #include <lowrank/factor/svd.hpp>
 #include <lowrank/lora/init/spectral_init.hpp>
 #include <lowrank/lora/kinds/lora.hpp>
-#include <lowrank/quant/formats/ggml_type.hpp>
+#include <lowrank/quant/formats/ggml_blocks.hpp>
 #include <lowrank/quant/formats/normal_float.hpp>
 
 namespace lowrank::inline LOWRANK_ABI {
@@ -40,9 +41,10 @@ struct normal_float_quantizer {
     LOWRANK_API [[nodiscard]] row_matrix<float> operator()(const row_matrix<float>& w) const;
 };
 
-/// ggml's Q8_0 or Q4_0, so that the base can be written as GGUF. \pre Rows are whole blocks of 32.
+/// A type of ggml, so that the base can be written as GGUF. \pre It has an encoder; rows are whole blocks of it.
 struct ggml_quantizer {
     ggml_type type = ggml_type::q4_0;
+    std::span<const quantized_type> types = quantized_types();
     LOWRANK_API [[nodiscard]] row_matrix<float> operator()(const row_matrix<float>& w) const;
 };
 

@@ -23,14 +23,15 @@ LOWRANK_BODY row_matrix<float> normal_float_quantizer::operator()(const row_matr
 }
 
 LOWRANK_BODY row_matrix<float> ggml_quantizer::operator()(const row_matrix<float>& w) const {
-    detail::expects(type == ggml_type::q8_0 || type == ggml_type::q4_0,
-                    "ggml_quantizer: the type must be q8_0 or q4_0");
-    detail::expects(w.cols() % 32 == 0, "ggml_quantizer: rows must be whole blocks of 32");
+    const quantized_type facts = facts_of(type, types);
+    detail::expects(facts.encode != nullptr && facts.decode != nullptr,
+                    "ggml_quantizer: the type must have an encoder");
+    detail::expects(w.cols() % static_cast<index>(facts.block) == 0, "ggml_quantizer: rows must be whole blocks");
     const auto count = static_cast<std::size_t>(w.size());
-    std::vector<std::byte> bytes(ggml_bytes(type, count));
+    std::vector<std::byte> bytes(ggml_bytes(type, count, types));
     row_matrix<float> back(w.rows(), w.cols());
-    quantize_ggml(type, {w.data(), count}, bytes);
-    dequantize_ggml(type, bytes, {back.data(), count});
+    quantize_ggml(type, {w.data(), count}, bytes, types);
+    dequantize_ggml(type, bytes, {back.data(), count}, types);
     return back;
 }
 

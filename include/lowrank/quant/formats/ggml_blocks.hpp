@@ -3,21 +3,24 @@
 #define LOWRANK_QUANT_FORMATS_GGML_BLOCKS_HPP
 
 /// \file
-/// Weights in ggml's blocks of few bits: to float, and back for Q8_0 and Q4_0.
+/// Quantized types as entries of a list, and weights in ggml's blocks of few bits: to float and back.
 ///
 ///     std::vector<float> x(elements);
 ///     lowrank::dequantize_ggml(lowrank::ggml_type::q4_k, bytes, x);
 ///     lowrank::quantize_ggml(lowrank::ggml_type::q8_0, x, bytes);
 ///
+/// What reads and writes types takes the list; a program adds a type by passing a list of its own.
 /// Block layouts and the rounding of both encoders as in ggml-org/ggml, ggml-quants.c (the *_ref functions).
 
 #include <algorithm>
+#include <array>
 #include <bit>
 #include <cmath>
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
 #include <span>
+#include <string_view>
 
 #include <lowrank/core/check.hpp>
 #include <lowrank/core/config.hpp>
@@ -41,12 +44,15 @@ inline void put_half(std::uint8_t* p, float x) noexcept {
 }
 
 template <class T>
-void decode_plain(const std::uint8_t* from, float* to, std::size_t count) noexcept {
-    for (std::size_t i = 0; i < count; ++i) {
-        T x;
-        std::memcpy(&x, from + i * sizeof x, sizeof x);
-        to[i] = static_cast<float>(x);
-    }
+void decode_plain(const std::uint8_t* from, float* to) noexcept {
+    T x;
+    std::memcpy(&x, from, sizeof x);
+    *to = static_cast<float>(x);
+}
+template <class T>
+void encode_plain(const float* from, std::uint8_t* to) noexcept {
+    const T x = static_cast<T>(*from);
+    std::memcpy(to, &x, sizeof x);
 }
 
 /// 32 elements: d, q[32]; x = d q.
@@ -75,7 +81,8 @@ inline void decode_q4_1(const std::uint8_t* b, float* x) noexcept {
 }
 
 /// The same with a fifth bit per element in a 32-bit word.
-inline void decode_q5(const std::uint8_t* b, float* x, bool has_minimum) noexcept {
+template <bool has_minimum>
+void decode_q5(const std::uint8_t* b, float* x) noexcept {
     const float d = half_at(b);
     const float m = has_minimum ? half_at(b + 2) : 0;
     const std::uint8_t* high = b + (has_minimum ? 4 : 2);
@@ -103,9 +110,10 @@ struct scale_and_min {
             static_cast<float>((s[j + 4] >> 4) | ((s[j] >> 6) << 4))};
 }
 
-/// 256 elements: d, dmin, 12 bytes of scales, for Q5_K 32 bytes of fifth bits, 128 bytes of nibbles; x = d s q - dmin
-/// m.
-inline void decode_q45_k(const std::uint8_t* b, float* x, bool five) noexcept {
+/// 256 elements: d, dmin, 12 bytes of scales, for Q5_K 32 bytes of fifth bits, 128 bytes of nibbles;
+/// x = d s q - dmin m.
+template <bool five>
+void decode_q45_k(const std::uint8_t* b, float* x) noexcept {
     const float d = half_at(b);
     const float dmin = half_at(b + 2);
     const std::uint8_t* scales = b + 4;
@@ -178,9 +186,104 @@ inline void encode_q4_0(const float* x, std::uint8_t* b) noexcept {
 
 }  // namespace detail
 
+/// A type of elements in files: how many share a block, how many bytes that takes, and how blocks are read and written.
+struct quantized_type {
+    ggml_type type = ggml_type::f32;  ///< The number files use.
+    std::string_view name = {};
+    std::uint32_t block = 0;  ///< Elements in a block; 0 for a number that names no type.
+    std::uint32_t bytes = 0;  ///< Bytes of a block.
+    void (*decode)(const std::uint8_t* from, float* to, std::size_t blocks) = nullptr;  ///< Null: cannot be read.
+    void (*encode)(const float* from, std::uint8_t* to, std::size_t blocks) = nullptr;  ///< Null: cannot be written.
+};
+
+/// The entry of a type whose blocks `Decode` reads and `Encode` writes, one at a time.
+template <std::uint32_t Block, std::uint32_t Bytes, void (*Decode)(const std::uint8_t*, float*),
+          void (*Encode)(const float*, std::uint8_t*) = nullptr>
+[[nodiscard]] constexpr quantized_type quantized_type_of(ggml_type type, std::string_view name) noexcept {
+    quantized_type out{type, name, Block, Bytes};
+    out.decode = [](const std::uint8_t* from, float* to, std::size_t blocks) {
+        for (; blocks != 0; --blocks, from += Bytes, to += Block) {
+            Decode(from, to);
+        }
+    };
+    if constexpr (Encode != nullptr) {
+        out.encode = [](const float* from, std::uint8_t* to, std::size_t blocks) {
+            for (; blocks != 0; --blocks, from += Block, to += Bytes) {
+                Encode(from, to);
+            }
+        };
+    }
+    return out;
+}
+
+namespace detail {
+
+inline constexpr auto known_quantized_types = [] {
+    using enum ggml_type;
+    return std::array{
+        quantized_type_of<1, 4, decode_plain<float>, encode_plain<float>>(f32, "F32"),
+        quantized_type_of<1, 2, decode_plain<half>, encode_plain<half>>(f16, "F16"),
+        quantized_type_of<32, 18, decode_q4_0, encode_q4_0>(q4_0, "Q4_0"),
+        quantized_type_of<32, 20, decode_q4_1>(q4_1, "Q4_1"),
+        quantized_type_of<32, 22, decode_q5<false>>(q5_0, "Q5_0"),
+        quantized_type_of<32, 24, decode_q5<true>>(q5_1, "Q5_1"),
+        quantized_type_of<32, 34, decode_q8_0, encode_q8_0>(q8_0, "Q8_0"),
+        quantized_type{q8_1, "Q8_1", 32, 36},
+        quantized_type{q2_k, "Q2_K", 256, 84},
+        quantized_type{q3_k, "Q3_K", 256, 110},
+        quantized_type_of<256, 144, decode_q45_k<false>>(q4_k, "Q4_K"),
+        quantized_type_of<256, 176, decode_q45_k<true>>(q5_k, "Q5_K"),
+        quantized_type_of<256, 210, decode_q6_k>(q6_k, "Q6_K"),
+        quantized_type{q8_k, "Q8_K", 256, 292},
+        quantized_type{iq2_xxs, "IQ2_XXS", 256, 66},
+        quantized_type{iq2_xs, "IQ2_XS", 256, 74},
+        quantized_type{iq3_xxs, "IQ3_XXS", 256, 98},
+        quantized_type{iq1_s, "IQ1_S", 256, 50},
+        quantized_type{iq4_nl, "IQ4_NL", 32, 18},
+        quantized_type{iq3_s, "IQ3_S", 256, 110},
+        quantized_type{iq2_s, "IQ2_S", 256, 82},
+        quantized_type{iq4_xs, "IQ4_XS", 256, 136},
+        quantized_type{i8, "I8", 1, 1},
+        quantized_type{i16, "I16", 1, 2},
+        quantized_type{i32, "I32", 1, 4},
+        quantized_type{i64, "I64", 1, 8},
+        quantized_type_of<1, 8, decode_plain<double>>(f64, "F64"),
+        quantized_type{iq1_m, "IQ1_M", 256, 56},
+        quantized_type_of<1, 2, decode_plain<bfloat16>, encode_plain<bfloat16>>(bf16, "BF16"),
+        quantized_type{tq1_0, "TQ1_0", 256, 54},
+        quantized_type{tq2_0, "TQ2_0", 256, 66},
+        quantized_type{mxfp4, "MXFP4", 32, 17},
+    };
+}();
+
+}  // namespace detail
+
+/// The types of ggml.
+[[nodiscard]] constexpr std::span<const quantized_type> quantized_types() noexcept {
+    return detail::known_quantized_types;
+}
+
+/// The entry of a type; one of block 0 if the list has none.
+[[nodiscard]] constexpr quantized_type facts_of(ggml_type type,
+                                                std::span<const quantized_type> among = quantized_types()) noexcept {
+    for (const quantized_type& t : among) {
+        if (t.type == type) {
+            return t;
+        }
+    }
+    return {};
+}
+
+/// True for the types `dequantize_ggml` reads.
+[[nodiscard]] constexpr bool is_decodable(ggml_type type,
+                                          std::span<const quantized_type> among = quantized_types()) noexcept {
+    return facts_of(type, among).decode != nullptr;
+}
+
 /// Bytes that `count` elements take. \pre `count` is a multiple of the type's block.
-[[nodiscard]] inline std::size_t ggml_bytes(ggml_type type, std::size_t count) {
-    const ggml_type_facts facts = facts_of(type);
+[[nodiscard]] inline std::size_t ggml_bytes(ggml_type type, std::size_t count,
+                                            std::span<const quantized_type> among = quantized_types()) {
+    const quantized_type facts = facts_of(type, among);
     detail::expects(facts.block != 0, "ggml_bytes: not a ggml type");
     detail::expects(count % facts.block == 0, "ggml_bytes: the count must be a multiple of the block");
     return count / facts.block * facts.bytes;
@@ -190,65 +293,23 @@ inline void encode_q4_0(const float* x, std::uint8_t* b) noexcept {
 ///
 /// \pre  `is_decodable(type)`; `bytes` is `ggml_bytes(type, out.size())` long; it may be unaligned.
 /// \note The same bits as ggml's: the products of scales and codes are exact, so that contraction to fma changes none.
-inline void dequantize_ggml(ggml_type type, std::span<const std::byte> bytes, std::span<float> out) {
-    detail::expects(is_decodable(type), "dequantize_ggml: the type has no decoder here");
-    detail::expects(bytes.size() == ggml_bytes(type, out.size()), "dequantize_ggml: sizes do not agree");
-    const auto* b = reinterpret_cast<const std::uint8_t*>(bytes.data());
-    float* x = out.data();
-    switch (type) {
-        case ggml_type::f32: return detail::decode_plain<float>(b, x, out.size());
-        case ggml_type::f16: return detail::decode_plain<half>(b, x, out.size());
-        case ggml_type::bf16: return detail::decode_plain<bfloat16>(b, x, out.size());
-        case ggml_type::f64: return detail::decode_plain<double>(b, x, out.size());
-        default: break;
-    }
-    const ggml_type_facts facts = facts_of(type);
-    for (std::size_t i = 0; i < out.size(); i += facts.block, b += facts.bytes, x += facts.block) {
-        switch (type) {
-            case ggml_type::q8_0: detail::decode_q8_0(b, x); break;
-            case ggml_type::q4_0: detail::decode_q4_0(b, x); break;
-            case ggml_type::q4_1: detail::decode_q4_1(b, x); break;
-            case ggml_type::q5_0: detail::decode_q5(b, x, false); break;
-            case ggml_type::q5_1: detail::decode_q5(b, x, true); break;
-            case ggml_type::q4_k: detail::decode_q45_k(b, x, false); break;
-            case ggml_type::q5_k: detail::decode_q45_k(b, x, true); break;
-            default: detail::decode_q6_k(b, x);
-        }
-    }
+inline void dequantize_ggml(ggml_type type, std::span<const std::byte> bytes, std::span<float> out,
+                            std::span<const quantized_type> among = quantized_types()) {
+    const quantized_type facts = facts_of(type, among);
+    detail::expects(facts.decode != nullptr, "dequantize_ggml: the type has no decoder here");
+    detail::expects(bytes.size() == ggml_bytes(type, out.size(), among), "dequantize_ggml: sizes do not agree");
+    facts.decode(reinterpret_cast<const std::uint8_t*>(bytes.data()), out.data(), out.size() / facts.block);
 }
 
 /// Writes `x` as whole blocks, rounded once: the same bytes as ggml's quantizer without an importance matrix.
 ///
-/// \pre `type` is F32, F16, BF16, Q8_0 or Q4_0; `out` is `ggml_bytes(type, x.size())` long; `x` is finite.
-inline void quantize_ggml(ggml_type type, std::span<const float> x, std::span<std::byte> out) {
-    detail::expects(out.size() == ggml_bytes(type, x.size()), "quantize_ggml: sizes do not agree");
-    auto* b = reinterpret_cast<std::uint8_t*>(out.data());
-    switch (type) {
-        case ggml_type::f32:
-            if (!x.empty()) {
-                std::memcpy(b, x.data(), out.size());
-            }
-            return;
-        case ggml_type::f16:
-        case ggml_type::bf16:
-            for (std::size_t i = 0; i < x.size(); ++i) {
-                const auto bits = type == ggml_type::f16 ? std::bit_cast<std::uint16_t>(half(x[i]))
-                                                         : std::bit_cast<std::uint16_t>(bfloat16(x[i]));
-                std::memcpy(b + 2 * i, &bits, sizeof bits);
-            }
-            return;
-        case ggml_type::q8_0:
-            for (std::size_t i = 0; i < x.size(); i += 32, b += 34) {
-                detail::encode_q8_0(x.data() + i, b);
-            }
-            return;
-        case ggml_type::q4_0:
-            for (std::size_t i = 0; i < x.size(); i += 32, b += 18) {
-                detail::encode_q4_0(x.data() + i, b);
-            }
-            return;
-        default: detail::fail_contract("quantize_ggml: only F32, F16, BF16, Q8_0 and Q4_0 can be written");
-    }
+/// \pre `type` has an encoder: F32, F16, BF16, Q8_0, Q4_0; `out` is `ggml_bytes(type, x.size())` long; `x` is finite.
+inline void quantize_ggml(ggml_type type, std::span<const float> x, std::span<std::byte> out,
+                          std::span<const quantized_type> among = quantized_types()) {
+    const quantized_type facts = facts_of(type, among);
+    detail::expects(facts.encode != nullptr, "quantize_ggml: the type has no encoder here");
+    detail::expects(out.size() == ggml_bytes(type, x.size(), among), "quantize_ggml: sizes do not agree");
+    facts.encode(x.data(), reinterpret_cast<std::uint8_t*>(out.data()), x.size() / facts.block);
 }
 
 }  // namespace lowrank::inline LOWRANK_ABI

@@ -25,7 +25,7 @@
 #include <lowrank/core/status.hpp>
 #include <lowrank/io/containers/detail/text.hpp>
 #include <lowrank/io/containers/gguf_value.hpp>
-#include <lowrank/quant/formats/ggml_type.hpp>
+#include <lowrank/quant/formats/ggml_blocks.hpp>
 
 namespace lowrank::inline LOWRANK_ABI {
 namespace detail {
@@ -54,8 +54,9 @@ struct gguf_header {
 }
 
 /// Bytes of a tensor, or why there is no such tensor.
-[[nodiscard]] inline result<std::uint64_t> gguf_tensor_bytes(const gguf_tensor& t) {
-    const ggml_type_facts facts = facts_of(t.type);
+[[nodiscard]] inline result<std::uint64_t> gguf_tensor_bytes(const gguf_tensor& t,
+                                                             std::span<const quantized_type> types) {
+    const quantized_type facts = facts_of(t.type, types);
     if (facts.block == 0) {
         return status{errc::unsupported, "tensor " + in_quotes(t.name) + " has the type number " +
                                              std::to_string(static_cast<std::int32_t>(t.type)) +
@@ -86,7 +87,7 @@ struct gguf_header {
 /// Takes values from the front of a file and never more than there is.
 class gguf_reader {
 public:
-    explicit gguf_reader(std::span<const std::byte> file) : file_(file) {}
+    gguf_reader(std::span<const std::byte> file, std::span<const quantized_type> types) : file_(file), types_(types) {}
 
     [[nodiscard]] result<gguf_header> run() {
         gguf_header out;
@@ -269,7 +270,7 @@ private:
         if (!take(t.type) || !take(t.offset)) {
             return false;
         }
-        auto bytes = gguf_tensor_bytes(t);
+        auto bytes = gguf_tensor_bytes(t, types_);
         if (!bytes) {
             why_ = bytes.error();
             return false;
@@ -317,13 +318,15 @@ private:
     }
 
     std::span<const std::byte> file_;
+    std::span<const quantized_type> types_;
     std::size_t at_ = 0;
     status why_ = {};
 };
 
 /// Reads and checks everything before the tensor data, and that the data are all there.
-[[nodiscard]] inline result<gguf_header> read_gguf_header(std::span<const std::byte> file) {
-    return gguf_reader(file).run();
+[[nodiscard]] inline result<gguf_header> read_gguf_header(std::span<const std::byte> file,
+                                                          std::span<const quantized_type> types = quantized_types()) {
+    return gguf_reader(file, types).run();
 }
 
 }  // namespace detail

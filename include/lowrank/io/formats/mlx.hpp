@@ -1,0 +1,26 @@
+// SPDX-License-Identifier: MIT
+#ifndef LOWRANK_IO_FORMATS_MLX_HPP
+#define LOWRANK_IO_FORMATS_MLX_HPP
+
+/// \file
+/// Adapters of MLX: a folder with adapter_config.json, where the one scale is, and adapters.safetensors with M.lora_a
+/// (in x r), M.lora_b (r x out) and, for DoRA, M.m.
+///
+///     lowrank::write_adapter("folder", adapter, "mlx")
+///
+/// ml-explore/mlx-lm.
+
+#include <lowrank/core/config.hpp>
+#include <lowrank/io/formats/adapter_format.hpp>
+
+namespace lowrank::inline LOWRANK_ABI {
+
+LOWRANK_API [[nodiscard]] adapter_format mlx_format();
+
+}  // namespace lowrank::inline LOWRANK_ABI
+
+#ifdef LOWRANK_DEFINITIONS
+#include <lowrank/io/formats/mlx.ipp>
+#endif
+
+#endif  // LOWRANK_IO_FORMATS_MLX_HPP

@@ -1,0 +1,165 @@
+// SPDX-License-Identifier: MIT
+#ifndef LOWRANK_IO_FORMATS_MLX_IPP
+#define LOWRANK_IO_FORMATS_MLX_IPP
+
+#include <algorithm>
+#include <cstddef>
+#include <map>
+#include <string>
+#include <string_view>
+#include <system_error>
+#include <utility>
+#include <variant>
+#include <vector>
+
+#include <lowrank/core/finite.hpp>
+#include <lowrank/io/containers/detail/json.hpp>
+#include <lowrank/io/containers/detail/text.hpp>
+#include <lowrank/io/containers/mapped_file.hpp>
+#include <lowrank/io/formats/adapter_files.hpp>
+#include <lowrank/io/formats/detail/lora_tensors.hpp>
+#include <lowrank/io/formats/mlx.hpp>
+
+namespace lowrank::inline LOWRANK_ABI {
+namespace detail {
+
+LOWRANK_API [[nodiscard]] lora_name parse_mlx_name(std::string_view name) {
+    using part = lora_name::part;
+    return parse_ending(name, {{".lora_a", part::a}, {".lora_b", part::b}, {".m", part::magnitude}});
+}
+
+LOWRANK_API [[nodiscard]] bool mlx_holds(const peft_module& module) {
+    const auto* m = std::get_if<peft_lora>(&module);
+    return m != nullptr && m->bias.size() == 0 && m->kernel.empty() && !m->is_table && !m->magnitude_of_inputs;
+}
+
+LOWRANK_API [[nodiscard]] status emit_mlx(lora_tensors& out, const std::string& module, const lora_adapter<float>& lora,
+                                          const lora_write_options& opt) {
+    const matrix<float> b = scaled_factor(lora.lora_B, scaling_of(lora) / opt.mlx_scale.value_or(1));
+    out.tensors.push_back(tensor_of(module + ".lora_a", matrix<float>(lora.lora_A.transpose())));
+    out.tensors.push_back(tensor_of(module + ".lora_b", matrix<float>(b.transpose())));
+    out.metadata = {{"format", "mlx"}};
+    return {};
+}
+
+/// DoRA: the magnitude is `m`.
+LOWRANK_API [[nodiscard]] status emit_mlx_dora(lora_tensors& out, const std::string& module, const peft_module& dora,
+                                               const lora_write_options& opt) {
+    const auto& m = std::get<peft_lora>(dora);
+    if (status why = emit_mlx(out, module, m.lora, opt); !why) {
+        return why;
+    }
+    if (m.magnitude.size() != 0) {
+        out.tensors.push_back(tensor_of(module + ".m", m.magnitude));
+    }
+    return {};
+}
+
+/// The adapter_config.json of a folder, if it is MLX's and not PEFT's.
+LOWRANK_API [[nodiscard]] std::optional<json> mlx_config_of(const std::filesystem::path& folder) {
+    const auto file = mapped_file::open(folder / "adapter_config.json", {.map = false});
+    auto document = file ? read_json(file->bytes()) : result<json>(file.error());
+    const bool is_mlx =
+        document && document->is_object() && !document->contains("peft_type") && document->contains("lora_parameters");
+    return is_mlx ? std::optional(std::move(*document)) : std::nullopt;
+}
+
+LOWRANK_API [[nodiscard]] result<adapter_file> read_mlx_folder(const std::filesystem::path& folder,
+                                                               const adapter_read_options& opt) {
+    const auto path = folder / "adapter_config.json";
+    const auto document = mlx_config_of(folder);
+    if (!document) {
+        return in_file(path, {errc::invalid_format, "it is no configuration of MLX"});
+    }
+    const auto& parameters = (*document)["lora_parameters"];
+    const auto scale = parameters.is_object() ? parameters.find("scale") : parameters.end();
+    if (!parameters.is_object() || scale == parameters.end() || !scale->is_number() ||
+        !is_finite(scale->get<double>())) {
+        return in_file(path, {errc::invalid_format, "lora_parameters must be an object with a number named scale"});
+    }
+    const auto type = document->find("fine_tune_type");
+    if (type != document->end() && *type != "lora" && *type != "dora") {
+        return in_file(path, {errc::unsupported, "fine_tune_type must be \"lora\" or \"dora\""});
+    }
+    const adapter_format formats[] = {mlx_format()};
+    auto file = read_lora_file(folder / "adapters.safetensors", {.scaling = scale->get<double>()}, formats);
+    return file ? adapter_of(std::move(*file), opt, formats[0]) : result<adapter_file>(file.error());
+}
+
+LOWRANK_API [[nodiscard]] status write_mlx_folder(const std::filesystem::path& folder, const peft_adapter& adapter,
+                                                  const adapter_write_options& opt) {
+    const adapter_format formats[] = {mlx_format()};
+    // One scale serves all modules; the most frequent one, so that most factors keep their bits.
+    std::map<double, std::size_t> scales;
+    std::vector<std::string> keys;
+    index rank = 0;
+    bool dora = false;
+    const auto add = [&](const std::string& module, const lora_adapter<float>& lora) {
+        if (const double own = scaling_of(lora); own != 0) {
+            ++scales[own];
+        }
+        rank = std::max(rank, lora.rank());
+        std::size_t at = module.find(".layers.");
+        at = at == std::string::npos ? at : module.find('.', at + 8);
+        const std::string key = at == std::string::npos ? module : module.substr(at + 1);
+        if (std::find(keys.begin(), keys.end(), key) == keys.end()) {
+            keys.push_back(key);
+        }
+    };
+    for (const auto& [module, lora] : adapter.modules) {
+        add(module, lora);
+    }
+    for (const auto& [module, relative] : adapter.relatives) {
+        dora = true;
+        add(module, std::get<peft_lora>(relative).lora);
+    }
+    if (dora && !adapter.modules.empty()) {
+        return {errc::unsupported, "MLX has LoRA or DoRA in all modules of an adapter, this one has both"};
+    }
+    const double scale = scales.empty() ? 1.0 : std::max_element(scales.begin(), scales.end(), [](auto& a, auto& b) {
+                                                    return a.second < b.second;
+                                                })->first;
+    std::error_code error;
+    std::filesystem::create_directories(folder, error);
+    if (error) {
+        return system_failure("cannot create the folder", folder, error.value());
+    }
+    if (status why = write_lora_file(folder / "adapters.safetensors", adapter.modules, adapter.relatives,
+                                     {.format = "mlx", .mlx_scale = scale, .write = opt.write}, formats);
+        !why) {
+        return why;
+    }
+    json config = {
+        {"fine_tune_type", dora ? "dora" : "lora"},
+        {"num_layers", -1},
+        {"lora_parameters",
+         {{"rank", rank}, {"scale", scale}, {"dropout", adapter.config.lora_dropout}, {"keys", std::move(keys)}}}};
+    if (adapter.config.base_model_name_or_path) {
+        config["model"] = *adapter.config.base_model_name_or_path;
+    }
+    return write_file(folder / "adapter_config.json", config.dump(4, ' ', true, json::error_handler_t::replace) + "\n",
+                      opt.write);
+}
+
+}  // namespace detail
+
+LOWRANK_BODY adapter_format mlx_format() {
+    return {.name = "mlx",
+            .is_folder = true,
+            .holds = &detail::mlx_holds,
+            .parse = &detail::parse_mlx_name,
+            .is_transposed = true,
+            .has_scaling_elsewhere = true,
+            .emit = &detail::emit_mlx,
+            .emit_other = &detail::emit_mlx_dora,
+            .recognizes =
+                [](const adapter_source& source) {
+                    return source.is_folder && detail::mlx_config_of(source.path).has_value();
+                },
+            .read = &detail::read_mlx_folder,
+            .write = &detail::write_mlx_folder};
+}
+
+}  // namespace lowrank::inline LOWRANK_ABI
+
+#endif  // LOWRANK_IO_FORMATS_MLX_IPP
