@@ -23,7 +23,6 @@
 #include <lowrank/io/formats/plain_lora.hpp>
 #include <lowrank/io/models/gguf_model.hpp>
 #include <lowrank/io/peft.hpp>
-#include <lowrank/io/peft/peft_modules.hpp>
 
 /// Every heavy function of the floor. At namespace scope.
 #define LOWRANK_INSTANTIATE_IO()                                                                      \
@@ -32,8 +31,8 @@
     LOWRANK_IO_COMBINE_ADAPTERS()                                                                     \
     LOWRANK_IO_EXTRACT_ADAPTER()                                                                      \
     LOWRANK_IO_GGUF_LORA()                                                                            \
-    LOWRANK_IO_GGUF_MODEL() LOWRANK_IO_LORA_FORMATS() LOWRANK_IO_MERGE_CHECKPOINT() LOWRANK_IO_PEFT() \
-        LOWRANK_IO_PEFT_MODULES() LOWRANK_IO_PLAIN_LORA()                                             \
+    LOWRANK_IO_GGUF_MODEL()                                                                           \
+    LOWRANK_IO_LORA_FORMATS() LOWRANK_IO_MERGE_CHECKPOINT() LOWRANK_IO_PEFT() LOWRANK_IO_PLAIN_LORA() \
     }
 
 #endif  // LOWRANK_IO_INSTANTIATE_HPP

@@ -21,7 +21,7 @@
 #include <lowrank/core/workspace.hpp>
 #include <lowrank/lora/algebra/block_rotation.hpp>
 #include <lowrank/lora/algebra/cayley.hpp>
-#include <lowrank/lora/merge/merge_transformed.hpp>
+#include <lowrank/lora/change.hpp>
 
 namespace lowrank::inline LOWRANK_ABI {
 
@@ -123,7 +123,7 @@ template <class = on_use>
             columns = turned;
         }
     };
-    return as_any_row_transform(turn{a.rotation(), a.rescale.cast<double>()});
+    return turn{a.rotation(), a.rescale.cast<double>()};
 }
 
 }  // namespace detail
