@@ -242,10 +242,7 @@ lowrank::low_rank<float> product_of(const lowrank::peft_module& module) {
         return {};
     }
     const lowrank::weight_change<float> change = lowrank::change_of(module).weight;
-    if (const auto* lengths = std::get_if<lowrank::magnitude_change<float>>(&change)) {
-        return lengths->delta;
-    }
-    const auto* delta = std::get_if<lowrank::low_rank<float>>(&change);
+    const lowrank::low_rank<float>* delta = lowrank::factors_of(change);
     return delta != nullptr ? *delta : lowrank::low_rank<float>();
 }
 

@@ -150,6 +150,16 @@ template <real S>
     return std::holds_alternative<low_rank<S>>(change) || std::holds_alternative<added_rows_change>(change);
 }
 
+/// The factors in a change, scaled or not; null where there are none.
+template <real S>
+[[nodiscard]] const low_rank<S>* factors_of(const weight_change<S>& change) {
+    if (const auto* scaled = std::get_if<scaled_change<S>>(&change)) {
+        return &scaled->delta;
+    }
+    const auto* lengths = std::get_if<magnitude_change<S>>(&change);
+    return lengths != nullptr ? &lengths->delta : std::get_if<low_rank<S>>(&change);
+}
+
 namespace detail {
 
 /// 1 + t (scale - 1); an empty scale stays empty.
