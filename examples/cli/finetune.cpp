@@ -10,6 +10,7 @@
 #include <sstream>
 
 #include <lowrank/io/peft.hpp>
+#include <lowrank/io/peft/to_any_adapters.hpp>
 
 #include "llama/train.hpp"
 
@@ -133,36 +134,6 @@ double usual_rate(llama::variant kind) {
     }
 }
 
-/// Puts one trained module where `write_peft` expects it.
-void put_module(lowrank::peft_adapter& out, const std::string& name, const lowrank::any_adapter<float>& a) {
-    using namespace lowrank;
-    const auto put = [&](const auto* adapter) {
-        if (adapter != nullptr) {
-            out.relatives.emplace(name, *adapter);
-        }
-    };
-    if (const auto* lora = a.get<lora_adapter<float>>()) {
-        out.modules.emplace(name, *lora);
-    } else if (const auto* dora = a.get<dora_adapter<float>>()) {
-        out.relatives.emplace(name, peft_lora{.lora = dora->lora, .magnitude = dora->magnitude});
-    } else if (const auto* ia3 = a.get<ia3_adapter<float>>()) {
-        out.relatives.emplace(name, peft_ia3{.scale = ia3->ia3_l, .is_feedforward = ia3->is_feedforward});
-    } else if (const auto* boft = a.get<boft_adapter<float>>()) {
-        out.relatives.emplace(name, peft_boft{.boft = *boft});
-    } else if (const auto* rand = a.get<randlora_adapter<float>>()) {
-        out.relatives.emplace(name, peft_randlora{.randlora = *rand});
-    } else {
-        put(a.get<adalora_adapter<float>>());
-        put(a.get<vera_adapter<float>>());
-        put(a.get<loha_adapter<float>>());
-        put(a.get<lokr_adapter<float>>());
-        put(a.get<oft_adapter<float>>());
-        put(a.get<hra_adapter<float>>());
-        put(a.get<miss_adapter<float>>());
-        put(a.get<hira_adapter<float>>());
-    }
-}
-
 /// AdaLoRA starts with half of the rank more, as PEFT does by default.
 index first_rank(const finetune_command& options, llama::variant kind) {
     const auto r = static_cast<index>(options.rank);
@@ -254,7 +225,7 @@ void run_finetune(const finetune_command& options) {
     adapter.config.base_model_name_or_path = options.model.string();
     adapter.config.task_type = "CAUSAL_LM";
     for (const auto& [name, module] : trained.modules) {
-        put_module(adapter, name, module);
+        lowrank::throw_if_failed(lowrank::put_module(adapter, name, module));
     }
     if (kind == llama::variant::oft) {
         adapter.config.kind.block_size = std::max<std::int64_t>(2, options.rank);

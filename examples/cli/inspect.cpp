@@ -239,7 +239,12 @@ lowrank::vector<double> singular_values_of(const lowrank::low_rank<float>& delta
 lowrank::low_rank<float> product_of(const lowrank::peft_module& module) {
     constexpr index most = index{1} << 28;
     const auto shape = lowrank::shape_of(module);
-    return shape.in != 0 && shape.out > most / shape.in ? lowrank::low_rank<float>() : lowrank::change_of(module).delta;
+    if (shape.in != 0 && shape.out > most / shape.in) {
+        return {};
+    }
+    const lowrank::weight_change<float> change = lowrank::change_of(module).weight;
+    const lowrank::low_rank<float>* delta = lowrank::factors_of(change);
+    return delta != nullptr ? *delta : lowrank::low_rank<float>();
 }
 
 void inspect_adapter(const inspect_options& options, thread_pool& pool) {

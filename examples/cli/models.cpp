@@ -1,10 +1,9 @@
 // SPDX-License-Identifier: MIT
 #include "models.hpp"
 
-#include <concepts>
-#include <type_traits>
 #include <utility>
-#include <variant>
+
+#include <lowrank/io/peft/to_any_adapters.hpp>
 
 #include "llama/adapters.hpp"
 #include "llama/load.hpp"
@@ -60,78 +59,17 @@ lowrank::peft_adapter load_applicable_adapter(const fs::path& folder, const lowr
     return adapter;
 }
 
-llama::adapter_operator<float> layer_adapters(const lowrank::peft_adapter& adapter, const llama::model<float>& model,
-                                              const fs::path& folder) {
-    llama::adapter_operator<float> all;
-    const auto refuse = [&](const std::string& module, const std::string& why) {
-        fail(folder.string() + ": module " + module + " " + why, lowrank::errc::unsupported);
-    };
-    for (const auto& [name, lora] : adapter.modules) {
-        all.emplace(name, lora);
-    }
-    for (const auto& [name, stored] : adapter.relatives) {
-        const auto* p = llama::find_projection(model, name);
-        if (p == nullptr) {
-            fail(folder.string() + ": the adapter changes " + name + ", which is not a linear layer of this model",
-                 lowrank::errc::not_found);
-        }
-        auto relative = stored;
-        if (const auto why = lowrank::fit_module(relative, p->rows(), p->cols()); !why) {
-            fail(folder.string() + ": module " + name + ": " + why.message, why.code);
-        }
-        std::visit(
-            [&, &module = name](const auto& m) {
-                using M = std::decay_t<decltype(m)>;
-                if constexpr (std::same_as<M, lowrank::peft_lora>) {
-                    if (m.bias.size() > 0 || !m.kernel.empty() || m.is_table || m.magnitude_of_inputs) {
-                        refuse(module, "is " + std::string(lowrank::kind_of(m)) + ", which this tool does not apply");
-                    }
-                    if (m.magnitude.size() == 0) {
-                        all.emplace(module, m.lora);
-                    } else {
-                        if (m.magnitude.size() != p->rows()) {
-                            refuse(module, "has a magnitude of another length than the layer's outputs");
-                        }
-                        all.emplace(module,
-                                    lowrank::dora_adapter<float>{.lora = m.lora,
-                                                                 .magnitude = m.magnitude,
-                                                                 .base_norms2 = lowrank::squared_row_norms(p->weight)});
-                    }
-                } else if constexpr (std::same_as<M, lowrank::peft_ia3>) {
-                    if (m.scale.size() != (m.is_feedforward ? p->cols() : p->rows()) || p->bias.size() > 0) {
-                        refuse(module, "has a scale of another length, or scales a bias, which this tool does not do");
-                    }
-                    all.emplace(
-                        module,
-                        lowrank::ia3_adapter<float>{
-                            .ia3_l = m.scale, .is_feedforward = m.is_feedforward, .out = p->rows(), .in = p->cols()});
-                } else if constexpr (std::same_as<M, lowrank::peft_boft>) {
-                    all.emplace(module, m.boft);
-                } else if constexpr (std::same_as<M, lowrank::peft_randlora>) {
-                    all.emplace(module, m.randlora);
-                } else if constexpr (std::same_as<M, lowrank::miss_bat_adapter<float>>) {
-                    refuse(module, "is MiSS of the form \"bat\", which this tool applies only when it merges");
-                } else if constexpr (std::same_as<M, lowrank::lycoris_oft>) {
-                    refuse(module, "is OFT of the outputs, which this tool applies only when it merges");
-                } else {
-                    all.emplace(module, m);
-                }
-            },
-            relative);
-    }
-    return all;
-}
-
 void attach_adapters(llama::model<float>& model, const std::vector<adapter_choice>& adapters) {
     for (const auto& choice : adapters) {
         const auto adapter = load_applicable_adapter(choice.folder, {.base_is_residual = choice.base_is_residual});
-        if (!adapter.embeddings.empty()) {
-            fail(choice.folder.string() + ": the adapter changes the embedding table " +
-                     adapter.embeddings.begin()->first + "; merge it with 'lowrank merge' and use the merged model",
-                 lowrank::errc::unsupported);
-        }
-        const auto why =
-            llama::attach(model, layer_adapters(adapter, model, choice.folder), static_cast<float>(choice.strength));
+        auto layers =
+            take_named(choice.folder.string(), lowrank::to_any_adapters(adapter, [&](const std::string& module) {
+                           const auto* p = llama::find_projection(model, module);
+                           using found = lowrank::result<lowrank::adapted_weight>;
+                           return p == nullptr ? found(llama::no_such_layer(model, module))
+                                               : found({p->rows(), p->cols(), p->bias.size() > 0});
+                       }));
+        const auto why = llama::attach(model, std::move(layers), static_cast<float>(choice.strength));
         if (!why) {
             fail(choice.folder.string() + ": " + why.message, why.code);
         }

@@ -39,13 +39,6 @@ void require_model_folder(const std::filesystem::path& folder);
 [[nodiscard]] lowrank::peft_adapter load_applicable_adapter(const std::filesystem::path& folder,
                                                             const lowrank::peft_read_options& reading = {});
 
-/// The linear layers of an adapter as the engine takes them: LoRA, DoRA, AdaLoRA, LoHa, LoKr, VeRA, (IA)^3,
-/// OFT, BOFT, HRA, MiSS, RandLoRA, HiRA.
-/// Fails with a sentence for what is none of these, or for another layer.
-[[nodiscard]] llama::adapter_operator<float> layer_adapters(const lowrank::peft_adapter& adapter,
-                                                            const llama::model<float>& model,
-                                                            const std::filesystem::path& folder);
-
 /// Puts adapters in place, each module of them at the projection of that name.
 /// Fails with a sentence if a module is not in the model, has another shape, or the adapter needs what an engine of
 /// linear layers does not apply.

@@ -29,6 +29,15 @@ namespace llama {
 template <real S>
 using adapter_operator = std::map<std::string, lowrank::any_adapter<S>>;
 
+/// Why there is no projection of that name.
+template <real S>
+[[nodiscard]] status no_such_layer(const model<S>& m, const std::string& name) {
+    const bool tied_head = name == "lm_head" && m.shape.tie_word_embeddings;
+    return {errc::not_found, "the adapter changes " + name +
+                                 (tied_head ? ", which this model shares with its embeddings"
+                                            : ", which is not a linear layer of this model")};
+}
+
 /// Adds `modules` to the projections they name, each refreshed with the weight it is for.
 /// \return not_found, mismatch or non_finite, naming the module, and then the model is as it was.
 template <real S>
@@ -37,10 +46,7 @@ template <real S>
     for (auto& [name, adapter] : modules) {
         projection<S>* p = find_projection(m, name);
         if (p == nullptr) {
-            const bool tied_head = name == "lm_head" && m.shape.tie_word_embeddings;
-            return {errc::not_found, "the adapter changes " + name +
-                                         (tied_head ? ", which this model shares with its embeddings"
-                                                    : ", which is not a linear layer of this model")};
+            return no_such_layer(m, name);
         }
         const index rows = adapter.rows() == 0 ? p->rows() : adapter.rows();
         if (rows != p->rows() || adapter.cols() != p->cols()) {

@@ -11,6 +11,7 @@
 #include <vector>
 
 #include <lowrank/io/containers/dtype.hpp>
+#include <lowrank/io/peft/detail/peft_join.hpp>
 #include <lowrank/io/peft/detail/peft_names.hpp>
 #include <lowrank/io/peft/peft_config.hpp>
 
@@ -121,13 +122,13 @@ inline adapter parse(std::span<const std::uint8_t> bytes) {
     c.kind.form = from.one_of(forms);
     c.kind.mini_r = static_cast<std::int64_t>(from.one_of(extents));
     c.target_modules = {"a"};
-    constexpr std::size_t leaves = std::size(lowrank::detail::peft_leaves);
+    static const std::vector<std::string_view> leaves = lowrank::detail::all_leaves();
     while (!from.done() && out.tensors.size() < 20) {
         tensor t;
         const std::string module(from.one_of(modules));
-        const std::size_t leaf = from.below(leaves + std::size(tails));
+        const std::size_t leaf = from.below(leaves.size() + std::size(tails));
         t.name = module + (module.empty() ? "" : ".") +
-                 std::string(leaf < leaves ? lowrank::detail::peft_leaves[leaf].leaf : tails[leaf - leaves]);
+                 std::string(leaf < leaves.size() ? leaves[leaf] : tails[leaf - leaves.size()]);
         const std::size_t facts = from.below(256);
         t.type = dtypes[facts / 6 % 20 < 16 ? 0 : facts / 6 % 20 - 15];
         std::uint64_t count = 1;

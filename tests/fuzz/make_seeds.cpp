@@ -139,9 +139,10 @@ public:
     }
     script_writer& operator()(std::string_view leaf, std::initializer_list<std::uint64_t> shape,
                               std::string_view module = "a") {
-        std::size_t at = place(fuzzing::tails, leaf) + std::size(lowrank::detail::peft_leaves);
-        for (std::size_t i = 0; i < std::size(lowrank::detail::peft_leaves); ++i) {
-            at = lowrank::detail::peft_leaves[i].leaf == leaf ? i : at;
+        const auto leaves = lowrank::detail::all_leaves();
+        std::size_t at = place(fuzzing::tails, leaf) + leaves.size();
+        for (std::size_t i = 0; i < leaves.size(); ++i) {
+            at = leaves[i] == leaf ? i : at;
         }
         byte(place(fuzzing::modules, module));
         byte(at);

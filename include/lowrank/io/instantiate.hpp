@@ -18,7 +18,6 @@
 #include <lowrank/io/checkpoints/extract_adapter.hpp>
 #include <lowrank/io/checkpoints/merge_checkpoint.hpp>
 #include <lowrank/io/peft.hpp>
-#include <lowrank/io/peft/peft_modules.hpp>
 
 /// Every heavy function of the floor. At namespace scope.
 #define LOWRANK_INSTANTIATE_IO()                                              \

@@ -35,6 +35,7 @@
 #include <lowrank/io/containers/safetensors.hpp>
 #include <lowrank/io/peft/detail/peft_factors.hpp>
 #include <lowrank/io/peft/detail/peft_fit.hpp>
+#include <lowrank/io/peft/detail/peft_join.hpp>
 #include <lowrank/io/peft/detail/peft_names.hpp>
 #include <lowrank/io/peft/detail/peft_reader.hpp>
 #include <lowrank/io/peft/detail/peft_relatives.hpp>
@@ -304,17 +305,17 @@ template <class = on_use>
         relative_tensors parts;
         std::visit(parts, relative);
         if (!wrote_shared) {
-            if (const auto* vera = std::get_if<vera_adapter<float>>(&relative)) {
-                parts.add_shared(*vera->shared);
-            } else if (const auto* rand = std::get_if<peft_randlora>(&relative)) {
-                parts.add_shared(*rand->randlora.shared);
-            }
+            std::visit(
+                [&](const auto& m) {
+                    if constexpr (requires { kind_of_module<decltype(m)>::write_shared(m, parts); }) {
+                        kind_of_module<decltype(m)>::write_shared(m, parts);
+                    }
+                },
+                relative);
             wrote_shared = true;
         }
         for (auto& part : parts.parts) {
-            if (adapter.config.peft_type == "BONE" && part.tail == ".miss_block") {
-                part.tail = ".bone_block";
-            }
+            part.tail = tail_of_type(std::move(part.tail), adapter.config.peft_type);
         }
         for (auto& part : parts.parts) {
             if (!all_finite(part.values)) {

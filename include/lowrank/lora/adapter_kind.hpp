@@ -39,6 +39,10 @@
 
 namespace lowrank::inline LOWRANK_ABI {
 
+/// Types in an order.
+template <class... A>
+struct kind_list {};
+
 /// What the library knows of adapters of type A: specialized beside A. This one is of no adapter.
 template <class A>
 struct adapter_kind;

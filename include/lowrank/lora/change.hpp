@@ -90,10 +90,11 @@ struct product_rows {
     [[nodiscard]] index cols() const noexcept { return right.cols(); }
     void add_rows(double factor, index first, column_view<double> to) const {
         for (index i = 0; i < to.cols(); ++i) {
+            const vector<double> row = left.row(first + i).template cast<double>();
             for (index j = 0; j < to.rows(); ++j) {
                 double sum = 0;
                 for (index k = 0; k < left.cols(); ++k) {
-                    sum += static_cast<double>(left(first + i, k)) * static_cast<double>(right(k, j));
+                    sum += row(k) * static_cast<double>(right(k, j));
                 }
                 to(j, i) += factor * sum;
             }
@@ -147,6 +148,16 @@ using weight_change =
 template <real S>
 [[nodiscard]] bool is_sum(const weight_change<S>& change) {
     return std::holds_alternative<low_rank<S>>(change) || std::holds_alternative<added_rows_change>(change);
+}
+
+/// The factors in a change, scaled or not; null where there are none.
+template <real S>
+[[nodiscard]] const low_rank<S>* factors_of(const weight_change<S>& change) {
+    if (const auto* scaled = std::get_if<scaled_change<S>>(&change)) {
+        return &scaled->delta;
+    }
+    const auto* lengths = std::get_if<magnitude_change<S>>(&change);
+    return lengths != nullptr ? &lengths->delta : std::get_if<low_rank<S>>(&change);
 }
 
 namespace detail {
@@ -241,10 +252,14 @@ struct scaled_rows {
     scaled_change<S> change;
 
     [[nodiscard]] bool fits(index out, index in) const {
-        return out == change.delta.rows() && in == change.delta.cols();
+        const auto one = [](index factors, index scale, index has) {
+            return (factors == 0 || factors == has) && (scale == 0 || scale == has);
+        };
+        return one(change.delta.rows(), change.row_scale.size(), out) &&
+               one(change.delta.cols(), change.column_scale.size(), in);
     }
     void forward(index first, column_view<double> rows, workspace&) const {
-        product_rows<S>{change.delta.left, change.delta.right}.add_rows(1, first, rows);
+        add_delta(1, first, rows);
         for (index i = 0; i < rows.cols(); ++i) {
             for (index j = 0; j < rows.rows(); ++j) {
                 rows(j, i) *= scale(first + i, j);
@@ -258,10 +273,15 @@ struct scaled_rows {
                 rows(j, i) = s == 0 ? 0 : rows(j, i) / s;
             }
         }
-        product_rows<S>{change.delta.left, change.delta.right}.add_rows(-1, first, rows);
+        add_delta(-1, first, rows);
     }
 
 private:
+    void add_delta(double factor, index first, column_view<double> rows) const {
+        if (change.delta.rank() > 0) {
+            product_rows<S>{change.delta.left, change.delta.right}.add_rows(factor, first, rows);
+        }
+    }
     [[nodiscard]] double scale(index i, index j) const {
         return (change.row_scale.size() == 0 ? 1.0 : static_cast<double>(change.row_scale(i))) *
                (change.column_scale.size() == 0 ? 1.0 : static_cast<double>(change.column_scale(j)));

@@ -254,7 +254,7 @@ TEST_CASE("LoRA, LoHa and LoKr of one tensor are summed, whichever comes first")
     matrix<double> expected = w.cast<double>();
     expected += adapters[0].modules["l"].delta().dense().cast<double>();
     for (std::size_t i = 1; i < 3; ++i) {
-        expected += strengths[i] * change_of(adapters[i].relatives["l"]).delta.dense().cast<double>();
+        expected += strengths[i] * factors_of(change_of(adapters[i].relatives["l"]).weight)->dense().cast<double>();
     }
     for (const bool transposed : {false, true}) {
         REQUIRE(write_safetensors(folder / "model.safetensors",

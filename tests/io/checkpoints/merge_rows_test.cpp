@@ -5,6 +5,7 @@
 #include <vector>
 
 #include <lowrank/io/checkpoints/merge_checkpoint.hpp>
+#include <lowrank/lora/merge/merge_change.hpp>
 
 #include "io_support.hpp"
 
@@ -32,11 +33,8 @@ std::vector<peft_module> row_modules() {
 matrix<double> changed_rows(peft_module module, const matrix<double>& w) {
     throw_if_failed(fit_module(module, w.rows(), w.cols()));
     const auto change = change_of(module);
-    REQUIRE(change.rows);
-    matrix<double> rows = w.transpose();
-    workspace ws;
-    change.rows->forward(0, rows, ws);
-    return rows.transpose();
+    REQUIRE(std::holds_alternative<row_change>(change.weight));
+    return changed(change.weight, w);
 }
 
 }  // namespace

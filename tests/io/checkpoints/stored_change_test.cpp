@@ -33,18 +33,21 @@ matrix<double> sum_in_storage(const stored_change& c, lowrank::index rows, lowra
 TEST_CASE("a change is stored as the checkpoint stores its weight") {
     const low_rank<float> delta{.left = drawn_factor(6, 2, 0), .right = drawn_factor(2, 4, 1)};
     const matrix<double> dense = delta.dense().cast<double>();
-    const auto plain = stored_change_of({.delta = delta}, {6, 4}, false, 0.5);
+    const auto plain = stored_change_of({.weight = delta}, {6, 4}, false, 0.5);
     CHECK((sum_in_storage(plain, 6, 4) - 0.5 * dense).norm() < 1e-6);
-    const auto transposed = stored_change_of({.delta = delta}, {4, 6}, true, 0.5);
+    const auto transposed = stored_change_of({.weight = delta}, {4, 6}, true, 0.5);
     CHECK((sum_in_storage(transposed, 4, 6) - 0.5 * dense.transpose()).norm() < 1e-6);
     CHECK_FALSE(plain.scales());
 
-    const peft_change scaled{.output_scale = vector<float>::Constant(6, 3), .input_scale = vector<float>::Ones(2)};
-    const auto scales = stored_change_of(scaled, {6, 4}, false, 0.5);
-    CHECK(scales.scales());
-    CHECK(scales.row_scale == vector<float>::Constant(6, 2));
-    CHECK(scales.column_scale.size() == 4);  // two taps of each input
-    CHECK(scales.left.cols() == 0);
+    const peft_change outputs{.weight = scaled_change<float>{.row_scale = vector<float>::Constant(6, 3)}};
+    const auto by_row = stored_change_of(outputs, {6, 4}, false, 0.5);
+    CHECK(by_row.scales());
+    CHECK(by_row.row_scale == vector<float>::Constant(6, 2));
+    CHECK(by_row.left.cols() == 0);
+    const peft_change inputs{.weight = scaled_change<float>{.column_scale = vector<float>::Constant(2, 3)}};
+    const auto by_column = stored_change_of(inputs, {6, 4}, false, 0.5);
+    CHECK(by_column.scales());
+    CHECK(by_column.column_scale == vector<float>::Constant(4, 2));  // two taps of each input
 }
 
 TEST_CASE("sums of products and of rows are one sum, and its checksum knows the parts") {
@@ -55,7 +58,7 @@ TEST_CASE("sums of products and of rows are one sum, and its checksum knows the 
                                 .w2_b = drawn_factor(2, 4, 7)};
     for (const bool flip : {false, true}) {
         const module_shape has = flip ? module_shape{4, 6} : module_shape{6, 4};
-        auto product = stored_change_of({.delta = a}, has, flip, 1);
+        auto product = stored_change_of({.weight = a}, has, flip, 1);
         auto rows = stored_change_of(change_without_factors(b), has, flip, -2);
         CHECK_FALSE(rows.scales());
         const matrix<double> expected =

@@ -8,6 +8,7 @@
 
 #include <lowrank/io/peft.hpp>
 #include <lowrank/lora/kinds/randlora.hpp>
+#include <lowrank/lora/merge/merge_change.hpp>
 
 #include "io_support.hpp"
 
@@ -80,15 +81,9 @@ matrix<double> changed_weight(peft_module module) {
     const matrix<double> w = random_factor(layer_out, layer_in, 12).cast<double>();
     throw_if_failed(fit_module(module, layer_out, layer_in));
     const auto change = change_of(module);
-    CHECK(change.rows.has_value() != change.has_delta());
-    if (!change.rows) {
-        return w + change.delta.dense().cast<double>();
-    }
-    REQUIRE(change.rows->fits(layer_out, layer_in));
-    matrix<double> rows = w.transpose();
-    workspace ws;
-    change.rows->forward(0, rows, ws);
-    return rows.transpose();
+    CHECK_FALSE(change.is_unknown());
+    REQUIRE(fits_weight(change.weight, layer_out, layer_in));
+    return changed(change.weight, w);
 }
 
 std::string message_of(const std::filesystem::path& folder) {

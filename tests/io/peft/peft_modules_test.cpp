@@ -6,6 +6,9 @@
 
 #include <doctest/doctest.h>
 
+#include <lowrank/lora/merge/merge_change.hpp>
+#include <lowrank/lora/merge/merged_linear.hpp>
+
 using namespace lowrank;
 
 TEST_CASE("each kind of module says what it does to its layer") {
@@ -13,33 +16,34 @@ TEST_CASE("each kind of module says what it does to its layer") {
     lora.lora_B.setOnes();
     peft_lora dora{.lora = lora, .magnitude = vector<float>::Ones(4), .bias = vector<float>::Constant(4, 2)};
     const auto change = change_of(dora);
-    CHECK(change.delta.dense() == lora.delta().dense());
-    CHECK(change.magnitude == dora.magnitude);
+    const auto& lengths = std::get<magnitude_change<float>>(change.weight);
+    CHECK(lengths.delta.dense() == lora.delta().dense());
+    CHECK(lengths.magnitude == dora.magnitude);
     CHECK(change.bias == vector<float>::Constant(4, 6));  // scaling 3
-    CHECK(change.has_delta());
+    CHECK_FALSE(change.is_unknown());
     CHECK(std::string(kind_of(dora)) == "DoRA");
     dora.magnitude.resize(0);
     CHECK(std::string(kind_of(dora)) == "LoRA with a bias");
 
     const auto outputs = change_of(peft_ia3{.scale = vector<float>::Constant(4, 2)});
-    CHECK(outputs.output_scale.size() == 4);
-    CHECK(outputs.input_scale.size() == 0);
-    CHECK_FALSE(outputs.has_delta());
+    CHECK(std::get<scaled_change<float>>(outputs.weight).row_scale.size() == 4);
+    CHECK(std::get<scaled_change<float>>(outputs.weight).column_scale.size() == 0);
     const auto inputs = change_of(peft_ia3{.scale = vector<float>::Constant(3, 2), .is_feedforward = true});
-    CHECK(inputs.input_scale.size() == 3);
+    CHECK(std::get<scaled_change<float>>(inputs.weight).column_scale.size() == 3);
     CHECK(std::string(kind_of(peft_ia3{})) == "(IA)^3");
 }
 
 TEST_CASE("VeRA uses as many columns of the shared projection as the weight has") {
     auto vera = make_vera(make_vera_projections<float>(6, 5, 2, 1), 4, 5);
     vera.lambda_b.setOnes();
-    CHECK(change_of(vera).delta.cols() == 5);
+    const auto factors = [](const peft_module& m) { return std::get<low_rank<float>>(change_of(m).weight); };
+    CHECK(factors(vera).cols() == 5);
     peft_module fitted = vera;
     REQUIRE(fit_module(fitted, 4, 3));
-    const auto narrow = change_of(fitted);
-    CHECK(narrow.delta.rows() == 4);
-    CHECK(narrow.delta.cols() == 3);
-    CHECK(narrow.delta.dense() == change_of(vera).delta.dense().leftCols(3));
+    const auto narrow = factors(fitted);
+    CHECK(narrow.rows() == 4);
+    CHECK(narrow.cols() == 3);
+    CHECK(narrow.dense() == factors(vera).dense().leftCols(3));
     CHECK(std::string(kind_of(vera)) == "VeRA");
 }
 
@@ -67,8 +71,8 @@ TEST_CASE("a LoHa of few columns is a product, one of many adds rows") {
         const auto made = make_loha<float>(40, 32, {.r = r});
         CHECK(formed_rank(made) == r * r);
         const auto lean = change_without_factors(made);
-        CHECK(lean.has_delta() == is_product);
-        CHECK(lean.rows.has_value() != is_product);
+        CHECK(std::holds_alternative<low_rank<float>>(lean.weight) == is_product);
+        CHECK(std::holds_alternative<added_rows_change>(lean.weight) != is_product);
     }
     CHECK(formed_rank(peft_lora{}) == 0);
 }
@@ -86,15 +90,16 @@ TEST_CASE("LoHa and LoKr add the rows of their change") {
     };
     for (const peft_module& module : modules) {
         const auto lean = change_without_factors(module);
-        REQUIRE(lean.rows);
-        CHECK(lean.is_additive);
-        CHECK(lean.rows->fits(6, 4));
-        CHECK_FALSE(lean.rows->fits(4, 6));
-        const matrix<double> change = change_of(module).delta.dense().cast<double>();
+        REQUIRE(std::holds_alternative<added_rows_change>(lean.weight));
+        const auto& added = std::get<added_rows_change>(lean.weight).rows;
+        CHECK(added.fits(6, 4));
+        CHECK_FALSE(added.fits(4, 6));
+        const matrix<double> change = std::get<low_rank<float>>(change_of(module).weight).dense().cast<double>();
         const matrix<double> old = matrix<double>::Constant(4, 5, 0.75);
         workspace ws;
         for (const double t : {1.0, -0.25}) {
-            const auto rows = detail::added_at_strength(*lean.rows, t);
+            const auto changed = at_strength(lean.weight, t);
+            const auto& rows = std::get<added_rows_change>(changed).rows;
             matrix<double> now = old;
             rows.forward(1, now, ws);
             CHECK((now - old - t * change.middleRows(1, 5).transpose()).cwiseAbs().maxCoeff() < 1e-6);
@@ -102,4 +107,54 @@ TEST_CASE("LoHa and LoKr add the rows of their change") {
             CHECK((now - old).cwiseAbs().maxCoeff() < 1e-15);
         }
     }
+}
+
+TEST_CASE("a module becomes an adapter that serves, and the adapter a module again") {
+    const adapted_weight layer{.out = 6, .in = 4};
+    auto lora = make_lora<float>(6, 4, {.r = 2});
+    lora.lora_B.setOnes();
+    row_matrix<float> w(6, 4);
+    fill_normal(w, 0.5F, philox(3));
+    const peft_module modules[] = {
+        peft_lora{.lora = lora},
+        peft_lora{.lora = lora, .magnitude = vector<float>::Ones(6)},
+        peft_ia3{.scale = vector<float>::Constant(6, 2)},
+        peft_ia3{.scale = vector<float>::Constant(4, 2), .is_feedforward = true},
+        make_adalora<float>(6, 4, {.init_r = 2}),
+        make_loha<float>(6, 4, {.r = 2}),
+        make_lokr<float>(6, 4, {.r = 1}),
+        make_vera(make_vera_projections<float>(6, 5, 2, 1), 6, 4),
+        make_oft<float>(6, 4, {.block_size = 2}),
+        peft_boft{.boft = make_boft<float>(6, 4, {.block_size = 2})},
+        make_hra<float>(6, 4, {.r = 2}),
+        make_miss<float>(6, 4, {.r = 2}),
+        peft_randlora{.randlora = make_randlora(make_randlora_projections<float>(6, 4, {.r = 2}), 6, 4)},
+        make_hira<float>(6, 4, {.r = 2}),
+    };
+    for (const peft_module& module : modules) {
+        CAPTURE(kind_of(module));
+        auto a = to_any_adapter(module, layer);
+        REQUIRE(a.has_value());
+        a->refresh(as_operator(w));
+        CHECK(a->rows() == 6);
+        CHECK(a->cols() == 4);
+        const auto back = to_peft_module(*a);
+        REQUIRE(back.has_value());
+        CHECK(back->index() == module.index());
+        CHECK(std::string(kind_of(*back)) == kind_of(module));
+        // What the module does to the weight is what the adapter does.
+        const matrix<double> dense = w.cast<double>();
+        const matrix<double> of_module = changed(change_of(*back).weight, dense);
+        CHECK((of_module - changed(a->change(), dense)).norm() < 1e-5);
+    }
+    peft_lora biased{.lora = lora, .bias = vector<float>::Ones(6)};
+    CHECK(to_any_adapter(biased, layer).error().code == errc::unsupported);
+    CHECK(to_any_adapter(peft_lora{.lora = lora}, {.out = 5, .in = 4}).error().code == errc::mismatch);
+    CHECK(
+        to_any_adapter(peft_ia3{.scale = vector<float>::Ones(6)}, {.out = 6, .in = 4, .has_bias = true}).error().code ==
+        errc::unsupported);
+    CHECK(to_any_adapter(make_miss_bat<float>(6, 4, {.r = 2}), layer).error().message.find("merging") !=
+          std::string::npos);
+    CHECK_FALSE(to_peft_module(merged_linear_adapter<float>{
+        .lora_A = matrix<float>::Ones(2, 4), .lora_B = matrix<float>::Ones(3, 2), .enable = {true, false}}));
 }

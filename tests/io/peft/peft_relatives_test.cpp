@@ -58,20 +58,20 @@ TEST_CASE("tensors that do not fit each other are refused, naming the module") {
     CHECK(parts.add("hada_w1_a", file->tensors()[0]));
     CHECK_FALSE(parts.add("hada_w1_a", file->tensors()[1]));
     CHECK(parts.add("hada_w1_b", file->tensors()[1]));
-    const auto lacks = detail::join_relative(parts, c, *rules, {});
+    const auto lacks = detail::join_relative(parts, {c, *rules});
     REQUIRE_FALSE(lacks);
     CHECK(lacks.error().message == "module \"l\" lacks hada_w2_a");
     detail::relative_parts whole(*file, "l");
     for (const char* leaf : {"hada_w1_a", "hada_w1_b", "hada_w2_a", "hada_w2_b"}) {
         CHECK(whole.add(leaf, file->tensors()[0]));
     }
-    const auto unfit = detail::join_relative(whole, c, *rules, {});
+    const auto unfit = detail::join_relative(whole, {c, *rules});
     REQUIRE_FALSE(unfit);
     CHECK(unfit.error().code == errc::mismatch);
     detail::relative_parts vera(*file, "l");
     CHECK(vera.add("vera_lambda_b", file->tensors()[0]));
     CHECK(vera.add("vera_lambda_d", file->tensors()[0]));
-    const auto matrices = detail::join_relative(vera, {.peft_type = "VERA"}, *rules, {});
+    const auto matrices = detail::join_relative(vera, {{.peft_type = "VERA"}, *rules});
     REQUIRE_FALSE(matrices);
     CHECK(matrices.error().message.find("expected a vector") != std::string::npos);
 }

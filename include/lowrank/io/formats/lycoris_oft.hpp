@@ -16,7 +16,7 @@
 #include <lowrank/core/config.hpp>
 #include <lowrank/core/types.hpp>
 #include <lowrank/lora/algebra/block_rotation.hpp>
-#include <lowrank/lora/merge/merge_transformed.hpp>
+#include <lowrank/lora/change.hpp>
 
 namespace lowrank::inline LOWRANK_ABI {
 

@@ -81,7 +81,7 @@ LOWRANK_BODY any_row_transform rotate_outputs(const lycoris_oft& a) {
             columns = turned;
         }
     };
-    return as_any_row_transform(turn{a.rotation(), a.rescale.cast<double>()});
+    return turn{a.rotation(), a.rescale.cast<double>()};
 }
 
 }  // namespace detail

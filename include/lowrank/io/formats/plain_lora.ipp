@@ -13,22 +13,16 @@
 #include <lowrank/io/formats/plain_lora.hpp>
 #include <lowrank/io/peft.hpp>
 #include <lowrank/lora/convert/convert.hpp>
+#include <lowrank/lora/merge/merge_change.hpp>
 
 namespace lowrank::inline LOWRANK_ABI {
+
 namespace detail {
 
 /// Entries of a weight that no base has confirmed: the file of a LoKr may be the square root of that.
 inline constexpr index most_unconfirmed_entries = index{1} << 28;
 
-/// W' - W of a module that adds rows, out x in.
-LOWRANK_API [[nodiscard]] result<matrix<float>> added_change(const peft_change& change, module_shape shape) {
-    matrix<double> rows = matrix<double>::Zero(shape.in, shape.out);
-    workspace ws;
-    change.rows->forward(0, rows, ws);
-    return matrix<float>(rows.transpose().cast<float>());
-}
-
-/// W' - W of a module that scales its weight, out x in.
+/// W' - W of a module that scales or turns its weight, out x in.
 LOWRANK_API [[nodiscard]] result<matrix<float>> dense_change(const checkpoint* base, const std::string& path,
                                                              const peft_change& change, bool transposed) {
     if (base == nullptr) {
@@ -42,50 +36,18 @@ LOWRANK_API [[nodiscard]] result<matrix<float>> dense_change(const checkpoint* b
         return stored.error();
     }
     const matrix<double> w = transposed ? matrix<double>(stored->transpose().cast<double>()) : stored->cast<double>();
-    matrix<double> out = w;
-    if (change.rows && change.acts_on_transpose) {
-        workspace ws;
-        change.rows->forward(0, out, ws);
-    } else if (change.rows) {
-        workspace ws;
-        matrix<double> rows = w.transpose();
-        change.rows->forward(0, rows, ws);
-        out = rows.transpose();
+    if (!fits_weight(change.weight, w.rows(), w.cols())) {
+        return status{errc::mismatch, "the change of module " + in_quotes(path) + " does not fit the shape of " +
+                                          in_quotes(name) + "; it belongs to another model"};
     }
-    if (change.has_delta()) {
-        if (change.delta.rows() != w.rows() || change.delta.cols() != w.cols()) {
-            return status{errc::mismatch, "tensor " + in_quotes(name) +
-                                              " has another shape than the adapter; it belongs to another model"};
-        }
-        out += change.delta.left.cast<double>() * change.delta.right.cast<double>();
-    }
-    const auto fits = [&](const vector<float>& scale, index size) { return scale.size() == 0 || scale.size() == size; };
-    if (!fits(change.magnitude, change.magnitude_of_inputs ? w.cols() : w.rows()) ||
-        !fits(change.output_scale, w.rows()) || !fits(change.input_scale, w.cols())) {
-        return status{errc::mismatch, "the scales of module " + in_quotes(path) + " do not fit the weight"};
-    }
-    for (index i = 0; i < change.magnitude.size(); ++i) {
-        const double n = change.magnitude_of_inputs ? out.col(i).norm() : out.row(i).norm();
-        const double scale = n > 0 ? static_cast<double>(change.magnitude(i)) / n : 0.0;
-        if (change.magnitude_of_inputs) {
-            out.col(i) *= scale;
-        } else {
-            out.row(i) *= scale;
-        }
-    }
-    if (change.output_scale.size() != 0) {
-        out = change.output_scale.cast<double>().asDiagonal() * out;
-    }
-    if (change.input_scale.size() != 0) {
-        out = out * change.input_scale.cast<double>().asDiagonal();
-    }
-    return matrix<float>((out - w).cast<float>());
+    return matrix<float>((changed(change.weight, w) - w).cast<float>());
 }
 
 }  // namespace detail
 
-LOWRANK_BODY result<plain_lora_adapter> to_plain_lora(const peft_adapter& adapter, const checkpoint* base,
-                                                      const plain_lora_options& opt) {
+template <class = on_use>
+[[nodiscard]] result<plain_lora_adapter> to_plain_lora(const peft_adapter& adapter, const checkpoint* base = nullptr,
+                                                       const plain_lora_options& opt = {}) {
     plain_lora_adapter out{.adapter = adapter};
     out.adapter.relatives.clear();
     out.adapter.relative_types.clear();
@@ -125,18 +87,19 @@ LOWRANK_BODY result<plain_lora_adapter> to_plain_lora(const peft_adapter& adapte
         const bool is_full = formed_rank(fitted) != 0 && formed_rank(fitted) >= std::min(says.out, says.in);
         const auto change = is_full ? change_without_factors(fitted) : change_of(fitted);
         auto& to = (is_table ? out.adapter.embeddings : out.adapter.modules)[module];
-        const bool scales =
-            change.magnitude.size() != 0 || change.output_scale.size() != 0 || change.input_scale.size() != 0;
-        if (!scales && !change.rows && change.delta.rows() == 0) {
+        if (change.is_unknown()) {
             return status{errc::unsupported, "module " + detail::in_quotes(module) + " is " + kind_of(relative) +
                                                  ", whose shape the base model must say: give the base"};
         }
-        if (!scales && !change.rows) {
-            to = as_lora(change.delta);
+        if (const auto* delta = std::get_if<low_rank<float>>(&change.weight)) {
+            to = as_lora(*delta);
             continue;
         }
-        const auto dense = change.is_additive ? detail::added_change(change, says)
-                                              : detail::dense_change(base, module, change, transposed);
+        const bool adds = is_sum(change.weight);  // needs no base
+        const auto dense =
+            adds ? result<matrix<float>>(matrix<float>(
+                       changed(change.weight, matrix<double>(matrix<double>::Zero(says.out, says.in))).cast<float>()))
+                 : detail::dense_change(base, module, change, transposed);
         if (!dense) {
             return dense.error();
         }

@@ -30,10 +30,6 @@
 
 namespace lowrank::inline LOWRANK_ABI {
 
-/// Types in an order.
-template <class... A>
-struct kind_list {};
-
 /// The adapter types of scalar S.
 template <real S>
 using adapter_kinds =

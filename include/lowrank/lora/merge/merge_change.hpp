@@ -93,6 +93,70 @@ status unmerge(weight_view<T> w, const merge_receipt& receipt, const any_adapter
     return unmerge(w, receipt, adapter.change(strength), run);
 }
 
+/// Whether a change is for an out x in weight. Scales may come with factors of no size.
+template <real S>
+[[nodiscard]] bool fits_weight(const weight_change<S>& change, index out, index in) {
+    const auto factors = [&](const low_rank<S>& d) {
+        return d.left.cols() == d.right.rows() && d.rows() == out && d.cols() == in;
+    };
+    const auto scale = [](const vector<S>& s, index size) { return s.size() == 0 || s.size() == size; };
+    const auto rows = [&](const any_row_transform& f, bool acts_on_transpose) {
+        return acts_on_transpose ? f.fits(in, out) : f.fits(out, in);
+    };
+    return std::visit(
+        detail::overloaded{[&](const low_rank<S>& d) { return factors(d); },
+                           [&](const scaled_change<S>& c) {
+                               return ((c.delta.rows() == 0 && c.delta.cols() == 0) || factors(c.delta)) &&
+                                      scale(c.row_scale, out) && scale(c.column_scale, in);
+                           },
+                           [&](const magnitude_change<S>& c) {
+                               return factors(c.delta) && c.magnitude.size() == (c.of_columns ? in : out);
+                           },
+                           [&](const row_change& c) { return rows(c.rows, c.acts_on_transpose); },
+                           [&](const added_rows_change& c) { return rows(c.rows, c.acts_on_transpose); },
+                           [&](const replacement<S>& c) { return c.weight.rows() == out && c.weight.cols() == in; }},
+        change);
+}
+
+/// W' as a dense matrix in double, which no receipt takes back. A magnitude measures the rows of W itself.
+/// \pre The change is for a weight of this shape.
+template <real S>
+[[nodiscard]] matrix<double> changed(const weight_change<S>& change, const matrix<double>& w) {
+    const auto through = [&](const auto& rows, bool acts_on_transpose) {
+        detail::expects(acts_on_transpose ? rows.fits(w.cols(), w.rows()) : rows.fits(w.rows(), w.cols()),
+                        "changed: the change is for a weight of another shape");
+        workspace ws;
+        matrix<double> columns = acts_on_transpose ? w : matrix<double>(w.transpose());
+        rows.forward(0, columns, ws);
+        return acts_on_transpose ? columns : matrix<double>(columns.transpose());
+    };
+    const auto no_factors = [&](low_rank<S> d) {  // scales alone may come without
+        return d.rows() == 0 && d.cols() == 0 ? low_rank<S>{matrix<S>(w.rows(), 0), matrix<S>(0, w.cols())} : d;
+    };
+    const auto of_scaled = [&](scaled_change<S> c) {
+        c.delta = no_factors(std::move(c.delta));
+        return through(detail::scaled_rows<S>{std::move(c)}, false);
+    };
+    return std::visit(
+        detail::overloaded{
+            [&](const low_rank<S>& d) {
+                return through(added_rows(product_rows<S>{d.left, d.right}), false);
+            },
+            [&](const scaled_change<S>& c) { return of_scaled(c); },
+            [&](const magnitude_change<S>& c) {
+                const matrix<double> sum = through(added_rows(product_rows<S>{c.delta.left, c.delta.right}), false);
+                vector<double> lengths(c.of_columns ? sum.cols() : sum.rows());
+                for (index i = 0; i < lengths.size(); ++i) {
+                    lengths(i) = c.of_columns ? sum.col(i).norm() : sum.row(i).norm();
+                }
+                return of_scaled(resolved(c, lengths));
+            },
+            [&](const row_change& c) { return through(c.rows, c.acts_on_transpose); },
+            [&](const added_rows_change& c) { return through(c.rows, c.acts_on_transpose); },
+            [&](const replacement<S>& c) { return through(detail::replaced_rows<S>{c}, false); }},
+        change);
+}
+
 }  // namespace lowrank::inline LOWRANK_ABI
 
 #endif  // LOWRANK_LORA_MERGE_MERGE_CHANGE_HPP

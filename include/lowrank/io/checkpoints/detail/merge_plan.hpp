@@ -162,7 +162,7 @@ template <class Make>
     }
     const auto stored_as = [has, layout, strength](const peft_change& c) {
         stored_change out_of = stored_change_of(c, has, layout.transposed, strength);
-        out_of.rows_checksum = c.rows ? checksum(&strength, sizeof strength, layout.parameters) : 0;
+        out_of.rows_checksum = out_of.rows ? checksum(&strength, sizeof strength, layout.parameters) : 0;
         return out_of;
     };
     const peft_change change = make();
@@ -183,8 +183,9 @@ template <class Make>
         const vector<float> add = static_cast<float>(strength) * change.bias;
         return add_to_bias({.left = add, .right = matrix<float>::Ones(1, 1)});
     }
-    if (change.output_scale.size() != 0 && base.find(bias) != nullptr) {
-        const vector<float> by_out = scale_at_strength(change.output_scale, strength);
+    const auto* scaled = std::get_if<scaled_change<float>>(&change.weight);
+    if (scaled != nullptr && scaled->row_scale.size() != 0 && base.find(bias) != nullptr) {
+        const vector<float> by_out = scale_at_strength(scaled->row_scale, strength);
         return add_to_bias(
             {.left = matrix<float>(by_out.size(), 0), .right = matrix<float>(0, 1), .row_scale = by_out});
     }
@@ -197,16 +198,16 @@ template <class = on_use>
     relative_tensors tensors;
     std::visit(tensors, module);
     std::uint64_t sum = module.index();
-    double rest[] = {0, 0};
-    if (const auto* turned = std::get_if<lycoris_oft>(&module)) {
-        rest[0] = turned->constraint;
-    } else if (const auto* loha = std::get_if<loha_adapter<float>>(&module)) {
-        rest[0] = loha->alpha;
-    } else if (const auto* lokr = std::get_if<lokr_adapter<float>>(&module)) {
-        rest[0] = lokr->alpha;
-        rest[1] = static_cast<double>(lokr->r);
-    }
-    sum = checksum(rest, sizeof rest, sum);
+    std::visit(
+        [&](const auto& m) {
+            const peft_facts facts = kind_of_module<decltype(m)>::facts(m);
+            double rest[] = {facts.alpha, static_cast<double>(facts.r), 0};
+            if constexpr (requires { kind_of_module<decltype(m)>::constant(m); }) {
+                rest[2] = kind_of_module<decltype(m)>::constant(m);
+            }
+            sum = checksum(rest, sizeof rest, sum);
+        },
+        module);
     for (const auto& part : tensors.parts) {
         sum = checksum(part.values.data(), static_cast<std::size_t>(part.values.size()) * sizeof(float), sum);
     }
@@ -285,7 +286,7 @@ template <class = on_use>
         const bool transposed = adapter->config.fan_in_fan_out;
         for (const auto* group : {&adapter->modules, &adapter->embeddings}) {
             for (const auto& [module, lora] : *group) {
-                const auto make = [from = &lora] { return peft_change{.delta = from->delta()}; };
+                const auto make = [from = &lora] { return peft_change{.weight = from->delta()}; };
                 const module_layout layout{{lora.rows(), lora.cols()}, transposed || group == &adapter->embeddings};
                 if (status why = plan_module(base, module, make, layout, strength, out); !why) {
                     return why;

@@ -29,12 +29,14 @@ namespace lowrank::inline LOWRANK_ABI {
 namespace detail {
 
 /// The transform of rows first, first + 1, ... of a weight, for a tile that holds these alone.
-template <class = on_use>
-[[nodiscard]] any_row_transform rows_after(const any_row_transform& f, index first) {
-    return {.fits_with = [](index, index) { return true; },
-            .run = [&f, first](index i, column_view<double> rows, workspace& ws) { f.forward(first + i, rows, ws); },
-            .undo = [&f, first](index i, column_view<double> rows, workspace& ws) { f.backward(first + i, rows, ws); }};
-}
+struct rows_after {
+    const any_row_transform& f;
+    index first = 0;
+
+    [[nodiscard]] bool fits(index, index) const { return true; }
+    void forward(index i, column_view<double> rows, workspace& ws) const { f.forward(first + i, rows, ws); }
+    void backward(index i, column_view<double> rows, workspace& ws) const { f.backward(first + i, rows, ws); }
+};
 
 /// \pre `change.rows` is set. \cost A tile in double beside the weight's; the whole weight where it is stored in x out.
 template <storage T>
@@ -61,7 +63,7 @@ template <storage T>
                         static_cast<std::size_t>(count) * row_bytes);
         }
         const row_matrix<T> before = opt.check ? tile : row_matrix<T>();
-        const any_row_transform f = rows_after(*change.rows, first);
+        const rows_after f{*change.rows, first};
         const transformed_merge_options how{.transposed = change.acts_on_transpose, .exec = opt.exec};
         const auto receipt = merge_transformed(weight_view<T>(tile), f, how);
         if (!receipt) {

@@ -14,6 +14,8 @@
 #include <functional>
 #include <optional>
 #include <span>
+#include <utility>
+#include <variant>
 #include <vector>
 
 #include <lowrank/core/checksum.hpp>
@@ -21,7 +23,7 @@
 #include <lowrank/core/scalar.hpp>
 #include <lowrank/core/types.hpp>
 #include <lowrank/io/peft/peft_modules.hpp>
-#include <lowrank/lora/merge/merge_transformed.hpp>
+#include <lowrank/lora/change.hpp>
 
 namespace lowrank::inline LOWRANK_ABI {
 namespace detail {
@@ -60,7 +62,7 @@ struct stored_change {
         }
         const bool columns = rows ? acts_on_transpose : other.acts_on_transpose;
         const std::uint64_t sums[] = {checksum_as_rows(), other.checksum_as_rows()};
-        rows = sum_of_added(as_rows(columns), other.as_rows(columns));
+        rows = any_row_transform(sum_of_added{as_rows(columns), other.as_rows(columns)});
         rows_checksum = checksum(sums, sizeof sums, 0);
         acts_on_transpose = columns;
         is_additive = true;
@@ -73,9 +75,8 @@ private:
         if (rows) {
             return *rows;
         }
-        return as_any_row_transform(added_rows(columns
-                                                   ? product_rows{.left = right.transpose(), .right = left.transpose()}
-                                                   : product_rows{.left = left, .right = right}));
+        return added_rows(columns ? product_rows<float>{.left = right.transpose(), .right = left.transpose()}
+                                  : product_rows<float>{.left = left, .right = right});
     }
     [[nodiscard]] std::uint64_t checksum_as_rows() const {
         const auto bytes = [](const matrix<float>& m) { return static_cast<std::size_t>(m.size()) * sizeof(float); };
@@ -99,43 +100,47 @@ struct planned_change {
     }
 };
 
-/// 1 + strength (scale - 1)
-template <class = on_use>
-[[nodiscard]] vector<float> scale_at_strength(const vector<float>& scale, double strength) {
-    return (1 + strength * (scale.cast<double>().array() - 1)).cast<float>();
-}
-
 /// What a module does to its weight as the checkpoint stores it, `has.out` x `has.in`.
-template <class = on_use>
-[[nodiscard]] stored_change stored_change_of(const peft_change& change, module_shape has, bool transposed,
-                                             double strength) {
-    stored_change stored{.strength = strength};
-    if (change.has_delta()) {
-        // DoRA needs the change as it is for its norms.
-        const matrix<float> left =
-            (change.magnitude.size() != 0 ? 1.0F : static_cast<float>(strength)) * change.delta.left;
-        stored.left = transposed ? matrix<float>(change.delta.right.transpose()) : left;
-        stored.right = transposed ? matrix<float>(left.transpose()) : change.delta.right;
-    } else {  // rows, or scales alone: any shape they fit
-        stored.left = matrix<float>(has.out, 0);
-        stored.right = matrix<float>(0, has.in);
+LOWRANK_API [[nodiscard]] stored_change stored_change_of(const peft_change& change, module_shape has, bool transposed,
+                                                         double strength) {
+    stored_change stored{.left = matrix<float>(has.out, 0), .right = matrix<float>(0, has.in)};
+    const auto take_factors = [&](low_rank<float>& d) {
+        if (d.left.size() != 0 || d.right.size() != 0) {
+            stored.left = std::move(d.left);
+            stored.right = std::move(d.right);
+        }
+    };
+    const auto take_rows = [&](auto& c, bool is_additive) {
+        stored.rows = std::move(c.rows);
+        stored.acts_on_transpose = c.acts_on_transpose;
+        stored.is_additive = is_additive;
+    };
+    weight_change<float> c = at_strength(change.weight, strength);
+    if (transposed) {
+        c = lowrank::transposed(std::move(c));
     }
-    if (change.rows) {
-        stored.rows =
-            change.is_additive ? added_at_strength(*change.rows, strength) : rows_at_strength(*change.rows, strength);
-        stored.acts_on_transpose = transposed != change.acts_on_transpose;
-        stored.is_additive = change.is_additive;
-    }
-    stored.magnitude = change.magnitude;
-    stored.magnitude_of_columns = transposed != change.magnitude_of_inputs;
-    const vector<float> by_out = scale_at_strength(change.output_scale, strength);
-    vector<float> by_in = scale_at_strength(change.input_scale, strength);
-    const index taps = by_in.size() != 0 && !transposed ? stored.right.cols() / by_in.size() : 1;
-    if (taps > 1) {  // one scale for all taps of a channel
-        by_in = vector<float>(by_in.transpose().replicate(taps, 1).reshaped());
-    }
-    stored.row_scale = transposed ? by_in : by_out;
-    stored.column_scale = transposed ? by_out : by_in;
+    std::visit(
+        overloaded{[&](low_rank<float>& d) { take_factors(d); },
+                   [&](scaled_change<float>& s) {
+                       take_factors(s.delta);
+                       stored.row_scale = std::move(s.row_scale);
+                       stored.column_scale = std::move(s.column_scale);
+                       const index size = stored.column_scale.size();
+                       const index taps = size != 0 && !transposed ? stored.right.cols() / size : 1;
+                       if (taps > 1) {  // one scale for all taps of a channel
+                           stored.column_scale =
+                               vector<float>(stored.column_scale.transpose().replicate(taps, 1).reshaped());
+                       }
+                   },
+                   [&](magnitude_change<float>& m) {
+                       take_factors(m.delta);
+                       stored.magnitude = std::move(m.magnitude);
+                       stored.magnitude_of_columns = m.of_columns;
+                       stored.strength = m.strength;
+                   },
+                   [&](row_change& r) { take_rows(r, false); }, [&](added_rows_change& r) { take_rows(r, true); },
+                   [&](replacement<float>& r) { stored.rows = replaced_rows<float>{std::move(r)}; }},
+        c);
     return stored;
 }
 
@@ -163,30 +168,23 @@ template <storage T>
     return norms;
 }
 
-/// Turns DoRA's magnitude into scales: with k = m / n and c = 1 + strength (k - 1),
-/// W + strength (diag(k) (W + D) - W) = diag(c) (W + diag(strength k / c) D).
+/// Turns DoRA's magnitude into scales.
 template <storage T>
 void resolve_magnitude(std::span<const std::byte> bytes, stored_change& change) {
     if (change.magnitude.size() == 0) {
         return;
     }
     const vector<double> norms = changed_norms<T>(bytes, change).cwiseSqrt();
-    vector<float> scale(norms.size());
-    for (index i = 0; i < norms.size(); ++i) {
-        const double k = norms(i) > 0 ? static_cast<double>(change.magnitude(i)) / norms(i) : 0;
-        const auto c = static_cast<float>(1 + change.strength * (k - 1));
-        scale(i) = c != 0 ? c : 1e-30F;
-        const auto factor = static_cast<float>(change.strength * k / static_cast<double>(scale(i)));
-        if (change.strength == 1) {
-            continue;
-        }
-        if (change.magnitude_of_columns) {
-            change.right.col(i) *= factor;
-        } else {
-            change.left.row(i) *= factor;
-        }
-    }
-    (change.magnitude_of_columns ? change.column_scale : change.row_scale) = std::move(scale);
+    scaled_change<float> scaled =
+        resolved(magnitude_change<float>{.delta = {std::move(change.left), std::move(change.right)},
+                                         .magnitude = std::move(change.magnitude),
+                                         .of_columns = change.magnitude_of_columns,
+                                         .strength = change.strength},
+                 norms);
+    change.left = std::move(scaled.delta.left);
+    change.right = std::move(scaled.delta.right);
+    change.row_scale = std::move(scaled.row_scale);
+    change.column_scale = std::move(scaled.column_scale);
     change.magnitude.resize(0);
 }
 

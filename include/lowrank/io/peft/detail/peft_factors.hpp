@@ -3,10 +3,10 @@
 #define LOWRANK_IO_PEFT_DETAIL_PEFT_FACTORS_HPP
 
 /// \file
-/// Rank and alpha of each module of a PEFT adapter, and two tensors made into one adapter, or what is wrong with them.
+/// Rank and alpha of each module of a PEFT adapter, and tensors as finite matrices.
 ///
 ///     auto rules = detail::peft_rules::compile(config, modules);
-///     auto adapter = detail::join_factors(file, factors, module, config, *rules);
+///     auto a = detail::finite_matrix(file, place, r, in);
 
 #include <algorithm>
 #include <cstddef>
@@ -24,9 +24,6 @@
 #include <lowrank/io/containers/detail/text.hpp>
 #include <lowrank/io/peft/detail/module_rules.hpp>
 #include <lowrank/io/peft/peft_config.hpp>
-#include <lowrank/io/peft/peft_modules.hpp>
-#include <lowrank/lora/kinds/conv.hpp>
-#include <lowrank/lora/kinds/lora.hpp>
 
 namespace lowrank::inline LOWRANK_ABI {
 namespace detail {
@@ -114,19 +111,6 @@ inline constexpr std::uint64_t most_unfolding = 128;
     return checked_multiply(rows, cols, wanted) && wanted / most_unfolding <= stored;
 }
 
-/// The two factors of one module while they are collected.
-struct peft_factors {
-    const checkpoint::place* a = nullptr;
-    const checkpoint::place* b = nullptr;
-    const checkpoint::place* magnitude = nullptr;
-    const checkpoint::place* bias = nullptr;
-
-    /// More than two matrices.
-    [[nodiscard]] bool is_relative() const {
-        return magnitude != nullptr || bias != nullptr || (a != nullptr && a->info->shape.size() > 2);
-    }
-};
-
 /// The elements of a tensor as a rows x cols matrix of finite floats. \pre they are as many.
 template <class = on_use>
 [[nodiscard]] result<matrix<float>> finite_matrix(const checkpoint& file, const checkpoint::place& p,
@@ -163,86 +147,6 @@ template <class = on_use>
         return m.error();
     }
     return vector<float>(m->col(0));
-}
-
-/// Makes an adapter of two tensors and what may belong to them, or says what is wrong with them.
-template <class = on_use>
-[[nodiscard]] result<peft_lora> join_factors(const checkpoint& file, const peft_factors& f, const std::string& module,
-                                             const peft_lora_config& c, const peft_rules& rules) {
-    const auto about = [&](errc code, const tensor_info& t, std::string text) {
-        return status{code, "tensor " + in_quotes(t.name) + " " + std::move(text)};
-    };
-    if (f.a == nullptr || f.b == nullptr) {
-        const auto* there = f.a != nullptr ? f.a : f.b != nullptr ? f.b : f.magnitude != nullptr ? f.magnitude : f.bias;
-        return about(errc::invalid_format, *there->info,
-                     std::string("has no partner: the file lacks ") + (f.a == nullptr ? "lora_A" : "lora_B") +
-                         " of module " + in_quotes(module));
-    }
-    const tensor_info& a = *f.a->info;
-    const tensor_info& b = *f.b->info;
-    for (const tensor_info* t : {&a, &b}) {
-        if (t->shape.size() < 2 || t->shape.size() > 5) {
-            return about(errc::invalid_format, *t,
-                         "has shape " + shape_in_words(t->shape) + ", expected a matrix or a kernel");
-        }
-        if (!is_real(t->type)) {
-            return not_real(*t);
-        }
-    }
-    peft_lora out;
-    out.kernel.assign(a.shape.begin() + 2, a.shape.end());
-    std::uint64_t columns = a.shape[1];
-    for (const std::uint64_t taps : out.kernel) {
-        columns *= taps;  // their product is that of the whole shape over r, which was checked
-    }
-    if (b.shape.size() != a.shape.size() ||
-        std::any_of(b.shape.begin() + 2, b.shape.end(), [](auto n) { return n != 1; })) {
-        return about(errc::mismatch, b,
-                     "has shape " + shape_in_words(b.shape) + ", its lora_A has " + shape_in_words(a.shape) +
-                         "; a kernel belongs to lora_A alone");
-    }
-    const auto r = static_cast<std::uint64_t>(rules.r_for(module));
-    const std::uint64_t lora_r = a.shape[0];
-    const std::uint64_t groups =
-        !out.kernel.empty() && b.shape[1] != 0 && lora_r % b.shape[1] == 0 ? lora_r / b.shape[1] : 1;
-    if (lora_r != r || b.shape[1] * groups != r || b.shape[0] % groups != 0) {
-        if (a.shape[1] == r && b.shape[0] == r) {
-            return about(errc::mismatch, a,
-                         "has shape " + shape_in_words(a.shape) + " where [r, in] with r = " + std::to_string(r) +
-                             " is expected; it looks transposed, as MLX stores it");
-        }
-        if (lora_r != b.shape[1]) {
-            return about(errc::mismatch, b,
-                         "has shape " + shape_in_words(b.shape) + ", its lora_A has " + shape_in_words(a.shape) +
-                             "; [out, r] and [r, in] must have the same r");
-        }
-        return about(errc::mismatch, a,
-                     "has rank " + std::to_string(lora_r) + ", the configuration says " + std::to_string(r));
-    }
-    out.lora = {.lora_alpha = rules.alpha_for(module), .use_rslora = c.use_rslora, .lora_dropout = c.lora_dropout};
-    out.groups = static_cast<index>(groups);
-    if (groups > 1 && !may_unfold(b.shape[0], r, a.shape[0] * columns + b.shape[0] * b.shape[1])) {
-        return status{errc::unsupported, "module " + in_quotes(module) + " has " + std::to_string(groups) +
-                                             " groups; its lora_B of all groups would be too large for what the file "
-                                             "holds of it"};
-    }
-    auto left = finite_matrix(file, *f.b, b.shape[0], b.shape[1]);
-    auto right = finite_matrix(file, *f.a, a.shape[0], columns);
-    if (!left || !right) {
-        return left ? right.error() : left.error();
-    }
-    out.lora.lora_A = std::move(*right);
-    out.lora.lora_B = groups == 1 ? std::move(*left) : expand_groups(*left, out.groups);
-    for (const auto& [place, to] : {std::pair{f.magnitude, &out.magnitude}, std::pair{f.bias, &out.bias}}) {
-        if (place != nullptr) {
-            auto v = finite_vector(file, *place, b.shape[0]);
-            if (!v) {
-                return v.error();
-            }
-            *to = std::move(*v);
-        }
-    }
-    return out;
 }
 
 }  // namespace detail

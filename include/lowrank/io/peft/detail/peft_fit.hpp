@@ -186,45 +186,9 @@ template <class = on_use>
 }
 
 /// Rank and alpha of a relative as its configuration gives them.
-template <class = on_use>
-[[nodiscard]] module_facts facts_of(std::string_view module, const peft_module& relative) {
-    if (const auto* m = std::get_if<peft_lora>(&relative)) {
-        return {module, m->lora.rank(), m->lora.lora_alpha};
-    }
-    if (const auto* m = std::get_if<adalora_adapter<float>>(&relative)) {
-        return {module, static_cast<index>(m->ranknum), m->lora_alpha};
-    }
-    if (const auto* m = std::get_if<loha_adapter<float>>(&relative)) {
-        return {module, m->w1_b.rows(), m->alpha};
-    }
-    if (const auto* m = std::get_if<lokr_adapter<float>>(&relative)) {
-        return {module, m->r, m->alpha};
-    }
-    if (const auto* m = std::get_if<vera_adapter<float>>(&relative)) {
-        return {module, m->lambda_d.size(), 0};
-    }
-    if (const auto* m = std::get_if<hra_adapter<float>>(&relative)) {
-        return {module, m->hra_u.cols(), 0};
-    }
-    if (const auto* m = std::get_if<miss_adapter<float>>(&relative)) {
-        return {module, m->rank(), 0};
-    }
-    if (const auto* m = std::get_if<miss_bat_adapter<float>>(&relative)) {
-        return {module, m->rank(), 0};
-    }
-    if (const auto* m = std::get_if<peft_randlora>(&relative)) {
-        return {module, m->randlora.lambda.rows(), m->randlora.randlora_alpha};
-    }
-    if (const auto* m = std::get_if<hira_adapter<float>>(&relative)) {
-        return {module, m->hira_A.rows(), 0};
-    }
-    return {module, 0, 0};
-}
-
-template <class = on_use>
-[[nodiscard]] const lora_adapter<float>* lora_of(const peft_module& relative) {
-    const auto* m = std::get_if<peft_lora>(&relative);
-    return m != nullptr ? &m->lora : nullptr;
+LOWRANK_API [[nodiscard]] module_facts facts_of(std::string_view module, const peft_module& relative) {
+    const peft_facts facts = std::visit([](const auto& m) { return kind_of_module<decltype(m)>::facts(m); }, relative);
+    return {module, facts.r, facts.alpha};
 }
 
 /// What the configuration cannot say of a relative.

@@ -8,6 +8,7 @@
 ///     detail::parse_peft_name("base_model.model.l0.lora_A.weight")   // {lora_A, "l0"}
 
 #include <cstddef>
+#include <span>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -25,53 +26,6 @@ struct peft_name {
     std::string module = {};
     std::string_view leaf = {};  ///< Of a relative of LoRA: "hada_w1_a", "vera_lambda_b", ...
 };
-
-/// The last segments of names of the relatives of LoRA, by peft_type; the order is that of writing.
-struct peft_leaf {
-    std::string_view type;
-    std::string_view leaf;
-};
-inline constexpr peft_leaf peft_leaves[] = {
-    {"ADALORA", "lora_A"},
-    {"ADALORA", "lora_B"},
-    {"ADALORA", "lora_E"},
-    {"LOHA", "hada_w1_a"},
-    {"LOHA", "hada_w1_b"},
-    {"LOHA", "hada_w2_a"},
-    {"LOHA", "hada_w2_b"},
-    {"LOHA", "hada_t1"},
-    {"LOHA", "hada_t2"},
-    {"LOKR", "lokr_w1"},
-    {"LOKR", "lokr_w1_a"},
-    {"LOKR", "lokr_w1_b"},
-    {"LOKR", "lokr_w2"},
-    {"LOKR", "lokr_w2_a"},
-    {"LOKR", "lokr_w2_b"},
-    {"LOKR", "lokr_t2"},
-    {"VERA", "vera_lambda_b"},
-    {"VERA", "vera_lambda_d"},
-    {"VERA", "vera_A"},
-    {"VERA", "vera_B"},
-    {"IA3", "ia3_l"},
-    {"OFT", "oft_R"},
-    {"OFT", "oft_embedding_R"},
-    {"BOFT", "boft_R"},
-    {"BOFT", "boft_s"},
-    {"HRA", "hra_u"},
-    {"MISS", "miss_block"},
-    {"BONE", "bone_block"},
-    {"RANDLORA", "randlora_lambda"},
-    {"RANDLORA", "randlora_gamma"},
-    {"RANDLORA", "randlora_A"},
-    {"RANDLORA", "randlora_B"},
-    {"HIRA", "hira_A"},
-    {"HIRA", "hira_B"},
-    {"HIRA", "hira_embedding_A"},
-    {"HIRA", "hira_embedding_B"},
-};
-
-/// Understands "<module>.<leaf>" of a type other than LORA, with the adapter's name behind it as in a state dict.
-[[nodiscard]] inline peft_name parse_relative_name(std::string_view name, std::string_view type);
 
 /// Understands "<module>.lora_A.weight", with the adapter's name before ".weight" as in a state dict, with or without
 /// the prefix, and embedding factors with or without ".weight".
@@ -111,21 +65,21 @@ inline constexpr peft_leaf peft_leaves[] = {
     return {};
 }
 
-inline peft_name parse_relative_name(std::string_view name, std::string_view type) {
+/// Understands "<module>.<leaf>" of a type other than LORA, with the adapter's name behind it as in a state dict, and
+/// ".weight" behind that where names of the type have it.
+[[nodiscard]] inline peft_name parse_relative_name(std::string_view name, std::span<const std::string_view> leaves,
+                                                   bool ends_in_weight) {
     std::string_view rest = name;
     if (rest.starts_with(peft_prefix)) {
         rest.remove_prefix(peft_prefix.size());
     } else if (rest.starts_with("base_model.")) {  // what all modules share: "base_model.vera_A"
         rest.remove_prefix(std::string_view("base_model.").size());
     }
-    for (const auto& [of, leaf] : peft_leaves) {
-        if (of != type) {
-            continue;
-        }
+    for (const std::string_view leaf : leaves) {
         for (std::size_t at = rest.rfind(leaf); at != std::string_view::npos;
              at = at == 0 ? std::string_view::npos : rest.rfind(leaf, at - 1)) {
             std::string_view tail = rest.substr(at + leaf.size());  // "" or ".default"
-            if (of == "OFT" && tail.ends_with(".weight")) {         // ".weight" or ".default.weight"
+            if (ends_in_weight && tail.ends_with(".weight")) {      // ".weight" or ".default.weight"
                 tail.remove_suffix(std::string_view(".weight").size());
             }
             const bool one_segment = tail.empty() || (tail.front() == '.' && tail.find('.', 1) == tail.npos);

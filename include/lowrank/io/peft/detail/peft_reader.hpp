@@ -54,12 +54,14 @@ template <class = on_use>
 [[nodiscard]] status read_peft_tensors(const checkpoint& file, const std::filesystem::path& path,
                                        const std::filesystem::path& config_path, peft_adapter& out) {
     using part = peft_name::part;
-    const bool is_lora = out.config.peft_type == "LORA";
+    const bool is_lora = out.config.peft_type == peft_kind<peft_lora>::type;
+    const auto leaves = leaves_of(out.config.peft_type);
+    const bool with_weight = ends_in_weight(out.config.peft_type);
     std::map<std::string, peft_factors> modules;
     std::map<std::string, peft_factors> embeddings;
     std::map<std::string, relative_parts> relatives;
     for (const checkpoint::place& p : file.tensors()) {
-        auto name = is_lora ? parse_peft_name(p.info->name) : parse_relative_name(p.info->name, out.config.peft_type);
+        auto name = is_lora ? parse_peft_name(p.info->name) : parse_relative_name(p.info->name, leaves, with_weight);
         const auto twice = [&] {
             return in_file(path, {errc::invalid_format, "tensor " + in_quotes(p.info->name) +
                                                             " is there a second time under another spelling"});
@@ -96,9 +98,8 @@ template <class = on_use>
             modules.erase(at);
         }
     }
-    shared_projections shared;
-    const bool shares = out.config.peft_type == "VERA" || out.config.peft_type == "RANDLORA";
-    if (const auto at = relatives.find(""); shares && at != relatives.end()) {
+    std::shared_ptr<const void> shared;
+    if (const auto at = relatives.find(""); shares_tensors(out.config.peft_type) && at != relatives.end()) {
         auto of_all = join_shared(at->second, out.config.peft_type);
         if (!of_all) {
             return in_file(path, of_all.error());
@@ -156,7 +157,7 @@ template <class = on_use>
         }
     }
     for (auto& [module, parts] : relatives) {
-        auto relative = join_relative(parts, out.config, *rules, shared);
+        auto relative = join_relative(parts, {out.config, *rules, shared});
         if (!relative) {
             return in_file(path, relative.error());
         }

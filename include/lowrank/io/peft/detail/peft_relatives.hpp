@@ -3,44 +3,31 @@
 #define LOWRANK_IO_PEFT_DETAIL_PEFT_RELATIVES_HPP
 
 /// \file
-/// Tensors of a PEFT adapter of the types ADALORA, LOHA, LOKR, VERA and IA3 made into modules, and modules of every
-/// type into tensors.
+/// The tensors of one module of an adapter, while they are read and while they are written.
 ///
 ///     detail::relative_tensors tensors;
 ///     std::visit(tensors, module);                     // tensors.parts: names, shapes, values
 
-#include <algorithm>
 #include <cstdint>
 #include <map>
 #include <memory>
 #include <string>
 #include <string_view>
-#include <type_traits>
 #include <utility>
-#include <variant>
 #include <vector>
 
 #include <lowrank/core/config.hpp>
-#include <lowrank/core/finite.hpp>
 #include <lowrank/core/status.hpp>
 #include <lowrank/core/types.hpp>
 #include <lowrank/io/containers/checkpoint.hpp>
 #include <lowrank/io/containers/detail/text.hpp>
-#include <lowrank/io/containers/safetensors_writer.hpp>
 #include <lowrank/io/peft/detail/peft_factors.hpp>
-#include <lowrank/io/peft/detail/peft_names.hpp>
 #include <lowrank/io/peft/peft_config.hpp>
-#include <lowrank/io/peft/peft_modules.hpp>
+#include <lowrank/io/peft/peft_kind.hpp>
 #include <lowrank/lora/algebra/tucker.hpp>
 
 namespace lowrank::inline LOWRANK_ABI {
 namespace detail {
-
-/// What all modules of a VeRA or RandLoRA adapter share; null where the file has none.
-struct shared_projections {
-    std::shared_ptr<const vera_projections<float>> vera = {};
-    std::shared_ptr<const randlora_projections<float>> randlora = {};
-};
 
 /// The tensors of one module while they are read. The first thing that is wrong stays in `why`.
 class relative_parts {
@@ -139,26 +126,21 @@ private:
     std::map<std::string_view, const checkpoint::place*> leaves_ = {};
 };
 
-template <class = on_use>
-adalora_adapter<float> join_adalora(relative_parts& p, const peft_lora_config& c) {
-    adalora_adapter<float> out{.lora_A = p.take("lora_A"),
-                               .lora_B = p.take("lora_B"),
-                               .lora_E = p.take_vector("lora_E"),
-                               .lora_alpha = c.lora_alpha > 0 ? c.lora_alpha : static_cast<double>(c.r),
-                               .ranknum = static_cast<double>(c.r)};
-    p.agree(out.lora_A.rows() == out.lora_B.cols() && out.lora_E.size() == out.lora_A.rows());
-    const auto kept = c.kind.triplets.find(p.module() + ".lora_E");
-    if (kept != c.kind.triplets.end() &&
-        std::count(kept->second.begin(), kept->second.end(), true) != out.lora_E.size()) {
-        p.fail(errc::mismatch, "has " + std::to_string(out.lora_E.size()) + " triplets, rank_pattern says " +
-                                   std::to_string(std::count(kept->second.begin(), kept->second.end(), true)));
+/// What a kind may ask for while it reads a module.
+struct peft_context {
+    const peft_lora_config& config;
+    const peft_rules& rules;
+    std::shared_ptr<const void> shared = {};  ///< What the kind's `join_shared` made; null where the file has none.
+};
+
+LOWRANK_API void expect_of_config(relative_parts& p, bool yes, const std::string& what) {
+    if (!yes) {
+        p.fail(errc::mismatch, "has " + what + ", the configuration says otherwise");
     }
-    return out;
 }
 
 /// "Effective" kernels: sum_ij t[i, j, k] a[i, p] b[j, q] as the product of a^T and one wide factor.
-template <class = on_use>
-void unfold_tucker(relative_parts& p, std::string_view t, matrix<float>& left, matrix<float>& right) {
+LOWRANK_API void unfold_tucker(relative_parts& p, std::string_view t, matrix<float>& left, matrix<float>& right) {
     if (!p.has(t) || !p.why) {
         return;
     }
@@ -178,98 +160,7 @@ void unfold_tucker(relative_parts& p, std::string_view t, matrix<float>& left, m
     }
 }
 
-/// `r` is that of the configuration, if there is one.
-template <class = on_use>
-loha_adapter<float> join_loha(relative_parts& p, double alpha, std::optional<index> r) {
-    loha_adapter<float> out{.w1_a = p.take("hada_w1_a"),
-                            .w1_b = p.take("hada_w1_b"),
-                            .w2_a = p.take("hada_w2_a"),
-                            .w2_b = p.take("hada_w2_b"),
-                            .alpha = alpha};
-    unfold_tucker(p, "hada_t1", out.w1_a, out.w1_b);
-    unfold_tucker(p, "hada_t2", out.w2_a, out.w2_b);
-    p.agree(out.w1_a.cols() == out.w1_b.rows() && out.w2_a.cols() == out.w2_b.rows() &&
-            out.w1_a.rows() == out.w2_a.rows() && out.w1_b.cols() == out.w2_b.cols());
-    p.agree(!r || out.w1_b.rows() == *r);
-    p.agree(out.w1_a.size() != 0 && out.w1_b.size() != 0 && out.w2_a.size() != 0 && out.w2_b.size() != 0);
-    return out;
-}
-
-template <class = on_use>
-lokr_factor<float> join_lokr_factor(relative_parts& p, const char* whole, const char* a, const char* b,
-                                    std::optional<index> r) {
-    if (p.has(whole)) {
-        lokr_factor<float> out{.left = p.take(whole)};
-        p.agree(out.left.size() != 0);
-        return out;
-    }
-    lokr_factor<float> out{.left = p.take(a), .right = p.take(b)};
-    if (std::string_view(whole) == "lokr_w2") {
-        unfold_tucker(p, "lokr_t2", out.left, out.right);
-    }
-    p.agree(out.left.cols() == out.right.rows() && (!r || out.left.cols() == *r));
-    p.agree(out.left.size() != 0 && out.right.size() != 0);
-    return out;
-}
-
-template <class = on_use>
-lokr_adapter<float> join_lokr(relative_parts& p, const peft_rules& rules) {
-    const index r = rules.r_for(p.module());
-    return {.w1 = join_lokr_factor(p, "lokr_w1", "lokr_w1_a", "lokr_w1_b", r),
-            .w2 = join_lokr_factor(p, "lokr_w2", "lokr_w2_a", "lokr_w2_b", r),
-            .alpha = rules.alpha_for(p.module()),
-            .r = r};
-}
-
-/// `in` is not in the file of a module: the base's weight says it. Until then it is that of the projection.
-template <class = on_use>
-vera_adapter<float> join_vera(relative_parts& p, const shared_projections& shared) {
-    vera_adapter<float> out{
-        .shared = shared.vera, .lambda_b = p.take_vector("vera_lambda_b"), .lambda_d = p.take_vector("vera_lambda_d")};
-    if (shared.vera == nullptr) {
-        p.fail(errc::unsupported,
-               "needs the random projections vera_A and vera_B, which are not in the file; save the adapter again "
-               "with save_projection=True");
-        return out;
-    }
-    out.in = shared.vera->vera_A.cols();
-    p.agree(out.lambda_d.size() == shared.vera->vera_A.rows() &&
-            shared.vera->vera_B.cols() == shared.vera->vera_A.rows() &&
-            out.lambda_b.size() <= shared.vera->vera_B.rows());
-    return out;
-}
-
-template <class = on_use>
-peft_ia3 join_ia3(relative_parts& p, const peft_lora_config& c) {
-    peft_ia3 out{.scale = p.take_vector("ia3_l")};
-    const tensor_info* t = p.find("ia3_l");
-    if (!p.why || t == nullptr) {
-        return out;
-    }
-    const bool named = std::any_of(c.feedforward_modules.begin(), c.feedforward_modules.end(),
-                                   [&](const std::string& tail) { return p.module().ends_with(tail); });
-    if (t->shape.size() > 2) {
-        out.spatial_dimensions = static_cast<index>(t->shape.size()) - 2;
-        out.is_feedforward = named;
-    } else {
-        out.is_feedforward = t->shape.size() == 2 && t->shape[0] == 1 && (t->shape[1] != 1 || named);
-    }
-    return out;
-}
-
-/// What peft_type a module needs; "LYCORIS", which is none, if PEFT has no such thing.
-template <class = on_use>
-[[nodiscard]] std::string_view type_of(const peft_module& module) {
-    constexpr std::string_view types[] = {"LORA", "ADALORA", "LOHA", "LOKR", "VERA",     "IA3",  "OFT",
-                                          "BOFT", "HRA",     "MISS", "MISS", "RANDLORA", "HIRA", "LYCORIS"};
-    const auto* lora = std::get_if<peft_lora>(&module);
-    return lora != nullptr && lora->magnitude_of_inputs ? types[std::size(types) - 1] : types[module.index()];
-}
-/// BONE is MISS under its older name.
-template <class = on_use>
-[[nodiscard]] bool is_of_type(const peft_module& module, std::string_view type) {
-    return type_of(module) == (type == "BONE" ? "MISS" : type);
-}
+[[nodiscard]] inline std::uint64_t extent(index n) { return static_cast<std::uint64_t>(n); }
 
 /// The tensors of a module as (last part of the name, shape, values), shapes as PEFT's.
 class relative_tensors {
@@ -281,125 +172,17 @@ public:
     };
     std::vector<part> parts = {};
 
-    void operator()(const peft_lora& m) {
-        const char* dot_a = m.is_table ? ".lora_embedding_A" : ".lora_A.weight";
-        const char* dot_b = m.is_table ? ".lora_embedding_B" : ".lora_B.weight";
-        matrix<float> b = m.groups == 1 ? m.lora.lora_B : collect_groups(m.lora.lora_B, m.groups);
-        std::vector<std::uint64_t> shape_a{extent(m.lora.lora_A.rows())};
-        std::vector<std::uint64_t> shape_b{extent(b.rows()), extent(b.cols())};
-        std::uint64_t taps = 1;
-        for (const std::uint64_t n : m.kernel) {
-            taps *= n;
-        }
-        shape_a.push_back(taps == 0 ? 0 : extent(m.lora.lora_A.cols()) / taps);
-        shape_a.insert(shape_a.end(), m.kernel.begin(), m.kernel.end());
-        shape_b.resize(shape_a.size(), 1);
-        parts.push_back({dot_a, shape_a, m.lora.lora_A});
-        parts.push_back({dot_b, shape_b, b});
-        if (m.magnitude.size() != 0) {
-            std::vector<std::uint64_t> shape{extent(m.magnitude.size())};
-            if (!m.kernel.empty()) {
-                shape.insert(shape.begin(), 1);
-                shape.resize(2 + m.kernel.size(), 1);
-            }
-            parts.push_back({".lora_magnitude_vector", shape, m.magnitude});
-        }
-        if (m.bias.size() != 0) {
-            parts.push_back({".lora_B.bias", {extent(m.bias.size())}, m.bias});
-        }
-    }
-    void operator()(const adalora_adapter<float>& m) {
-        add(".lora_A", m.lora_A);
-        add(".lora_B", m.lora_B);
-        add(".lora_E", m.lora_E);
-    }
-    void operator()(const loha_adapter<float>& m) {
-        add(".hada_w1_a", m.w1_a);
-        add(".hada_w1_b", m.w1_b);
-        add(".hada_w2_a", m.w2_a);
-        add(".hada_w2_b", m.w2_b);
-    }
-    void operator()(const lokr_adapter<float>& m) {
-        const auto factor = [&](const std::string& name, const lokr_factor<float>& f) {
-            add(f.whole() ? name : name + "_a", f.left);
-            if (!f.whole()) {
-                add(name + "_b", f.right);
-            }
-        };
-        factor(".lokr_w1", m.w1);
-        factor(".lokr_w2", m.w2);
-    }
-    void operator()(const vera_adapter<float>& m) {
-        parts.push_back({".vera_lambda_b", {extent(m.lambda_b.size())}, m.lambda_b});
-        parts.push_back({".vera_lambda_d", {extent(m.lambda_d.size())}, m.lambda_d});
-    }
-    /// What all VeRA modules share; these names have no module.
-    void add_shared(const vera_projections<float>& p) {
-        add("vera_A", p.vera_A);
-        add("vera_B", p.vera_B);
-    }
-    void operator()(const peft_ia3& m) {
-        std::vector<std::uint64_t> shape{extent(m.scale.size()), 1};
-        if (m.is_feedforward || m.spatial_dimensions != 0) {
-            shape = {1, extent(m.scale.size())};
-            shape.resize(2 + static_cast<std::size_t>(m.spatial_dimensions), 1);
-        }
-        parts.push_back({".ia3_l", shape, m.scale});
-    }
-    void operator()(const oft_adapter<float>& m) { add(".oft_R.weight", m.oft_R); }
-    void operator()(const peft_boft& m) {
-        const std::uint64_t b = extent(m.boft.block_size());
-        parts.push_back(
-            {".boft_R", {extent(m.boft.factor_count()), b == 0 ? 0 : extent(m.boft.in) / b, b, b}, m.boft.boft_R});
-        std::vector<std::uint64_t> shape{extent(m.boft.boft_s.size()), 1};
-        if (m.is_convolution) {
-            std::swap(shape[0], shape[1]);
-        }
-        parts.push_back({".boft_s", shape, m.boft.boft_s});
-    }
-    void operator()(const hra_adapter<float>& m) { add(".hra_u", m.hra_u); }
-    void operator()(const miss_adapter<float>& m) { add(".miss_block", m.miss_block); }
-    void operator()(const miss_bat_adapter<float>& m) {
-        const std::uint64_t r = extent(m.rank());
-        parts.push_back({".miss_block", {r == 0 ? 0 : extent(m.out()) / r, r, r}, m.miss_block});
-    }
-    void operator()(const peft_randlora& m) {
-        add(".randlora_lambda", m.randlora.lambda);
-        add(".randlora_gamma", m.randlora.gamma);
-        if (m.repeats_bases && m.randlora.shared != nullptr) {
-            add_bases(".", *m.randlora.shared);
-        }
-    }
-    void add_shared(const randlora_projections<float>& p) { add_bases("", p); }
-    void operator()(const lycoris_oft& m) {
-        const std::uint64_t b = extent(m.block_size());
-        std::vector<std::uint64_t> shape{extent(m.block_count), b, b};
-        if (m.is_butterfly) {
-            shape.insert(shape.begin(), extent(m.factor_count()));
-        }
-        parts.push_back({".oft_blocks", shape, m.oft_blocks});
-        if (m.rescale.size() != 0) {
-            shape.assign(m.rescale_dimensions, 1);
-            shape[0] = extent(m.rescale.size());
-            parts.push_back({".rescale", shape, m.rescale});
-        }
-    }
-    void operator()(const hira_adapter<float>& m) {
-        add(".hira_A", m.hira_A);
-        add(".hira_B", m.hira_B);
+    /// Adds those of a module as its kind describes them.
+    template <class M>
+    void operator()(const M& m) {
+        peft_kind<M>::write(m, *this);
     }
 
-private:
-    void add_bases(const std::string& dot, const randlora_projections<float>& p) {
-        const std::uint64_t r = extent(p.randlora_A.rows());
-        parts.push_back({dot + "randlora_A", {r, 1, extent(p.randlora_A.cols())}, p.randlora_A});
-        parts.push_back({dot + "randlora_B",
-                         {extent(p.randlora_B.rows()), r == 0 ? 0 : extent(p.randlora_B.cols()) / r, r},
-                         p.randlora_B});
+    void add(std::string tail, std::vector<std::uint64_t> shape, matrix<float> values) {
+        parts.push_back({std::move(tail), std::move(shape), std::move(values)});
     }
-    static std::uint64_t extent(index n) { return static_cast<std::uint64_t>(n); }
-    void add(const std::string& tail, const matrix<float>& m) {
-        parts.push_back({tail, {extent(m.rows()), extent(m.cols())}, m});
+    void add(std::string tail, const matrix<float>& m) {
+        add(std::move(tail), {extent(m.rows()), extent(m.cols())}, m);
     }
 };
 

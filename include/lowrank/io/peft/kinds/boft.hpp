@@ -1,0 +1,106 @@
+// SPDX-License-Identifier: MIT
+#ifndef LOWRANK_IO_PEFT_KINDS_BOFT_HPP
+#define LOWRANK_IO_PEFT_KINDS_BOFT_HPP
+
+/// \file
+/// BOFT in an adapter of PEFT: the blocks of its factors and a scale of the outputs.
+///
+///     const lowrank::peft_module module = lowrank::peft_boft{...};    // in an adapter of peft_type BOFT
+///
+/// Names and shapes follow huggingface/peft.
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include <lowrank/core/config.hpp>
+#include <lowrank/core/status.hpp>
+#include <lowrank/core/types.hpp>
+#include <lowrank/io/peft/detail/peft_relatives.hpp>
+#include <lowrank/io/peft/peft_config.hpp>
+#include <lowrank/io/peft/peft_kind.hpp>
+#include <lowrank/lora/any_adapter.hpp>
+#include <lowrank/lora/kinds/boft.hpp>
+
+namespace lowrank::inline LOWRANK_ABI {
+
+/// BOFT, of a linear layer or of a convolution, whose scale PEFT stores as a row.
+struct peft_boft {
+    boft_adapter<float> boft = {};
+    bool is_convolution = false;
+};
+
+namespace detail {
+
+LOWRANK_API peft_boft join_boft(relative_parts& p, const peft_kind_options& o) {
+    peft_boft out{.boft = {.boft_R = p.take_blocks("boft_R", 4), .boft_s = p.take_vector("boft_s")}};
+    if (!p.why) {
+        return out;
+    }
+    const auto& shape = p.find("boft_R")->shape;
+    const auto butterfly = [](index m, index in, index b) {
+        return m == 1 || (m <= 32 && b % 2 == 0 && b < (index{1} << 24) && in % (b << (m - 1)) == 0);
+    };
+    const auto m = static_cast<index>(shape[0]);
+    const auto b = static_cast<index>(shape[3]);
+    out.boft.in = out.boft.boft_R.size() != 0 ? out.boft.boft_R.rows() / m : 0;
+    if (out.boft.in < 1 || shape[2] != shape[3] || !butterfly(m, out.boft.in, b)) {
+        p.fail(errc::mismatch,
+               "has a boft_R of shape " + shape_in_words(shape) + ", expected [factors, blocks, b, b] of a butterfly");
+        return out;
+    }
+    expect_of_config(p,
+                     (o.block_size != 0 ? o.block_size == b : o.block_count == static_cast<index>(shape[1])) &&
+                         o.butterfly_factors == m,
+                     std::to_string(m) + " factors of blocks of " + std::to_string(b));
+    const auto& scale = p.find("boft_s")->shape;
+    out.is_convolution = scale.size() == 2 && scale[0] == 1 && scale[1] != 1;
+    return out;
+}
+
+}  // namespace detail
+
+template <>
+struct peft_kind<peft_boft> {
+    using module = peft_boft;
+    static constexpr std::string_view type = "BOFT";
+    static constexpr std::string_view leaves[] = {"boft_R", "boft_s"};
+    static const char* label(const module&) { return "BOFT"; }
+    LOWRANK_API static module_shape shape([[maybe_unused]] const module& m) {
+        return {m.boft.boft_s.size(), m.boft.in};
+    }
+    LOWRANK_API static bool fit(module& m, index out, index in) {
+        return m.boft.in == in && m.boft.boft_s.size() == out;
+    }
+    LOWRANK_API static peft_facts facts([[maybe_unused]] const module& m) { return {}; }
+    LOWRANK_API static peft_change change(const module& m) {
+        return {.weight = row_change{row_rotation(m.boft.rotation(), m.boft.output_scale())}};
+    }
+    LOWRANK_API static module join(detail::relative_parts& p, [[maybe_unused]] const detail::peft_context& c) {
+        return detail::join_boft(p, c.config.kind);
+    }
+    LOWRANK_API static void write(const module& m, detail::relative_tensors& to) {
+        const std::uint64_t b = detail::extent(m.boft.block_size());
+        to.add(".boft_R", {detail::extent(m.boft.factor_count()), b == 0 ? 0 : detail::extent(m.boft.in) / b, b, b},
+               m.boft.boft_R);
+        std::vector<std::uint64_t> shape{detail::extent(m.boft.boft_s.size()), 1};
+        if (m.is_convolution) {
+            std::swap(shape[0], shape[1]);
+        }
+        to.add(".boft_s", shape, m.boft.boft_s);
+    }
+    LOWRANK_API static result<any_adapter<float>> adapter(const module& m, const adapted_weight&) {
+        return any_adapter<float>(m.boft);
+    }
+    LOWRANK_API static std::optional<module> from(const any_adapter<float>& a) {
+        const auto* boft = a.get<boft_adapter<float>>();
+        return boft == nullptr ? std::nullopt : std::optional<module>({.boft = *boft});
+    }
+};
+
+}  // namespace lowrank::inline LOWRANK_ABI
+
+#endif  // LOWRANK_IO_PEFT_KINDS_BOFT_HPP

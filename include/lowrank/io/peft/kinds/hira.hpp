@@ -1,0 +1,66 @@
+// SPDX-License-Identifier: MIT
+#ifndef LOWRANK_IO_PEFT_KINDS_HIRA_HPP
+#define LOWRANK_IO_PEFT_KINDS_HIRA_HPP
+
+/// \file
+/// HiRA in an adapter of PEFT: two factors a module.
+///
+///     const lowrank::peft_module module = lowrank::hira_adapter<float>{...};         // in an adapter of peft_type HIRA
+///
+/// Names and shapes follow huggingface/peft.
+
+#include <string>
+#include <string_view>
+
+#include <lowrank/core/config.hpp>
+#include <lowrank/core/status.hpp>
+#include <lowrank/core/types.hpp>
+#include <lowrank/io/peft/detail/peft_relatives.hpp>
+#include <lowrank/io/peft/peft_config.hpp>
+#include <lowrank/io/peft/peft_kind.hpp>
+#include <lowrank/lora/change.hpp>
+#include <lowrank/lora/kinds/hira.hpp>
+
+namespace lowrank::inline LOWRANK_ABI {
+
+namespace detail {
+
+LOWRANK_API hira_adapter<float> join_hira(relative_parts& p, const peft_rules& rules) {
+    if (p.has("hira_embedding_A") || p.has("hira_embedding_B")) {
+        p.fail(errc::unsupported, "adapts an embedding table by HiRA, which is not supported");
+        return {};
+    }
+    hira_adapter<float> out{.hira_A = p.take_blocks("hira_A", 2), .hira_B = p.take_blocks("hira_B", 2)};
+    p.agree(out.hira_A.rows() == out.hira_B.cols());
+    expect_of_config(p, out.hira_A.rows() == rules.r_for(p.module()), "rank " + std::to_string(out.hira_A.rows()));
+    return out;
+}
+
+}  // namespace detail
+
+template <>
+struct peft_kind<hira_adapter<float>> {
+    using module = hira_adapter<float>;
+    static constexpr std::string_view type = "HIRA";
+    static constexpr std::string_view leaves[] = {"hira_A", "hira_B", "hira_embedding_A", "hira_embedding_B"};
+    static const char* label(const module&) { return "HiRA"; }
+    LOWRANK_API static module_shape shape([[maybe_unused]] const module& m) {
+        return {m.hira_B.rows(), m.hira_A.cols()};
+    }
+    LOWRANK_API static bool fit(module& m, index out, index in) {
+        return m.hira_B.rows() == out && m.hira_A.cols() == in;
+    }
+    LOWRANK_API static peft_facts facts([[maybe_unused]] const module& m) { return {m.hira_A.rows(), 0}; }
+    LOWRANK_API static peft_change change(const module& m) { return {.weight = row_change{hira_rows(m)}}; }
+    LOWRANK_API static module join(detail::relative_parts& p, [[maybe_unused]] const detail::peft_context& c) {
+        return detail::join_hira(p, c.rules);
+    }
+    LOWRANK_API static void write(const module& m, detail::relative_tensors& to) {
+        to.add(".hira_A", m.hira_A);
+        to.add(".hira_B", m.hira_B);
+    }
+};
+
+}  // namespace lowrank::inline LOWRANK_ABI
+
+#endif  // LOWRANK_IO_PEFT_KINDS_HIRA_HPP

@@ -1,0 +1,77 @@
+// SPDX-License-Identifier: MIT
+#ifndef LOWRANK_IO_PEFT_KINDS_LOHA_HPP
+#define LOWRANK_IO_PEFT_KINDS_LOHA_HPP
+
+/// \file
+/// LoHa in an adapter of PEFT or LyCORIS: two pairs of factors a module, or kernels apart from them.
+///
+///     const lowrank::peft_module module = lowrank::loha_adapter<float>{...};         // in an adapter of peft_type LOHA
+///
+/// Names and shapes follow huggingface/peft.
+
+#include <algorithm>
+#include <optional>
+#include <string_view>
+
+#include <lowrank/core/config.hpp>
+#include <lowrank/core/status.hpp>
+#include <lowrank/core/types.hpp>
+#include <lowrank/io/peft/detail/peft_relatives.hpp>
+#include <lowrank/io/peft/peft_config.hpp>
+#include <lowrank/io/peft/peft_kind.hpp>
+#include <lowrank/lora/change.hpp>
+#include <lowrank/lora/kinds/loha.hpp>
+
+namespace lowrank::inline LOWRANK_ABI {
+
+namespace detail {
+
+/// `r` is that of the configuration, if there is one.
+LOWRANK_API loha_adapter<float> join_loha(relative_parts& p, double alpha, std::optional<index> r) {
+    loha_adapter<float> out{.w1_a = p.take("hada_w1_a"),
+                            .w1_b = p.take("hada_w1_b"),
+                            .w2_a = p.take("hada_w2_a"),
+                            .w2_b = p.take("hada_w2_b"),
+                            .alpha = alpha};
+    unfold_tucker(p, "hada_t1", out.w1_a, out.w1_b);
+    unfold_tucker(p, "hada_t2", out.w2_a, out.w2_b);
+    p.agree(out.w1_a.cols() == out.w1_b.rows() && out.w2_a.cols() == out.w2_b.rows() &&
+            out.w1_a.rows() == out.w2_a.rows() && out.w1_b.cols() == out.w2_b.cols());
+    p.agree(!r || out.w1_b.rows() == *r);
+    p.agree(out.w1_a.size() != 0 && out.w1_b.size() != 0 && out.w2_a.size() != 0 && out.w2_b.size() != 0);
+    return out;
+}
+
+}  // namespace detail
+
+template <>
+struct peft_kind<loha_adapter<float>> {
+    using module = loha_adapter<float>;
+    static constexpr std::string_view type = "LOHA";
+    static constexpr std::string_view leaves[] = {"hada_w1_a", "hada_w1_b", "hada_w2_a",
+                                                  "hada_w2_b", "hada_t1",   "hada_t2"};
+    static const char* label(const module&) { return "LoHa"; }
+    LOWRANK_API static module_shape shape([[maybe_unused]] const module& m) { return {m.rows(), m.cols()}; }
+    static bool fit(module&, index, index) { return true; }
+    LOWRANK_API static peft_facts facts([[maybe_unused]] const module& m) { return {m.w1_b.rows(), m.alpha}; }
+    LOWRANK_API static peft_change change(const module& m) { return {.weight = m.delta()}; }
+    /// Columns of the factors that `change` forms.
+    static index formed_rank(const module& m) { return m.w1_b.rows() * m.w2_b.rows(); }
+    /// The same change, with rows that are formed when they are needed.
+    LOWRANK_API static peft_change change_without_factors(const module& m) {
+        return {.weight = added_rows_change{added_rows(m)}};
+    }
+    LOWRANK_API static module join(detail::relative_parts& p, [[maybe_unused]] const detail::peft_context& c) {
+        return detail::join_loha(p, c.rules.alpha_for(p.module()), c.rules.r_for(p.module()));
+    }
+    LOWRANK_API static void write(const module& m, detail::relative_tensors& to) {
+        to.add(".hada_w1_a", m.w1_a);
+        to.add(".hada_w1_b", m.w1_b);
+        to.add(".hada_w2_a", m.w2_a);
+        to.add(".hada_w2_b", m.w2_b);
+    }
+};
+
+}  // namespace lowrank::inline LOWRANK_ABI
+
+#endif  // LOWRANK_IO_PEFT_KINDS_LOHA_HPP

@@ -1,0 +1,12 @@
+// SPDX-License-Identifier: MIT
+#include <lowrank/io/peft/kinds/lora.hpp>
+
+#include "io/peft/kinds/one_kind.hpp"
+
+using namespace lowrank;
+
+TEST_CASE("the description of LoRA holds for a module of it") {
+    lowrank_tests::check_kind(peft_lora{.lora = make_lora<float>(6, 4, {.r = 2})}, 6, 4);
+    CHECK(std::string(peft_kind<peft_lora>::label({.magnitude = vector<float>::Ones(6)})) == "DoRA");
+    CHECK(peft_kind<peft_lora>::type_of({.magnitude_of_inputs = true}) == "LYCORIS");
+}
