@@ -30,6 +30,7 @@
 #include <lowrank/core/status.hpp>
 #include <lowrank/core/types.hpp>
 #include <lowrank/factor/low_rank.hpp>
+#include <lowrank/io/checkpoints/merge_types.hpp>
 #include <lowrank/io/containers/atomic_file.hpp>
 #include <lowrank/io/containers/checkpoint.hpp>
 #include <lowrank/io/containers/safetensors.hpp>

@@ -71,21 +71,21 @@ LOWRANK_API [[nodiscard]] bool add_facts(const json& facts, merge_checkpoint_rep
         if (!w.is_array() || w.size() != 11 ||
             !std::all_of(w.begin(), w.begin() + 7, [](const json& x) { return x.is_number_unsigned(); }) ||
             !std::all_of(w.begin() + 7, w.end(), [](const json& x) { return x.is_number(); }) ||
-            w[5].get<std::uint64_t>() > 255) {
+            w[5].template get<std::uint64_t>() > 255) {
             return false;
         }
         merged_weight& to = read.weights[name];
-        to.entries = w[0].get<std::uint64_t>();
-        to.touched = w[1].get<std::uint64_t>();
-        to.unchanged = w[2].get<std::uint64_t>();
-        to.worst_row = w[3].get<index>();
-        to.worst_col = w[4].get<index>();
-        to.type = static_cast<dtype>(w[5].get<int>());
-        to.rank = w[6].get<index>();
-        to.change_norm = w[7].get<double>();
-        to.relative_error = w[8].get<double>();
-        to.worst_error = w[9].get<double>();
-        to.receipt_bits_per_weight = w[10].get<double>();
+        to.entries = w[0].template get<std::uint64_t>();
+        to.touched = w[1].template get<std::uint64_t>();
+        to.unchanged = w[2].template get<std::uint64_t>();
+        to.worst_row = w[3].template get<index>();
+        to.worst_col = w[4].template get<index>();
+        to.type = static_cast<dtype>(w[5].template get<int>());
+        to.rank = w[6].template get<index>();
+        to.change_norm = w[7].template get<double>();
+        to.relative_error = w[8].template get<double>();
+        to.worst_error = w[9].template get<double>();
+        to.receipt_bits_per_weight = w[10].template get<double>();
         if (!is_real(to.type)) {
             return false;
         }

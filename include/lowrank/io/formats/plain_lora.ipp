@@ -45,9 +45,8 @@ LOWRANK_API [[nodiscard]] result<matrix<float>> dense_change(const checkpoint* b
 
 }  // namespace detail
 
-template <class = on_use>
-[[nodiscard]] result<plain_lora_adapter> to_plain_lora(const peft_adapter& adapter, const checkpoint* base = nullptr,
-                                                       const plain_lora_options& opt = {}) {
+LOWRANK_BODY result<plain_lora_adapter> to_plain_lora(const peft_adapter& adapter, const checkpoint* base,
+                                                      const plain_lora_options& opt) {
     plain_lora_adapter out{.adapter = adapter};
     out.adapter.relatives.clear();
     out.adapter.relative_types.clear();

@@ -26,6 +26,7 @@
 #include <lowrank/core/status.hpp>
 #include <lowrank/core/types.hpp>
 #include <lowrank/io/checkpoints/detail/stored_change.hpp>
+#include <lowrank/io/checkpoints/merge_types.hpp>
 #include <lowrank/io/containers/checkpoint.hpp>
 #include <lowrank/io/containers/detail/text.hpp>
 #include <lowrank/io/containers/dtype.hpp>
@@ -36,13 +37,6 @@
 #include <lowrank/io/peft/peft_modules.hpp>
 
 namespace lowrank::inline LOWRANK_ABI {
-
-/// One of several adapters that are merged together. Adapters whose changes are sums may share a tensor; DoRA and
-/// (IA)^3 may not.
-struct adapter_to_merge {
-    const peft_adapter* adapter = nullptr;
-    double strength = 1;  ///< W + strength * (what the adapter alone would make of W - W).
-};
 
 namespace detail {
 

@@ -25,19 +25,13 @@
 #include <lowrank/core/types.hpp>
 #include <lowrank/factor/low_rank.hpp>
 #include <lowrank/io/checkpoints/detail/merge_plan.hpp>
+#include <lowrank/io/checkpoints/merge_types.hpp>
 #include <lowrank/io/containers/dtype.hpp>
 #include <lowrank/io/containers/safetensors.hpp>
 #include <lowrank/io/containers/safetensors_writer.hpp>
 #include <lowrank/lora/merge/merge.hpp>
 
 namespace lowrank::inline LOWRANK_ABI {
-
-/// What became of one weight.
-struct merged_weight : merge_audit {
-    dtype type = dtype::f32;
-    index rank = 0;                      ///< Columns of the factors that were added.
-    double receipt_bits_per_weight = 0;  ///< What undoing would need; known where it was checked.
-};
 
 namespace detail {
 
