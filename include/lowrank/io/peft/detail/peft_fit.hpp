@@ -191,6 +191,11 @@ LOWRANK_API [[nodiscard]] module_facts facts_of(std::string_view module, const p
     return {module, facts.r, facts.alpha};
 }
 
+[[nodiscard]] inline const lora_adapter<float>* lora_of(const peft_module& relative) {
+    const auto* m = std::get_if<peft_lora>(&relative);
+    return m != nullptr ? &m->lora : nullptr;
+}
+
 /// What the configuration cannot say of a relative.
 template <class = on_use>
 [[nodiscard]] status check_relative(const std::string& module, const peft_module& relative, const peft_lora_config& c,
