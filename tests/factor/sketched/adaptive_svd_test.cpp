@@ -86,3 +86,14 @@ TEST_CASE_TEMPLATE("energy, a largest rank, other maps, NaN", S, float, double) 
     CHECK(static_cast<bool>(adaptive_svd(matrix<S>(0, 4))));
     CHECK_THROWS_AS((void)tolerance_for_energy(1.5), contract_violation);
 }
+
+TEST_CASE("the tolerance is kept at every scale") {
+    const matrix<double> w = with_values<double>(40, 30, geometric(30, 1.0, 0.8), 5);
+    const idx rank = adaptive_svd(w, {.tolerance = 0.1}).s.size();
+    for (const double scale : {1e-290, 1e-200, 1e200, 1e290}) {
+        const auto f = adaptive_svd(matrix<double>(w * scale), {.tolerance = 0.1});
+        REQUIRE(f);
+        CHECK(f.s.size() == rank);
+        CHECK(f.error.relative <= 0.1);
+    }
+}

@@ -3,6 +3,7 @@
 #define LOWRANK_FACTOR_SKETCHED_ADAPTIVE_SVD_IPP
 
 #include <algorithm>
+#include <cmath>
 #include <limits>
 #include <utility>
 
@@ -22,7 +23,6 @@ truncated_svd_result<S> detail::adaptive_svd_of(const sketched_operator<S>& a, c
     const index limit = options.max_rank < 0 ? full : std::min(options.max_rank, full);
     const bool dense = a.has_weight();
     double norm = dense ? a.norm() : 0.0;
-    double norm2 = norm * norm;
 
     // Beyond `limit` the space still grows by half to make the kept part accurate.
     const index capacity = std::min(full, limit + std::max(limit / 2, 2 * options.block));
@@ -33,18 +33,18 @@ truncated_svd_result<S> detail::adaptive_svd_of(const sketched_operator<S>& a, c
         if (!why) {
             return {{.why = std::move(why)}};
         }
-        norm = norm_of(space.w());
-        const double captured = norm * norm;
-        const double sampled = space.sampled_rest();
+        // Squares relative to ||A||_F^2, which neither overflow nor underflow.
+        const double captured = norm_of(space.w()), sampled = space.sampled_rest();
         if (!dense) {
-            norm2 = captured + sampled;
+            norm = std::hypot(captured, sampled);
         }
-        double rest = norm2 - captured;
-        if (!dense || !(rest > 1e4 * static_cast<double>(std::numeric_limits<S>::epsilon()) * norm2)) {
-            rest = sampled;  // the difference has no digits left
+        const auto share = [&](double x) { return norm > 0.0 ? (x / norm) * (x / norm) : 0.0; };
+        double rest = norm > 0.0 ? 1.0 - share(captured) : 0.0;
+        if (!dense || !(rest > 1e4 * static_cast<double>(std::numeric_limits<S>::epsilon()))) {
+            rest = share(sampled);  // the difference has no digits left
         }
         const bool end = space.exhausted() || space.dimension() == capacity;
-        if (!end && rest > wanted * wanted * norm2) {
+        if (!end && rest > wanted * wanted) {
             continue;
         }
         auto out = svd_within<S>(copy_in<S>(space.q()), copy_in<S>(space.w()), space.dimension());
@@ -53,9 +53,8 @@ truncated_svd_result<S> detail::adaptive_svd_of(const sketched_operator<S>& a, c
         }
         index k = out.s.size();
         for (double tail = rest; k > 0; --k) {
-            const double s = static_cast<double>(out.s(k - 1));
-            tail += s * s;
-            if (tail > wanted * wanted * norm2) {
+            tail += share(static_cast<double>(out.s(k - 1)));
+            if (tail > wanted * wanted) {
                 break;
             }
         }

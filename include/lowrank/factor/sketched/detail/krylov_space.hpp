@@ -63,7 +63,7 @@ public:
     [[nodiscard]] status start(index block, index samples);
     /// One more block: A orth(A^T Q_last), or fresh random columns when that adds nothing.
     [[nodiscard]] status grow();
-    /// ||(I - Q Q^T) A G||_F^2 / columns: an estimate of ||A - Q Q^T A||_F^2 without cancellation.
+    /// ||(I - Q Q^T) A G||_F / sqrt(columns): an estimate of ||A - Q Q^T A||_F without cancellation.
     [[nodiscard]] double sampled_rest() const;
 
 private:

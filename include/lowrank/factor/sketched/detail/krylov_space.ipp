@@ -180,8 +180,7 @@ double krylov_space<S>::sampled_rest() const {
     }
     matrix<S> rest = samples_;
     add_product(S(-1), q(), product(transposed(q()), samples_), rest);
-    const double norm = norm_of(rest);
-    return norm * norm / static_cast<double>(samples_.cols());
+    return norm_of(rest) / std::sqrt(static_cast<double>(samples_.cols()));
 }
 
 template <real S>
