@@ -46,12 +46,9 @@ lowrank::interval proportion_interval(const lowrank::score& s) {
 
 /// The winner's matrix with nothing of it kept: what remains when it is removed altogether.
 const lowrank::search_candidate* removed_altogether(const demo_results& r) {
-    if (!r.search.winner) {
-        return nullptr;
-    }
-    const auto& won = r.search.candidates[static_cast<std::size_t>(*r.search.winner)];
+    const auto* won = r.search.winning();
     for (const auto& c : r.search.candidates) {
-        if (c.weight == won.weight && c.rank == 0 && c.why) {
+        if (won != nullptr && c.newest().weight == won->newest().weight && c.newest().rank == 0 && c.why) {
             return &c;
         }
     }
@@ -89,7 +86,7 @@ std::string search_map(const demo_results& r) {
     }
     for (std::size_t i = 0; i < r.search.candidates.size(); ++i) {
         const auto& c = r.search.candidates[i];
-        const auto row = static_cast<std::size_t>(c.weight), column = i % r.fractions.size();
+        const auto row = static_cast<std::size_t>(c.newest().weight), column = i % r.fractions.size();
         if (c.why) {
             map.values[row][column] = c.validation.accuracy();
         }
@@ -103,10 +100,10 @@ std::string search_map(const demo_results& r) {
 
 std::string spectrum_chart(const demo_results& r) {
     const auto as_list = [](const lowrank::vector<float>& s) { return std::vector<double>(s.begin(), s.end()); };
-    const auto kept = static_cast<double>(r.search.best_edit.keep.size());
+    const auto kept = static_cast<double>(r.search.edits().front().keep().size());
     return svg(line_chart{.x_label = "number of the singular value",
-                          .y_label = "singular value of " + short_name(r.search.best_edit.weight),
-                          .lines = {{.name = "trained", .y = as_list(r.search.best_spectrum->values()), .first_x = 1},
+                          .y_label = "singular value of " + short_name(r.search.edits().front().weight),
+                          .lines = {{.name = "trained", .y = as_list(r.best_spectrum), .first_x = 1},
                                     {.name = "before training", .y = as_list(r.first_spectrum), .first_x = 1}},
                           .mark_x = kept + 0.5,
                           .mark_label = format("kept: the first %.0f", kept),
@@ -121,19 +118,18 @@ bar_chart::bar bar_of(std::string label, const lowrank::score& s, bool second) {
 std::string paragraph(const std::string& text) { return "<p>" + text + "</p>\n"; }
 
 bool same_edit(const demo_results& r, const quick_search& q) {
-    return r.search.winner && q.edit == lowrank::to_text(r.search.best_edit);
+    return r.search.winner && q.edit == lowrank::to_text(r.search.edits().front());
 }
 
-/// What the exhaustive search evaluated to choose: without the samples that report, which cost every search the same.
+/// What the exhaustive search evaluated, without the held-out samples, which cost every search the same.
 lowrank::index search_work(const demo_results& r) {
     return r.search.evaluated_sample_layers - r.search.held_out_sample_layers;
 }
 
 /// The search's outcome in one sentence of plain text.
 std::string edit_sentence(const demo_results& r) {
-    const auto& won = r.search.candidates[static_cast<std::size_t>(*r.search.winner)];
-    return short_name(r.search.best_edit.weight) +
-           format(" reduced to rank %td of %td", won.rank, r.search.best_edit.components);
+    const auto& won = r.search.winning()->newest();
+    return short_name(won.what.weight) + format(" reduced to rank %td of %td", won.rank, won.what.of());
 }
 
 }  // namespace
@@ -141,12 +137,12 @@ std::string edit_sentence(const demo_results& r) {
 std::string demo_text(const demo_results& r) {
     std::string out = format("a transformer with %s weights, trained %zu steps on noisy recall in %.0f s\n",
                              grouped(r.parameters).c_str(), r.training_loss.size(), r.training_seconds);
-    out += format("\nrank reduction (%zu candidates, chosen on %td questions, reported on %td others, %.0f s)\n",
+    out += format("\nrank reduction (%zu candidates, %td validation and %td held-out questions, %.0f s)\n",
                   r.search.candidates.size(), r.search.baseline.samples, r.search.held_out_before.samples,
                   r.search_seconds);
     if (r.search.winner) {
         const auto& e = *r.search.evidence;
-        out += "  best edit         " + lowrank::to_text(r.search.best_edit) + "\n";
+        out += "  best edit         " + lowrank::to_text(r.search.edits().front()) + "\n";
         out += "  right answers     " + percent(r.search.held_out_before.accuracy()) + " before, " +
                percent(r.search.held_out_after.accuracy()) + " after: " + points(e) + "\n";
         out += format("  McNemar's test    %td questions gained, %td lost, ", e.gained, e.lost) + p_value(e.mcnemar_p) +
@@ -155,7 +151,7 @@ std::string demo_text(const demo_results& r) {
                " after\n";
         if (const auto* none = removed_altogether(r)) {
             out += "  no matrix at all  " + percent(none->validation.accuracy()) +
-                   " right on the questions that choose, with the edit " + percent(r.search.best.accuracy()) + "\n";
+                   " right on the validation questions, with the edit " + percent(r.search.best.accuracy()) + "\n";
         }
         out += format("  exhaustive        %s sample-layers, %.1f s\n",
                       grouped(static_cast<std::uint64_t>(search_work(r))).c_str(), r.exhaustive_seconds);
@@ -165,7 +161,7 @@ std::string demo_text(const demo_results& r) {
                           same_edit(r, q) ? "the same" : "ANOTHER");
         }
         out += format("  composed          %zu edits: NLL %.4f to %.4f on held-out questions, ",
-                      r.composed.steps.size(), r.search.held_out_after.log_loss, r.composed.held_out_after.log_loss) +
+                      r.composed.edits().size(), r.search.held_out_after.log_loss, r.composed.held_out_after.log_loss) +
                percent(r.composed.held_out_after.accuracy()) + " right\n";
         out +=
             format("  LoRA on top       NLL %.4f to %.4f, ", r.recovered_before.log_loss, r.recovered_after.log_loss) +
@@ -208,17 +204,17 @@ json demo_json(const demo_results& r) {
     };
     json candidates = json::array();
     for (const auto& c : r.search.candidates) {
-        candidates.push_back({{"matrix", r.matrices[static_cast<std::size_t>(c.weight)]},
-                              {"rho", c.fraction},
-                              {"rank", c.rank},
+        candidates.push_back({{"matrix", r.matrices[static_cast<std::size_t>(c.newest().weight)]},
+                              {"rho", c.newest().fraction},
+                              {"rank", c.newest().rank},
                               {"validation", c.why ? score_of(c.validation) : json(nullptr)}});
     }
     json quick = json::array(), composed = json::array();
     for (const auto& q : r.quick) {
         quick.push_back({{"method", q.method}, {"edit", q.edit}, {"search_sample_layers", q.sample_layers}});
     }
-    for (const auto& step : r.composed.steps) {
-        composed.push_back(lowrank::to_text(step.what));
+    for (const auto& e : r.composed.edits()) {
+        composed.push_back(lowrank::to_text(e));
     }
     const auto* none = removed_altogether(r);
     return {{"command", "demo"},
@@ -227,7 +223,7 @@ json demo_json(const demo_results& r) {
             {"parameters", r.parameters},
             {"training", {{"steps", r.training_loss.size()}, {"last_loss", smoothed(r.training_loss, 25).back()}}},
             {"laser",
-             {{"edit", r.search.winner ? json(lowrank::to_text(r.search.best_edit)) : json(nullptr)},
+             {{"edit", r.search.winner ? json(lowrank::to_text(r.search.edits().front())) : json(nullptr)},
               {"validation_before", score_of(r.search.baseline)},
               {"validation_after", score_of(r.search.best)},
               {"validation_matrix_removed", none != nullptr ? score_of(none->validation) : json(nullptr)},
@@ -240,7 +236,7 @@ json demo_json(const demo_results& r) {
               {"quick", quick},
               {"composed",
                {{"edits", composed},
-                {"validation_after", score_of(r.composed.best())},
+                {"validation_after", score_of(r.composed.best)},
                 {"held_out_after", score_of(r.composed.held_out_after)}}},
               {"lora_on_top",
                {{"held_out_before", score_of(r.recovered_before)},
@@ -322,11 +318,11 @@ std::string demo_page(const demo_results& r) {
             " Whiskers are 95 % intervals of each share.");
         if (const auto* none = removed_altogether(r)) {
             body += paragraph("Less is not always better: with this matrix removed altogether the model gets " +
-                              percent(none->validation.accuracy()) + " of the questions that choose, with the edit " +
+                              percent(none->validation.accuracy()) + " of the validation questions, with the edit " +
                               percent(s.best.accuracy()) + ".");
         }
         page.section("The gain", body);
-        std::vector<std::vector<std::string>> rows = {{"exhaustive", lowrank::to_text(s.best_edit),
+        std::vector<std::vector<std::string>> rows = {{"exhaustive", lowrank::to_text(s.edits().front()),
                                                        grouped(static_cast<std::uint64_t>(search_work(r))),
                                                        format("%.1f", r.exhaustive_seconds)}};
         for (const auto& q : r.quick) {
@@ -340,18 +336,19 @@ std::string demo_page(const demo_results& r) {
                       "evaluated to choose.") +
                 html_table({"search", "edit", "sample-layers", "seconds"}, rows));
         std::vector<std::vector<std::string>> steps;
-        for (const auto& step : r.composed.steps) {
+        for (std::size_t i = 0; i < r.composed.edits().size(); ++i) {
+            const auto& step = r.composed.winning()->edits[i];
             steps.push_back({lowrank::to_text(step.what), percent(step.validation.accuracy()),
                              format("%.4f", step.validation.log_loss)});
         }
         page.section("More than one edit",
                      paragraph(format(
                          "The best edit first, then every other matrix from the last layer down; an edit stays only "
-                         "if the model becomes strictly better on the questions that choose. On held-out questions: "
+                         "if the model becomes strictly better on the validation questions. On held-out questions: "
                          "%s right and NLL %.4f with the best single edit, %s and %.4f with all %zu.",
                          percent(s.held_out_after.accuracy()).c_str(), s.held_out_after.log_loss,
                          percent(r.composed.held_out_after.accuracy()).c_str(), r.composed.held_out_after.log_loss,
-                         r.composed.steps.size())) +
+                         r.composed.edits().size())) +
                          html_table({"edit", "right", "NLL"}, steps));
         page.section("LoRA on the truncated model",
                      paragraph(format(

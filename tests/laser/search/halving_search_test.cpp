@@ -33,7 +33,7 @@ TEST_CASE_TEMPLATE("halving ends with the edit of the exhaustive search and look
         REQUIRE(few);
         CHECK(before.now());
         REQUIRE(few.winner);
-        CHECK(few.best_edit == all.best_edit);
+        CHECK(few.edits() == all.edits());
         CHECK(few.best.correct == all.best.correct);
         CHECK(few.best.log_loss == doctest::Approx(all.best.log_loss).epsilon(1e-12));
         CHECK(few.evidence->gained == all.evidence->gained);
@@ -44,8 +44,8 @@ TEST_CASE_TEMPLATE("halving ends with the edit of the exhaustive search and look
         CHECK(few.evaluated_sample_layers == few.evaluated_samples);
         CHECK(few.factorizations == 2);
         for (std::size_t i = 0; i < few.candidates.size(); ++i) {
-            CHECK(few.candidates[i].what == all.candidates[i].what);
-            CHECK(few.candidates[i].fraction == all.candidates[i].fraction);
+            CHECK(few.candidates[i].newest().what == all.candidates[i].newest().what);
+            CHECK(few.candidates[i].newest().fraction == all.candidates[i].newest().fraction);
         }
     }
 }
@@ -71,7 +71,7 @@ TEST_CASE("factorizations that may not stay are made again, with the same outcom
     const auto tight = halving_search(asked, how, {.first_samples = 16, .finalists = 8});
     REQUIRE(tight);
     CHECK(tight.factorizations > roomy.factorizations);
-    CHECK(tight.best_edit == roomy.best_edit);
+    CHECK(tight.edits() == roomy.edits());
     CHECK(tight.best.log_loss == roomy.best.log_loss);
 }
 
@@ -128,7 +128,7 @@ TEST_CASE("a halving search killed at any evaluation resumes from its journal to
         const auto rest = halving_search(asked, how, {.first_samples = 16, .finalists = 2});
         REQUIRE(rest);
         CHECK(calls == total - done);
-        CHECK(rest.best_edit == whole.best_edit);
+        CHECK(rest.edits() == whole.edits());
         CHECK(rest.best.log_loss == whole.best.log_loss);
         CHECK(rest.evidence->log_loss_gain == whole.evidence->log_loss_gain);
     }
