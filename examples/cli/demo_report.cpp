@@ -306,7 +306,7 @@ std::string demo_page(const demo_results& r) {
     if (s.winner) {
         const auto& e = *s.evidence;
         std::string body = paragraph(html_escaped("Best: " + edit_sentence(r) + ".") +
-                                     format(" On %td questions that had no part in the choice:", e.samples));
+                                     format(" On %td held-out questions:", e.samples));
         body += svg(bar_chart{{bar_of("as trained", s.held_out_before, true),
                                bar_of("truncated", s.held_out_after, false),
                                {"noise word, as trained", r.noise_before, {}, {}, true},
@@ -333,7 +333,7 @@ std::string demo_page(const demo_results& r) {
             "The same with fewer evaluations",
             paragraph("Successive halving tries all edits on a few questions and the better ones on more; the "
                       "gradient search asks one backward pass which matrices are worth a look. Counted is what each "
-                      "evaluated to choose.") +
+                      "evaluated on validation questions.") +
                 html_table({"search", "edit", "sample-layers", "seconds"}, rows));
         std::vector<std::vector<std::string>> steps;
         for (std::size_t i = 0; i < r.composed.edits().size(); ++i) {

@@ -141,3 +141,52 @@ TEST_CASE("a halving search says what is wrong with its options") {
     CHECK_THROWS_AS((void)halving_search(asked, {.validation = {0, 10}}, {.factor = 1}), contract_violation);
     CHECK_THROWS_AS((void)halving_search(asked, {.validation = {0, 10}}, {.finalists = 0}), contract_violation);
 }
+
+TEST_CASE("the first round grows until its samples tell the candidates apart, and a fixed one says when they do not") {
+    for (const std::uint64_t seed : {1U, 2U, 3U, 4U, 5U}) {
+        CAPTURE(seed);
+        planted_model<float> model(seed, 512);
+        const search_model<float> asked{.weights = model.weights(), .evaluate = model.evaluate()};
+        const auto all = exhaustive_search(asked, halving_how);
+        const auto found = halving_search(asked, halving_how);
+        REQUIRE(found);
+        CHECK(found.edits() == all.edits());
+        CHECK(found.warning.empty());
+        CHECK(found.evaluated_samples < all.evaluated_samples);
+        REQUIRE_FALSE(found.rounds.empty());
+        for (std::size_t i = 0; i < found.rounds.size(); ++i) {
+            const auto& round = found.rounds[i];
+            CHECK(round.by_chance >= 2);
+            if (round.candidates == found.rounds.front().candidates) {  // none was dropped before
+                CHECK(round.samples == (lowrank::index{8} << i));
+                const bool last = i + 1 == found.rounds.size() || found.rounds[i + 1].candidates < round.candidates;
+                CHECK((round.separation >= round.by_chance) == last);
+            }
+        }
+        const auto one = halving_search(asked, halving_how, {.first_samples = 1});
+        REQUIRE(one);
+        CHECK(one.rounds.front().separation == 0);
+        CHECK(one.warning.find("the first round's 1 samples do not tell its 14 candidates apart") == 0);
+    }
+}
+
+TEST_CASE("a round compares answers if any differ, losses otherwise") {
+    std::vector<search_candidate> c(3);
+    std::vector<sample_scores> scores(3);
+    for (std::size_t i = 0; i < 3; ++i) {
+        for (int j = 0; j < 16; ++j) {
+            scores[i].add(false, 1 + 0.1 * static_cast<double>(i) + 0.001 * (j % 3));
+        }
+        c[i].validation = summarize(scores[i]);
+    }
+    const auto by_loss = detail::round_of(c, scores, {0, 1, 2});
+    CHECK(by_loss.samples == 16);
+    CHECK(by_loss.candidates == 3);
+    CHECK(by_loss.separation > 1e6);  // every sample says the same
+    scores[1].correct[0] = scores[0].correct[1] = 1;
+    c[0].validation = summarize(scores[0]);
+    c[1].validation = summarize(scores[1]);
+    CHECK(detail::round_of(c, scores, {0, 1, 2}).separation == 0);  // one right answer each: chance
+    CHECK(detail::round_of(c, scores, {0}).separation == 0);
+    CHECK(detail::round_of(c, scores, {}).candidates == 0);
+}
