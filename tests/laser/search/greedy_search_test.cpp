@@ -87,8 +87,7 @@ TEST_CASE("a second pass finds what the first came too early for") {
         contract_violation);
 }
 
-TEST_CASE_TEMPLATE("the score on the choosing samples never falls, and is at least that of the best single edit", T,
-                   float, double) {
+TEST_CASE_TEMPLATE("the validation score never falls, and is at least that of the best single edit", T, float, double) {
     for (const std::uint64_t seed : {1U, 2U, 3U, 4U}) {
         planted_model<T> model(seed, 300);
         const untouched<T> before{model};
