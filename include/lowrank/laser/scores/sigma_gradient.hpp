@@ -6,7 +6,7 @@
 /// The change of the loss by every truncation of a weight, to first order, from one backward pass.
 ///
 ///     lowrank::sigma_gradient<float> g(spectrum);            // of W, y = W x
-///     for (each batch) g.add(x, dy, sample_starts, ws);      // the layer's input and the gradient of its output
+///     for (const auto& b : batches) g.add(b.x, b.dy, b.starts, ws);   // the layer's input, the gradient of its output
 ///     auto scores = g.scores();
 ///     scores.loss_change(5);                                 // predicted change of the mean loss at rank 5
 ///

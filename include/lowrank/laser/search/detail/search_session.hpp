@@ -312,8 +312,8 @@ private:
         return {};
     }
 
-    /// The held-out protocol: the validation samples have chosen the winner; only now, and only for the unedited model
-    /// and the winner, are the held-out samples scored.
+    /// The held-out protocol: the validation samples have chosen the winner; the held-out samples are scored for the
+    /// unedited model and for the winner alone.
     [[nodiscard]] status finish(search_result& out) {
         if (out.winner) {
             for (auto& e : out.candidates[static_cast<std::size_t>(*out.winner)].edits) {
