@@ -195,7 +195,7 @@ void take_groups(lowrank::search_result found, const std::vector<lowrank::weight
         row.weight = std::find(out.matrices.begin(), out.matrices.end(), c.name) - out.matrices.begin();
         row.relative_error = c.relative_error;
         row.parameters = c.parameters;
-        row.what.weight = c.name;
+        row.what = {c.name, c.edits.front().what.kept};
         row.rank = 0;
         for (const auto& e : c.edits) {
             row.rank = std::max(row.rank, e.what.keep().size());
