@@ -191,7 +191,8 @@ outcome reference_procedure() {
             if (const auto now = split(scores, 0, validation); lowrank::better(now, best)) {
                 best = now;
                 report = split(scores, validation, all.end);
-                out.edit = lowrank::to_text({"layer " + std::to_string(l), lowrank::component_set::first(k), width});
+                out.edit = lowrank::to_text(
+                    {"layer " + std::to_string(l), lowrank::kept_components{lowrank::component_set::first(k), width}});
             }
         }
     }
@@ -199,9 +200,8 @@ outcome reference_procedure() {
     return out;
 }
 
-template <class R>
-outcome outcome_of(const R& found) {
-    return {found.winner ? lowrank::to_text(found.best_edit) : "none",
+outcome outcome_of(const lowrank::search_result& found) {
+    return {found.winner ? lowrank::to_text(found.edits().front()) : "none",
             100 * (found.held_out_after.accuracy() - found.held_out_before.accuracy()),
             static_cast<double>(found.evaluated_sample_layers)};
 }

@@ -79,17 +79,17 @@ int main() {
     lowrank::search_options how{.validation = {lessons, lessons + 1000}, .held_out = {lessons + 1000, samples}};
     how.fractions = {0.9, 0.75, 0.5, 0.4, 0.3, 0.2, 0.1, 0.075, 0.05, 0.025};
     const auto all = lowrank::exhaustive_search(model, how);
-    const auto found = lowrank::halving_search(model, how, {.first_samples = 100});
+    const auto found = lowrank::halving_search(model, how);
     if (!found || !found.winner) {
         std::puts(found ? "no truncation helps" : found.why.message.c_str());
         return 1;
     }
     const auto& e = *found.evidence;
     std::printf("%s\nheld out: %.1f %% right before, %.1f %% after, gain %+.1f points [%+.1f, %+.1f]\n",
-                lowrank::to_text(found.best_edit).c_str(), 100 * found.held_out_before.accuracy(),
+                lowrank::to_text(found.edits().front()).c_str(), 100 * found.held_out_before.accuracy(),
                 100 * found.held_out_after.accuracy(), 100 * e.accuracy_gain, 100 * e.accuracy_interval.low,
                 100 * e.accuracy_interval.high);
     std::printf("%td samples scored; trying every edit on every sample finds %s with %td\n", found.evaluated_samples,
-                all.best_edit == found.best_edit ? "the same" : "another", all.evaluated_samples);
+                all.edits() == found.edits() ? "the same" : "another", all.evaluated_samples);
     return e.gain_is_significant() ? 0 : 1;
 }

@@ -203,15 +203,17 @@ private:
             compose(searched, how);
         }
         if (found_.search.winner) {
-            const auto view = found_.search.winning_weight(weights);
-            const auto& name = found_.search.best_edit.weight;
-            found_.first_spectrum =
-                take(lowrank::make_spectrum(llama::find_projection(untrained_, name)->weight)).values();
-            const auto& best = *found_.search.best_spectrum;
+            const auto edits = found_.search.edits();
+            const auto singular_values = [&](const llama::model<float>& model) {
+                const auto* p = llama::find_projection(model, edits.front().weight);
+                return take(lowrank::make_spectrum(p->weight)).values();
+            };
+            found_.first_spectrum = singular_values(untrained_);
+            found_.best_spectrum = singular_values(model_);
             // The edit can be undone: do it once before it stays.
-            const auto receipt = take(lowrank::apply_edit<float>(view, best, found_.search.best_edit.keep));
-            lowrank::throw_if_failed(lowrank::undo_edit<float>(view, receipt));
-            (void)take(lowrank::apply_edit<float>(view, best, found_.search.best_edit.keep));
+            const auto done = take(lowrank::apply_edits<float>(weights, edits));
+            lowrank::throw_if_failed(lowrank::undo_edits<float>(weights, done));
+            (void)take(lowrank::apply_edits<float>(weights, edits));
         }
         found_.noise_after = accuracy(noise_questions_);
         found_.search_seconds = seconds_since(start);
@@ -224,7 +226,7 @@ private:
             const auto found = search();
             lowrank::throw_if_failed(found.why);
             found_.quick.push_back({.method = method,
-                                    .edit = found.winner ? lowrank::to_text(found.best_edit) : std::string(),
+                                    .edit = found.winner ? lowrank::to_text(found.edits().front()) : std::string(),
                                     .sample_layers = found.evaluated_sample_layers - found.held_out_sample_layers,
                                     .seconds = seconds_since(begin)});
         };
@@ -241,7 +243,7 @@ private:
         std::vector<index> order(searched.weights.size());
         std::iota(order.rbegin(), order.rend(), index{0});
         std::stable_partition(order.begin(), order.end(), [&](index w) {
-            return searched.weights[static_cast<std::size_t>(w)].name == found_.search.best_edit.weight;
+            return searched.weights[static_cast<std::size_t>(w)].name == found_.search.edits().front().weight;
         });
         found_.composed = lowrank::greedy_search(lowrank::reordered(searched, order), how);
         lowrank::throw_if_failed(found_.composed.why);

@@ -4,12 +4,12 @@
 
 #include <algorithm>
 #include <chrono>
-#include <concepts>
 #include <fstream>
 #include <map>
 #include <memory>
 #include <numeric>
 #include <optional>
+#include <variant>
 #include <vector>
 
 #include <lowrank/factor/ranks/noise_threshold.hpp>
@@ -136,32 +136,27 @@ std::string samples_label(const llama::batch& batch, const std::string& metric, 
                            static_cast<long long>(batch.sequences()), static_cast<unsigned long long>(hash));
 }
 
-template <class R>
-void take_common(const R& found, report::laser_results& out) {
+/// What the report says of a search. A row of its table stands for each candidate: of the edit that is new in it.
+void take_result(lowrank::search_result found, report::laser_results& out) {
     stop_if_interrupted();
     lowrank::throw_if_failed(found.why);
-    out.baseline = found.baseline;
-    if constexpr (!std::same_as<R, lowrank::group_result>) {
-        out.candidates = found.candidates;
+    for (const auto& c : found.candidates) {
+        const auto& e = c.newest();
+        out.candidates.push_back({.weight = e.weight,
+                                  .fraction = e.fraction,
+                                  .rank = e.rank,
+                                  .relative_error = e.size.relative_error,
+                                  .parameters = e.size.parameters,
+                                  .validation = c.validation,
+                                  .why = c.why,
+                                  .what = e.what,
+                                  .predicted = c.predicted});
     }
-    out.held_out_before = found.held_out_before;
-    out.held_out_after = found.held_out_after;
-    out.evidence = found.evidence;
-    out.evaluated_samples = found.evaluated_samples;
-    out.evaluated_sample_layers = found.evaluated_sample_layers;
-    out.held_out_sample_layers = found.held_out_sample_layers;
-    out.factorizations = found.factorizations;
-}
-
-void take_single(const lowrank::search_result<float>& found, report::laser_results& out) {
-    take_common(found, out);
-    out.best = found.best;
-    out.winner = found.winner;
-    out.selection = found.selection;
-    if (found.winner) {
-        const auto& c = found.candidates[static_cast<std::size_t>(*found.winner)];
-        out.steps = {{.what = c.what, .fraction = c.fraction, .validation = c.validation, .weight = c.weight}};
+    if (const auto* best = found.winning()) {
+        out.steps = best->edits;
     }
+    found.candidates.clear();
+    out.found = std::move(found);
 }
 
 /// The groups of LASER's code: the mlp, the attention, and all matrices of each layer and of the whole model.
@@ -187,31 +182,25 @@ std::vector<lowrank::weight_group> module_groups(const lowrank::search_model<flo
 }
 
 /// Candidates that stand for several edits: the matrices of the table are groups, the rank is the largest of theirs.
-void take_groups(const lowrank::group_result& found, const std::vector<lowrank::weight_group>& groups,
+void take_groups(lowrank::search_result found, const std::vector<lowrank::weight_group>& groups,
                  report::laser_results& out) {
     out.matrices.clear();
     for (const auto& group : groups) {
         out.matrices.push_back(group.name);
     }
-    for (const auto& c : found.candidates) {
-        lowrank::search_candidate row{.weight = c.group,
-                                      .fraction = c.fraction,
-                                      .relative_error = c.relative_error,
-                                      .validation = c.validation,
-                                      .why = c.why,
-                                      .what = c.edits.front().what,
-                                      .parameters = c.parameters};
-        row.what.weight = out.matrices[static_cast<std::size_t>(c.group)];
-        for (const auto& step : c.edits) {
-            row.rank = std::max(row.rank, step.what.keep.size());
+    const auto candidates = found.candidates;
+    take_result(std::move(found), out);
+    for (std::size_t i = 0; i < candidates.size(); ++i) {
+        const auto& c = candidates[i];
+        auto& row = out.candidates[i];
+        row.weight = std::find(out.matrices.begin(), out.matrices.end(), c.name) - out.matrices.begin();
+        row.relative_error = c.relative_error;
+        row.parameters = c.parameters;
+        row.what = {c.name, c.edits.front().what.kept};
+        row.rank = 0;
+        for (const auto& e : c.edits) {
+            row.rank = std::max(row.rank, e.what.keep().size());
         }
-        out.candidates.push_back(std::move(row));
-    }
-    out.best = found.best;
-    out.winner = found.winner;
-    out.selection = found.selection;
-    if (found.winner) {
-        out.steps = found.candidates[static_cast<std::size_t>(*found.winner)].edits;
     }
 }
 
@@ -231,31 +220,28 @@ void search(const laser_options& options, const llama::searchable<float>& engine
     const auto samples_in = [&](index windows) { return engine.samples_in(std::min(windows, sequences)); };
     const lowrank::halving_options race{.first_samples = samples_in(options.first_samples)};
     if (options.method == "exhaustive") {
-        take_single(lowrank::exhaustive_search(model, how), out);
+        take_result(lowrank::exhaustive_search(model, how, {.unimodal = options.unimodal}), out);
     } else if (options.method == "halving") {
-        take_single(lowrank::halving_search(model, how, race), out);
+        take_result(lowrank::halving_search(model, how, race), out);
     } else if (options.method == "gradient") {
-        auto found = lowrank::gradient_search(model, how,
-                                              {.samples = samples_in(options.screen_samples),
-                                               .policy = policy_named(options.screen_policy),
-                                               .matrices = options.screen_matrices,
-                                               .probed = options.probe_matrices,
-                                               .probe_samples = samples_in(options.probe_samples),
-                                               .scan = race});
-        take_single(found, out);
-        out.scores = std::move(found.scores);
-        out.order = std::move(found.order);
+        take_result(lowrank::gradient_search(model, how,
+                                             {.samples = samples_in(options.screen_samples),
+                                              .policy = policy_named(options.screen_policy),
+                                              .matrices = options.screen_matrices,
+                                              .probed = options.probe_matrices,
+                                              .probe_samples = samples_in(options.probe_samples),
+                                              .scan = race}),
+                    out);
     } else if (options.method == "modules") {
         const auto groups = module_groups(model);
-        const auto found = lowrank::group_search<float>(model, groups, how);
-        take_common(found, out);
-        take_groups(found, groups, out);
+        take_groups(lowrank::group_search<float>(model, groups, how), groups, out);
     } else {
-        const auto found =
-            lowrank::greedy_search(model, how, {.passes = static_cast<int>(options.passes), .width = options.beam});
-        take_common(found, out);
-        out.best = found.best();
-        out.steps = found.steps;
+        take_result(
+            lowrank::greedy_search(
+                model, how,
+                {.passes = static_cast<int>(options.passes), .width = options.beam, .unimodal = options.unimodal}),
+            out);
+        out.found.winner.reset();  // the winner is a list of edits, not one row of the table
     }
 }
 
@@ -265,19 +251,31 @@ lowrank::weight_editor<float> open_weight(const lowrank::search_model<float>& mo
                                                     take(model.read(weight))));
 }
 
+/// Takes the changes of the control back.
+struct random_changes {
+    const lowrank::search_model<float>& model;
+    const std::vector<lowrank::candidate_edit>& steps;
+    ~random_changes() {
+        for (const auto& step : steps) {
+            model.override_weight(step.weight, nullptr);
+        }
+    }
+};
+
 /// Spectra of the edited matrices, and the control: the same weights changed at random by as much.
 void look_closer(const lowrank::search_model<float>& model, const lowrank::search_options& how, std::uint64_t seed,
                  report::laser_results& out) {
+    const random_changes changed{model, out.steps};
     std::uint64_t number = 0;
     for (const auto& step : out.steps) {
         auto editor = open_weight(model, step.weight);
         const auto& s = editor.whole();
         const index m = s.rows(), n = s.cols();
-        if (step.what.groups == 1 && !step.what.entries) {
+        if (std::holds_alternative<lowrank::kept_components>(step.what.kept)) {
             const lowrank::vector<double> values = s.values().cast<double>();
             out.spectra.push_back({.matrix = editor.name(),
                                    .values = {values.begin(), values.end()},
-                                   .kept = step.what.keep.size(),
+                                   .kept = step.what.keep().size(),
                                    .marchenko_pastur = lowrank::marchenko_pastur_rank(s.values(), m, n),
                                    .gavish_donoho = lowrank::gavish_donoho_rank(s.values(), m, n)});
         }
@@ -285,9 +283,9 @@ void look_closer(const lowrank::search_model<float>& model, const lowrank::searc
         const auto size = take(editor.write(step.what, edited));
         edited = editor.original();
         (void)take(lowrank::apply_random_change<float>(edited, size.removed_norm, seed + ++number));
-        const lowrank::placed_edit<float> changed{
+        const lowrank::weight_override<float> instead{
             .map = lowrank::any_operator<float>(lowrank::owned_operator<float>(std::move(edited)))};
-        model.override_weight(step.weight, &changed);
+        model.override_weight(step.weight, &instead);
     }
     index first = model.layers;
     for (const auto& step : out.steps) {
@@ -296,16 +294,13 @@ void look_closer(const lowrank::search_model<float>& model, const lowrank::searc
     const auto scores = how.held_out.size() > 0 && !out.steps.empty()
                             ? model.evaluate_from_layer(how.held_out, first)
                             : lowrank::result<lowrank::sample_scores>(lowrank::sample_scores{});
-    for (const auto& step : out.steps) {
-        model.override_weight(step.weight, nullptr);
-    }
     if (scores && scores->size() > 0) {
         out.random_change = lowrank::summarize(*scores);
     }
 }
 
 /// The checkpoint with the edits made, each in the storage type of its tensor.
-void write_checkpoint(const std::filesystem::path& source, const std::vector<lowrank::greedy_step>& steps,
+void write_checkpoint(const std::filesystem::path& source, const std::vector<lowrank::candidate_edit>& steps,
                       const std::filesystem::path& target) {
     std::map<std::string, lowrank::edit> edits;
     for (const auto& step : steps) {
@@ -325,15 +320,15 @@ void write_checkpoint(const std::filesystem::path& source, const std::vector<low
 }
 
 /// The edits as one PEFT adapter: W' - W of each edited matrix, with scaling 1.
-void write_adapter(const lowrank::search_model<float>& model, const std::vector<lowrank::greedy_step>& steps,
+void write_adapter(const lowrank::search_model<float>& model, const std::vector<lowrank::candidate_edit>& steps,
                    const std::filesystem::path& base, const std::filesystem::path& target) {
     lowrank::peft_adapter adapter;
     for (const auto& step : steps) {
         auto editor = open_weight(model, step.weight);
         const auto original = editor.original();
         lowrank::low_rank<float> delta;
-        if (step.what.groups == 1 && !step.what.entries) {
-            delta = lowrank::edit_delta(editor.whole(), step.what.keep);
+        if (const auto* part = std::get_if<lowrank::kept_components>(&step.what.kept)) {
+            delta = lowrank::edit_delta(editor.whole(), part->keep);
         } else {
             lowrank::row_matrix<float> change(original.rows(), original.cols());
             (void)take(editor.write(step.what, change));
@@ -416,7 +411,6 @@ void run_laser(const laser_options& options) {
     }
     how.densities = densities;
     how.clusters = options.clusters;
-    how.unimodal = options.unimodal;
     how.factor_bytes = static_cast<std::size_t>(options.factor_mb) << 20;
     std::optional<journal_file> journal;
     if (!options.journal.empty()) {

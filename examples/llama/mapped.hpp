@@ -87,10 +87,10 @@ public:
         return values;
     }
 
-    /// From now on the projection multiplies as the edit; null: from the file again.
-    void place(const std::string& projection_name, const lowrank::placed_edit<S>* edit) {
+    /// From now on the projection multiplies as this says; null: from the file again.
+    void override_weight(const std::string& projection_name, const lowrank::weight_override<S>* edit) {
         projection<S>* p = find_projection(net_, projection_name);
-        expects(p != nullptr, "mapped_model::place: there is no projection of that name");
+        expects(p != nullptr, "mapped_model::override_weight: there is no projection of that name");
         const auto& own = own_.at(projection_name);
         if (edit == nullptr) {
             p->base = own;

@@ -68,7 +68,7 @@ public:
                                     (options_.kind == sample_kind::token ? b.length(s) : index{1}));
         }
     }
-    /// The same for a model in its file, whose weights are read and edits placed, not written.
+    /// The same for a model in its file, whose weights are read and overridden, not written.
     searchable(mapped_model<S>& m, const batch& b, searchable_options options = {})
         : searchable(m.net(), b, std::move(options)) {
         mapped_ = &m;
@@ -111,8 +111,8 @@ public:
         }
         if (mapped_ != nullptr) {
             out.read = [this](index w) { return mapped_->read(edited_[static_cast<std::size_t>(w)].name); };
-            out.override_weight = [this](index w, const lowrank::placed_edit<S>* edit) {
-                mapped_->place(edited_[static_cast<std::size_t>(w)].name, edit);
+            out.override_weight = [this](index w, const lowrank::weight_override<S>* edit) {
+                mapped_->override_weight(edited_[static_cast<std::size_t>(w)].name, edit);
             };
         }
         return out;
@@ -381,7 +381,7 @@ private:
         const auto own_map = model_->lm_head.base_map();
         for (std::size_t i = 0; i < candidates; ++i) {
             const auto edit =
-                lowrank::place_components(nested.factors(), lowrank::component_set::first(nested.ranks()[i]));
+                lowrank::override_by_components(nested.factors(), lowrank::component_set::first(nested.ranks()[i]));
             model_->lm_head.base =
                 edit.additive
                     ? lowrank::any_operator<S>(lowrank::operator_sum<S>({{.map = own_map}, {.map = edit.map}}))

@@ -34,12 +34,9 @@ lowrank::interval proportion_interval(const lowrank::score& s) {
 
 /// The winner's matrix with nothing of it kept: what remains when it is removed altogether.
 const lowrank::search_candidate* removed_altogether(const demo_results& r) {
-    if (!r.search.winner) {
-        return nullptr;
-    }
-    const auto& won = r.search.candidates[static_cast<std::size_t>(*r.search.winner)];
+    const auto* won = r.search.winning();
     for (const auto& c : r.search.candidates) {
-        if (c.weight == won.weight && c.rank == 0 && c.why) {
+        if (won != nullptr && c.newest().weight == won->newest().weight && c.newest().rank == 0 && c.why) {
             return &c;
         }
     }
@@ -72,7 +69,7 @@ bar_chart::bar bar_of(std::string label, const lowrank::score& s, bool second) {
 }
 
 bool same_edit(const demo_results& r, const quick_search& q) {
-    return r.search.winner && q.edit == lowrank::to_text(r.search.best_edit);
+    return r.search.winner && q.edit == lowrank::to_text(r.search.edits().front());
 }
 
 /// What the exhaustive search evaluated: without the held-out samples, which cost every search the same.
@@ -82,9 +79,8 @@ lowrank::index search_work(const demo_results& r) {
 
 /// The search's outcome in one sentence of plain text.
 std::string edit_sentence(const demo_results& r) {
-    const auto& won = r.search.candidates[static_cast<std::size_t>(*r.search.winner)];
-    return short_name(r.search.best_edit.weight) +
-           format(" reduced to rank %td of %td", won.rank, r.search.best_edit.components);
+    const auto& won = r.search.winning()->newest();
+    return short_name(won.what.weight) + format(" reduced to rank %td of %td", won.rank, won.what.of());
 }
 
 }  // namespace
@@ -97,7 +93,7 @@ std::string demo_text(const demo_results& r) {
                   r.search_seconds);
     if (r.search.winner) {
         const auto& e = *r.search.evidence;
-        out += "  best edit         " + lowrank::to_text(r.search.best_edit) + "\n";
+        out += "  best edit         " + lowrank::to_text(r.search.edits().front()) + "\n";
         out += "  right answers     " + percent(r.search.held_out_before.accuracy()) + " before, " +
                percent(r.search.held_out_after.accuracy()) + " after: " + points(e) + "\n";
         out += format("  McNemar's test    %td questions gained, %td lost, ", e.gained, e.lost) + p_value(e.mcnemar_p) +
@@ -116,7 +112,7 @@ std::string demo_text(const demo_results& r) {
                           same_edit(r, q) ? "the same" : "ANOTHER");
         }
         out += format("  composed          %zu edits: NLL %.4f to %.4f on held-out questions, ",
-                      r.composed.steps.size(), r.search.held_out_after.log_loss, r.composed.held_out_after.log_loss) +
+                      r.composed.edits().size(), r.search.held_out_after.log_loss, r.composed.held_out_after.log_loss) +
                percent(r.composed.held_out_after.accuracy()) + " right\n";
         out +=
             format("  LoRA on top       NLL %.4f to %.4f, ", r.recovered_before.log_loss, r.recovered_after.log_loss) +
@@ -159,17 +155,17 @@ nlohmann::ordered_json demo_json(const demo_results& r) {
     };
     json candidates = json::array();
     for (const auto& c : r.search.candidates) {
-        candidates.push_back({{"matrix", r.matrices[static_cast<std::size_t>(c.weight)]},
-                              {"rho", c.fraction},
-                              {"rank", c.rank},
+        candidates.push_back({{"matrix", r.matrices[static_cast<std::size_t>(c.newest().weight)]},
+                              {"rho", c.newest().fraction},
+                              {"rank", c.newest().rank},
                               {"validation", c.why ? score_of(c.validation) : json(nullptr)}});
     }
     json quick = json::array(), composed = json::array();
     for (const auto& q : r.quick) {
         quick.push_back({{"method", q.method}, {"edit", q.edit}, {"search_sample_layers", q.sample_layers}});
     }
-    for (const auto& step : r.composed.steps) {
-        composed.push_back(lowrank::to_text(step.what));
+    for (const auto& e : r.composed.edits()) {
+        composed.push_back(lowrank::to_text(e));
     }
     const auto* none = removed_altogether(r);
     return {{"command", "demo"},
@@ -178,7 +174,7 @@ nlohmann::ordered_json demo_json(const demo_results& r) {
             {"parameters", r.parameters},
             {"training", {{"steps", r.training_loss.size()}, {"last_loss", smoothed(r.training_loss, 25).back()}}},
             {"laser",
-             {{"edit", r.search.winner ? json(lowrank::to_text(r.search.best_edit)) : json(nullptr)},
+             {{"edit", r.search.winner ? json(lowrank::to_text(r.search.edits().front())) : json(nullptr)},
               {"validation_before", score_of(r.search.baseline)},
               {"validation_after", score_of(r.search.best)},
               {"validation_matrix_removed", none != nullptr ? score_of(none->validation) : json(nullptr)},
@@ -191,7 +187,7 @@ nlohmann::ordered_json demo_json(const demo_results& r) {
               {"quick", quick},
               {"composed",
                {{"edits", composed},
-                {"validation_after", score_of(r.composed.best())},
+                {"validation_after", score_of(r.composed.best)},
                 {"held_out_after", score_of(r.composed.held_out_after)}}},
               {"lora_on_top",
                {{"held_out_before", score_of(r.recovered_before)},
@@ -253,21 +249,21 @@ std::string demo_page(const demo_results& r) {
                           "back.") +
                     loss_chart(r.training_loss));
 
-    out.section(
-        "The search",
-        paragraph(format("Right answers in percent on %td questions, by matrix and by the "
-                         "share of the rank that is kept. As trained, the model gets %s. Each "
-                         "matrix was factorized once.",
-                         s.baseline.samples, percent(s.baseline.accuracy()).c_str())) +
-            svg(search_map{.matrices = r.matrices,
-                           .fractions = r.fractions,
-                           .candidates = r.search.candidates,
-                           .winner = r.search.winner,
-                           .value = [](const lowrank::search_candidate& c) { return c.validation.accuracy(); }}));
+    search_map map{.matrices = r.matrices, .fractions = r.fractions};
+    for (const auto& c : s.candidates) {
+        if (c.why) {
+            map.add(c.newest().weight, c.newest().fraction, c.validation.accuracy(), &c == s.winning());
+        }
+    }
+    out.section("The search", paragraph(format("Right answers in percent on %td questions, by matrix and by the "
+                                               "share of the rank that is kept. As trained, the model gets %s. Each "
+                                               "matrix was factorized once.",
+                                               s.baseline.samples, percent(s.baseline.accuracy()).c_str())) +
+                                  svg(map));
     if (s.winner) {
         const auto& e = *s.evidence;
-        std::string body = paragraph("Best: " + edit_sentence(r) + "." +
-                                     format(" On %td questions that had no part in the choice:", e.samples));
+        std::string body =
+            paragraph("Best: " + edit_sentence(r) + "." + format(" On %td held-out questions:", e.samples));
         body += svg(bar_chart{{bar_of("as trained", s.held_out_before, true),
                                bar_of("truncated", s.held_out_after, false),
                                {"noise word, as trained", r.noise_before, {}, {}, true},
@@ -281,7 +277,7 @@ std::string demo_page(const demo_results& r) {
                               percent(s.best.accuracy()) + ".");
         }
         out.section("The gain", body);
-        std::vector<std::vector<std::string>> rows = {{"exhaustive", lowrank::to_text(s.best_edit),
+        std::vector<std::vector<std::string>> rows = {{"exhaustive", lowrank::to_text(s.edits().front()),
                                                        grouped(static_cast<std::uint64_t>(search_work(r))),
                                                        format("%.1f", r.exhaustive_seconds)}};
         for (const auto& q : r.quick) {
@@ -295,7 +291,8 @@ std::string demo_page(const demo_results& r) {
                       "evaluated on validation questions.") +
                 html_table({"search", "edit", "sample-layers", "seconds"}, rows));
         std::vector<std::vector<std::string>> steps;
-        for (const auto& step : r.composed.steps) {
+        for (std::size_t i = 0; i < r.composed.edits().size(); ++i) {
+            const auto& step = r.composed.winning()->edits[i];
             steps.push_back({lowrank::to_text(step.what), percent(step.validation.accuracy()),
                              format("%.4f", step.validation.log_loss)});
         }
@@ -306,7 +303,7 @@ std::string demo_page(const demo_results& r) {
                         "%s right and NLL %.4f with the best single edit, %s and %.4f with all %zu.",
                         percent(s.held_out_after.accuracy()).c_str(), s.held_out_after.log_loss,
                         percent(r.composed.held_out_after.accuracy()).c_str(), r.composed.held_out_after.log_loss,
-                        r.composed.steps.size())) +
+                        r.composed.edits().size())) +
                         html_table({"edit", "right", "NLL"}, steps));
         out.section("LoRA on the truncated model",
                     paragraph(format(
@@ -317,10 +314,10 @@ std::string demo_page(const demo_results& r) {
         out.section("What is kept",
                     paragraph("Training leaves a few large singular values; the rest is still close "
                               "to the random numbers the matrix began with.") +
-                        spectrum_chart("singular value of " + short_name(s.best_edit.weight),
-                                       {{.name = "trained", .y = as_list(s.best_spectrum->values()), .first_x = 1},
+                        spectrum_chart("singular value of " + short_name(s.edits().front().weight),
+                                       {{.name = "trained", .y = as_list(r.best_spectrum), .first_x = 1},
                                         {.name = "before training", .y = as_list(r.first_spectrum), .first_x = 1}},
-                                       s.best_edit.keep.size()));
+                                       s.edits().front().keep().size()));
     }
 
     out.section(

@@ -17,8 +17,7 @@
 
 #include <lowrank/core/types.hpp>
 #include <lowrank/laser/evidence/evidence.hpp>
-#include <lowrank/laser/search/greedy_search.hpp>
-#include <lowrank/laser/search/search.hpp>
+#include <lowrank/laser/search/search_options.hpp>
 
 namespace report {
 
@@ -42,14 +41,15 @@ struct demo_results {
 
     std::vector<std::string> matrices = {};  ///< Module paths of the weights searched.
     std::vector<double> fractions = {};
-    lowrank::search_result<float> search = {};
-    lowrank::vector<float> first_spectrum = {};  ///< Of the winning matrix before training.
+    lowrank::search_result search = {};
+    lowrank::vector<float> best_spectrum = {};   ///< Of the winning matrix,
+    lowrank::vector<float> first_spectrum = {};  ///< and before training.
     double noise_before = 0;                     ///< Share of held-out questions answered with the noise word.
     double noise_after = 0;
     double search_seconds = 0;
     double exhaustive_seconds = 0;
     std::vector<quick_search> quick = {};
-    lowrank::greedy_result composed = {};  ///< The best edit first, others beside it.
+    lowrank::search_result composed = {};  ///< The best edit first, others beside it.
 
     lowrank::score recovered_before = {};  ///< Held-out questions of the task, truncated model,
     lowrank::score recovered_after = {};   ///< and with LoRA on lessons without noise.

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cmath>
 #include <utility>
+#include <variant>
 
 #include "page.hpp"
 #include "search_figures.hpp"
@@ -34,26 +35,35 @@ json interval_json(const lowrank::paired_evidence& e) {
 }
 
 bool gain_is_significant(const laser_results& r) {
-    const auto& e = *r.evidence;
+    const auto& e = *r.found.evidence;
     return r.accuracy() ? e.gain_is_significant() : e.samples > 1 && e.log_loss_interval.low > 0;
 }
 
 /// p of the winner on the validation samples, times the number of candidates it was chosen from.
 double p_after_selection(const laser_results& r) {
-    return lowrank::corrected_p(r.accuracy() ? r.selection->mcnemar_p : r.selection->log_loss_p(),
+    return lowrank::corrected_p(r.accuracy() ? r.found.selection->mcnemar_p : r.found.selection->log_loss_p(),
                                 static_cast<index>(r.candidates.size()));
 }
 
 /// How many held-out samples would be needed to be sure of the gain that was seen; empty when it is sure or not a gain.
 std::string warning(const laser_results& r) {
-    if (!r.evidence || gain_is_significant(r)) {
+    if (!r.found.evidence || gain_is_significant(r)) {
         return "";
     }
-    const auto needed = r.accuracy() ? lowrank::samples_for_accuracy_gain(*r.evidence)
-                                     : lowrank::samples_for_log_loss_gain(*r.evidence);
+    const auto needed = r.accuracy() ? lowrank::samples_for_accuracy_gain(*r.found.evidence)
+                                     : lowrank::samples_for_log_loss_gain(*r.found.evidence);
     return needed ? format("%lld held-out samples cannot carry a claim about a gain this small; about %lld would",
-                           static_cast<long long>(r.evidence->samples), static_cast<long long>(*needed))
+                           static_cast<long long>(r.found.evidence->samples), static_cast<long long>(*needed))
                   : std::string("the held-out samples show no gain");
+}
+
+/// How many groups of rows an edit makes, and whether they are clusters.
+std::pair<index, bool> row_groups(const lowrank::edit& e) {
+    if (const auto* blocks = std::get_if<lowrank::kept_blocks>(&e.kept)) {
+        return {blocks->blocks, false};
+    }
+    const auto* clusters = std::get_if<lowrank::kept_clusters>(&e.kept);
+    return clusters != nullptr ? std::pair(clusters->clusters, true) : std::pair(index{1}, false);
 }
 
 }  // namespace
@@ -66,12 +76,12 @@ nlohmann::ordered_json laser_json(const laser_results& r) {
                     {"rho", c.fraction},
                     {"rank", c.rank},
                     {"relative_error", c.relative_error}};
-        if (c.what.groups > 1) {
-            one["groups"] = c.what.groups;
-            one["clustered"] = c.what.clustered;
+        if (const auto [groups, clustered] = row_groups(c.what); groups > 1) {
+            one["groups"] = groups;
+            one["clustered"] = clustered;
             one["parameters"] = c.parameters;
         }
-        if (c.what.entries) {
+        if (std::holds_alternative<lowrank::kept_entries>(c.what.kept)) {
             one["density"] = c.fraction;
             one["parameters"] = c.parameters;
         }
@@ -86,8 +96,8 @@ nlohmann::ordered_json laser_json(const laser_results& r) {
         candidates.push_back(std::move(one));
     }
     json winner = nullptr;
-    if (r.winner) {
-        const auto& c = r.candidates[static_cast<std::size_t>(*r.winner)];
+    if (r.found.winner) {
+        const auto& c = r.candidates[static_cast<std::size_t>(*r.found.winner)];
         winner = {{"matrix", r.matrices[static_cast<std::size_t>(c.weight)]},
                   {"rho", c.fraction},
                   {"rank", c.rank},
@@ -100,10 +110,10 @@ nlohmann::ordered_json laser_json(const laser_results& r) {
                          {"rho", step.fraction},
                          {"validation", laser_score_json(step.validation, accuracy)}});
     }
-    json held_out = {{"before", laser_score_json(r.held_out_before, accuracy)},
-                     {"after", laser_score_json(r.held_out_after, accuracy)}};
-    if (r.evidence) {
-        const auto& e = *r.evidence;
+    json held_out = {{"before", laser_score_json(r.found.held_out_before, accuracy)},
+                     {"after", laser_score_json(r.found.held_out_after, accuracy)}};
+    if (r.found.evidence) {
+        const auto& e = *r.found.evidence;
         held_out["nll_gain"] = e.log_loss_gain;
         held_out["nll_gain_interval"] = interval_json(e);
         held_out["confidence"] = e.confidence;
@@ -120,9 +130,9 @@ nlohmann::ordered_json laser_json(const laser_results& r) {
     if (r.random_change) {
         held_out["random_change_of_equal_size"] = laser_score_json(*r.random_change, accuracy);
     }
-    json validation = {{"before", laser_score_json(r.baseline, accuracy)},
-                       {"after", laser_score_json(r.best, accuracy)}};
-    if (r.selection) {
+    json validation = {{"before", laser_score_json(r.found.baseline, accuracy)},
+                       {"after", laser_score_json(r.found.best, accuracy)}};
+    if (r.found.selection) {
         validation["p_corrected_for_candidates"] = p_after_selection(r);
     }
     json out = {{"command", "laser"},
@@ -134,14 +144,17 @@ nlohmann::ordered_json laser_json(const laser_results& r) {
                 {"winner", winner},
                 {"edits", edits},
                 {"held_out", held_out},
-                {"evaluated_samples", r.evaluated_samples},
-                {"evaluated_sample_layers", r.evaluated_sample_layers},
-                {"held_out_sample_layers", r.held_out_sample_layers},
-                {"factorizations", r.factorizations}};
-    if (!r.scores.empty()) {
+                {"evaluated_samples", r.found.evaluated_samples},
+                {"evaluated_sample_layers", r.found.evaluated_sample_layers},
+                {"held_out_sample_layers", r.found.held_out_sample_layers},
+                {"factorizations", r.found.factorizations}};
+    if (!r.found.warning.empty()) {
+        out["warning"] = r.found.warning;
+    }
+    if (!r.found.scores.empty()) {
         json screen = json::array();
-        for (const index w : r.order) {
-            const auto& s = r.scores[static_cast<std::size_t>(w)];
+        for (const index w : r.found.order) {
+            const auto& s = r.found.scores[static_cast<std::size_t>(w)];
             const index k = s.best_rank();
             screen.push_back({{"matrix", r.matrices[static_cast<std::size_t>(w)]},
                               {"best_rank", k},
@@ -156,7 +169,7 @@ nlohmann::ordered_json laser_json(const laser_results& r) {
 
 std::string laser_text(const laser_results& r, std::size_t top) {
     const bool accuracy = r.accuracy();
-    std::vector<const lowrank::search_candidate*> order;
+    std::vector<const laser_candidate*> order;
     for (const auto& c : r.candidates) {
         if (c.why) {
             order.push_back(&c);
@@ -167,16 +180,16 @@ std::string laser_text(const laser_results& r, std::size_t top) {
                                                               : lowrank::better(a->validation, b->validation);
     });
     std::string out = format("%zu candidates, %lld of %lld samples for validation\nunedited model  %s\n\n",
-                             r.candidates.size(), static_cast<long long>(r.baseline.samples),
-                             static_cast<long long>(r.baseline.samples + r.held_out_before.samples),
-                             laser_score_text(r.baseline, accuracy).c_str());
-    const bool some_on_fewer = !order.empty() && order.back()->validation.samples < r.baseline.samples;
-    if (!r.scores.empty()) {
+                             r.candidates.size(), static_cast<long long>(r.found.baseline.samples),
+                             static_cast<long long>(r.found.baseline.samples + r.found.held_out_before.samples),
+                             laser_score_text(r.found.baseline, accuracy).c_str());
+    const bool some_on_fewer = !order.empty() && order.back()->validation.samples < r.found.baseline.samples;
+    if (!r.found.scores.empty()) {
         table screened({"matrix, by gradient", "best rank", "predicted change", "std. error"});
-        for (std::size_t i = 0; i < std::min<std::size_t>(5, r.order.size()); ++i) {
-            const auto& s = r.scores[static_cast<std::size_t>(r.order[i])];
+        for (std::size_t i = 0; i < std::min<std::size_t>(5, r.found.order.size()); ++i) {
+            const auto& s = r.found.scores[static_cast<std::size_t>(r.found.order[i])];
             const index k = s.best_rank();
-            screened.add({r.matrices[static_cast<std::size_t>(r.order[i])], std::to_string(k),
+            screened.add({r.matrices[static_cast<std::size_t>(r.found.order[i])], std::to_string(k),
                           format("%+.5f", s.loss_change(k)), format("%.5f", s.change_error(k))});
         }
         out += screened.text() + "\n";
@@ -189,20 +202,20 @@ std::string laser_text(const laser_results& r, std::size_t top) {
     for (std::size_t i = 0; i < std::min(order.size(), top); ++i) {
         const auto& c = *order[i];
         std::string name = r.matrices[static_cast<std::size_t>(c.weight)];
-        if (c.what.groups > 1) {
-            name +=
-                format(" by %lld %s", static_cast<long long>(c.what.groups), c.what.clustered ? "clusters" : "blocks");
+        if (const auto [groups, clustered] = row_groups(c.what); groups > 1) {
+            name += format(" by %lld %s", static_cast<long long>(groups), clustered ? "clusters" : "blocks");
         }
-        name += c.what.entries ? " largest entries" : "";
-        const bool on_all = c.validation.samples == r.baseline.samples;
+        name += std::holds_alternative<lowrank::kept_entries>(c.what.kept) ? " largest entries" : "";
+        const bool on_all = c.validation.samples == r.found.baseline.samples;
         std::vector<std::string> row = {
             std::move(name),
             format("%g", c.fraction),
             std::to_string(c.rank),
             format("%.4f", c.relative_error),
             format("%.5f", c.validation.log_loss),
-            accuracy ? format("%.2f %%", 100.0 * c.validation.accuracy())
-                     : (on_all ? format("%+.5f", c.validation.log_loss - r.baseline.log_loss) : std::string("-"))};
+            accuracy
+                ? format("%.2f %%", 100.0 * c.validation.accuracy())
+                : (on_all ? format("%+.5f", c.validation.log_loss - r.found.baseline.log_loss) : std::string("-"))};
         if (some_on_fewer) {
             row.push_back(std::to_string(c.validation.samples));
         }
@@ -210,10 +223,13 @@ std::string laser_text(const laser_results& r, std::size_t top) {
     }
     out += best.text();
     out += format("\nwork: %s sample-layers (%s held out) in %s evaluated samples, %lld factorizations\n",
-                  grouped(static_cast<std::uint64_t>(r.evaluated_sample_layers)).c_str(),
-                  grouped(static_cast<std::uint64_t>(r.held_out_sample_layers)).c_str(),
-                  grouped(static_cast<std::uint64_t>(r.evaluated_samples)).c_str(),
-                  static_cast<long long>(r.factorizations));
+                  grouped(static_cast<std::uint64_t>(r.found.evaluated_sample_layers)).c_str(),
+                  grouped(static_cast<std::uint64_t>(r.found.held_out_sample_layers)).c_str(),
+                  grouped(static_cast<std::uint64_t>(r.found.evaluated_samples)).c_str(),
+                  static_cast<long long>(r.found.factorizations));
+    if (!r.found.warning.empty()) {
+        out += "warning: " + r.found.warning + "\n";
+    }
     if (r.steps.empty()) {
         return out + "\nno candidate beats the unedited model\n";
     }
@@ -221,16 +237,16 @@ std::string laser_text(const laser_results& r, std::size_t top) {
     for (const auto& step : r.steps) {
         out += "best: " + lowrank::to_text(step.what) + "\n";
     }
-    if (r.selection) {
+    if (r.found.selection) {
         out += format("on the validation samples, corrected for %zu candidates: p = %.2g\n", r.candidates.size(),
                       p_after_selection(r));
     }
-    if (!r.evidence) {
+    if (!r.found.evidence) {
         return out;
     }
-    const auto& e = *r.evidence;
-    out += "held-out samples  " + laser_score_text(r.held_out_before, accuracy) + " before, " +
-           laser_score_text(r.held_out_after, accuracy) + " after\n";
+    const auto& e = *r.found.evidence;
+    out += "held-out samples  " + laser_score_text(r.found.held_out_before, accuracy) + " before, " +
+           laser_score_text(r.found.held_out_after, accuracy) + " after\n";
     if (r.random_change) {
         out += "                  " + laser_score_text(*r.random_change, accuracy) +
                " with a random change of the same size instead\n";
@@ -261,10 +277,10 @@ std::string laser_page(const laser_results& r) {
              format("lowrank laser, method %s, metric %s, seed %llu, %.0f seconds.", r.method.c_str(), r.metric.c_str(),
                     static_cast<unsigned long long>(r.seed), r.seconds));
     const std::string what = accuracy ? "right" : "NLL";
-    out.numbers({{figure(r.held_out_before), what + " on held-out samples, unedited"},
-                 {figure(r.held_out_after), what + (r.steps.empty() ? ": no edit helps" : " after the edit")},
+    out.numbers({{figure(r.found.held_out_before), what + " on held-out samples, unedited"},
+                 {figure(r.found.held_out_after), what + (r.steps.empty() ? ": no edit helps" : " after the edit")},
                  {std::to_string(r.candidates.size()), "candidates"},
-                 {grouped(static_cast<std::uint64_t>(r.evaluated_sample_layers)), "sample-layers evaluated"}});
+                 {grouped(static_cast<std::uint64_t>(r.found.evaluated_sample_layers)), "sample-layers evaluated"}});
     std::string outcome;
     for (const auto& step : r.steps) {
         outcome += "<p><code>" + html_escaped(lowrank::to_text(step.what)) + "</code></p>\n";
@@ -272,10 +288,10 @@ std::string laser_page(const laser_results& r) {
     if (r.steps.empty()) {
         outcome = paragraph("No candidate beats the unedited model on the validation samples.");
     }
-    if (r.evidence) {
-        const auto& e = *r.evidence;
+    if (r.found.evidence) {
+        const auto& e = *r.found.evidence;
         std::vector<std::vector<std::string>> rows = {
-            {"validation samples", std::to_string(r.baseline.samples)},
+            {"validation samples", std::to_string(r.found.baseline.samples)},
             {"held-out samples", std::to_string(e.samples)},
             {"gain in NLL", format("%+.5f, %.0f %% interval [%+.5f, %+.5f]", e.log_loss_gain, 100 * e.confidence,
                                    e.log_loss_interval.low, e.log_loss_interval.high)}};
@@ -284,7 +300,7 @@ std::string laser_page(const laser_results& r) {
                             format("%+.2f points, interval [%+.2f, %+.2f], McNemar p = %.2g", 100 * e.accuracy_gain,
                                    100 * e.accuracy_interval.low, 100 * e.accuracy_interval.high, e.mcnemar_p)});
         }
-        if (r.selection) {
+        if (r.found.selection) {
             rows.push_back(
                 {"p on the validation samples, corrected for the candidates", format("%.2g", p_after_selection(r))});
         }
@@ -296,27 +312,27 @@ std::string laser_page(const laser_results& r) {
         outcome += html_table({"", ""}, rows);
     }
     out.section("Outcome", outcome);
+    search_map map{.matrices = r.matrices, .fractions = r.fractions, .diverging = true, .shown_times = 1000};
+    for (std::size_t i = 0; i < r.candidates.size(); ++i) {
+        const auto& c = r.candidates[i];
+        if (c.why && std::holds_alternative<lowrank::kept_components>(c.what.kept)) {
+            map.add(c.weight, c.fraction,
+                    accuracy ? c.validation.accuracy() - r.found.baseline.accuracy()
+                             : r.found.baseline.log_loss - c.validation.log_loss,
+                    r.found.winner && static_cast<std::size_t>(*r.found.winner) == i);
+        }
+    }
     out.section(
         "What was tried",
         paragraph(accuracy ? "Change of the share of right answers on the validation samples, in thousandths, by "
                              "matrix and by the share of the rank that is kept."
                            : "Fall of the NLL on the validation samples, in thousandths of a nat, by "
                              "matrix and by the share of the rank that is kept; a rise has a minus sign.") +
-            svg(search_map{.matrices = r.matrices,
-                           .fractions = r.fractions,
-                           .candidates = r.candidates,
-                           .winner = r.winner,
-                           .value =
-                               [&](const lowrank::search_candidate& c) {
-                                   return accuracy ? c.validation.accuracy() - r.baseline.accuracy()
-                                                   : r.baseline.log_loss - c.validation.log_loss;
-                               },
-                           .diverging = true,
-                           .shown_times = 1000}));
+            svg(map));
 
-    // The path: the best so far after each candidate that was judged on all samples.
+    // The path: the best so far after each candidate that was scored on all samples.
     std::vector<double> path;
-    lowrank::score so_far = r.baseline;
+    lowrank::score so_far = r.found.baseline;
     for (const auto& c : r.candidates) {
         if (c.why && c.validation.samples == so_far.samples) {
             so_far = lowrank::better(c.validation, so_far) ? c.validation : so_far;
@@ -334,10 +350,10 @@ std::string laser_page(const laser_results& r) {
     }
     std::vector<std::vector<std::string>> predicted;
     for (const auto& c : r.candidates) {
-        if (c.why && c.predicted && c.validation.samples == r.baseline.samples) {
+        if (c.why && c.predicted && c.validation.samples == r.found.baseline.samples) {
             predicted.push_back({short_name(r.matrices[static_cast<std::size_t>(c.weight)]), format("%g", c.fraction),
                                  format("%+.5f", *c.predicted),
-                                 format("%+.5f", c.validation.log_loss - r.baseline.log_loss)});
+                                 format("%+.5f", c.validation.log_loss - r.found.baseline.log_loss)});
         }
     }
     if (!predicted.empty()) {

@@ -17,8 +17,6 @@
 
 #include <lowrank/core/types.hpp>
 #include <lowrank/laser/evidence/evidence.hpp>
-#include <lowrank/laser/scores/sigma_gradient.hpp>
-#include <lowrank/laser/search/greedy_search.hpp>
 #include <lowrank/laser/search/search_options.hpp>
 
 namespace report {
@@ -32,6 +30,19 @@ struct laser_spectrum {
     lowrank::index gavish_donoho = 0;
 };
 
+/// A candidate in the table: one edit of a matrix, or of a group of them.
+struct laser_candidate {
+    lowrank::index weight = 0;  ///< Into the matrices.
+    double fraction = 0;
+    lowrank::index rank = 0;
+    double relative_error = 0;
+    lowrank::index parameters = 0;
+    lowrank::score validation = {};
+    lowrank::status why = {};
+    lowrank::edit what = {};
+    std::optional<double> predicted = {};
+};
+
 struct laser_results {
     std::string model = {};
     std::string method = {};
@@ -39,23 +50,11 @@ struct laser_results {
     std::uint64_t seed = 0;
     std::vector<std::string> matrices = {};
     std::vector<double> fractions = {};
-    lowrank::score baseline = {};
-    lowrank::score best = {};
-    std::vector<lowrank::search_candidate> candidates = {};
-    std::optional<lowrank::index> winner = {};     ///< Into the candidates; greedy has steps instead.
-    std::vector<lowrank::greedy_step> steps = {};  ///< The edits to make, in order; none: leave the model alone.
-    lowrank::score held_out_before = {};
-    lowrank::score held_out_after = {};
-    std::optional<lowrank::paired_evidence> evidence = {};
-    std::optional<lowrank::paired_evidence> selection = {};
+    std::vector<laser_candidate> candidates = {};
+    lowrank::search_result found = {};                 ///< Without its candidates; `winner` is into those above.
+    std::vector<lowrank::candidate_edit> steps = {};   ///< The edits to make, in order; none: leave the model alone.
     std::optional<lowrank::score> random_change = {};  ///< Held-out: a random change of the same size instead.
-    std::vector<lowrank::sigma_scores> scores = {};    ///< Per matrix, where a gradient was asked.
-    std::vector<lowrank::index> order = {};
     std::vector<laser_spectrum> spectra = {};
-    lowrank::index evaluated_samples = 0;
-    lowrank::index evaluated_sample_layers = 0;
-    lowrank::index held_out_sample_layers = 0;
-    lowrank::index factorizations = 0;
     double seconds = 0;
 
     [[nodiscard]] bool accuracy() const { return metric == "accuracy"; }

@@ -25,31 +25,30 @@ std::string short_name(std::string matrix) {
 }
 
 std::string svg(const search_map& map) {
-    heat_map cells{.column_label = "share of the full rank that is kept",
+    heat_map shown{.column_label = "share of the full rank that is kept",
                    .diverging = map.diverging,
                    .shown_times = map.shown_times};
     for (const double f : map.fractions) {
-        cells.columns.push_back(format("%g", f));
+        shown.columns.push_back(format("%g", f));
     }
     for (const auto& name : map.matrices) {
-        cells.rows.push_back(short_name(name));
-        cells.values.emplace_back(map.fractions.size(), std::numeric_limits<double>::quiet_NaN());
+        shown.rows.push_back(short_name(name));
+        shown.values.emplace_back(map.fractions.size(), std::numeric_limits<double>::quiet_NaN());
     }
-    for (std::size_t i = 0; i < map.candidates.size(); ++i) {
-        const auto& c = map.candidates[i];
+    for (const auto& c : map.cells) {
+        const auto row = static_cast<std::size_t>(c.matrix);
         const auto column = static_cast<std::size_t>(std::find(map.fractions.begin(), map.fractions.end(), c.fraction) -
                                                      map.fractions.begin());
-        if (!c.why || c.what.groups != 1 || c.what.entries || column >= map.fractions.size()) {
+        if (column >= map.fractions.size()) {
             continue;
         }
-        const auto row = static_cast<std::size_t>(c.weight);
-        cells.values[row][column] = map.value(c);
-        if (map.winner && static_cast<std::size_t>(*map.winner) == i) {
-            cells.best_row = row;
-            cells.best_column = column;
+        shown.values[row][column] = c.value;
+        if (c.winner) {
+            shown.best_row = row;
+            shown.best_column = column;
         }
     }
-    return svg(cells);
+    return svg(shown);
 }
 
 std::string spectrum_chart(std::string y_label, std::vector<chart_line> spectra, lowrank::index kept) {

@@ -5,14 +5,11 @@
 /// \file
 /// Figures of a rank-reduction search.
 
-#include <functional>
-#include <optional>
 #include <span>
 #include <string>
 #include <vector>
 
 #include <lowrank/core/types.hpp>
-#include <lowrank/laser/search/search.hpp>
 
 #include "figures.hpp"
 
@@ -21,15 +18,24 @@ namespace report {
 /// "layer 1 mlp.gate_proj" of "model.layers.1.mlp.gate_proj[.weight]"; other names without ".weight".
 [[nodiscard]] std::string short_name(std::string matrix);
 
-/// Each candidate that reduces a whole matrix, by matrix and by the share of its rank that is kept.
+/// Candidates that reduce a whole matrix, by matrix and by the share of its rank that is kept.
 struct search_map {
     std::span<const std::string> matrices = {};
     std::span<const double> fractions = {};
-    std::span<const lowrank::search_candidate> candidates = {};
-    std::optional<lowrank::index> winner = {};
-    std::function<double(const lowrank::search_candidate&)> value = {};  ///< What a cell shows.
-    bool diverging = false;                                              ///< As in `heat_map`.
+    bool diverging = false;  ///< As in `heat_map`.
     double shown_times = 100;
+
+    struct cell {
+        lowrank::index matrix = 0;
+        double fraction = 0;
+        double value = 0;
+        bool winner = false;
+    };
+    std::vector<cell> cells = {};
+
+    void add(lowrank::index matrix, double fraction, double value, bool winner) {
+        cells.push_back({matrix, fraction, value, winner});
+    }
 };
 [[nodiscard]] std::string svg(const search_map& map);
 

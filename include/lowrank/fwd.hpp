@@ -299,9 +299,13 @@ class trainer;
 
 // laser
 class component_set;
+struct kept_components;
+struct kept_blocks;
+struct kept_clusters;
+struct kept_entries;
 struct edit;
 template <real S>
-struct placed_edit;
+struct weight_override;
 template <storage T>
 struct edit_receipt;
 template <storage T>
@@ -328,23 +332,19 @@ enum class screening_policy;
 template <real S>
 class sigma_gradient;
 struct gradient_options;
-template <real S>
-struct gradient_search_result;
-struct greedy_step;
-struct greedy_result;
 struct greedy_options;
 struct weight_group;
-struct group_candidate;
-struct group_result;
 struct halving_options;
 struct split_options;
 struct sample_split;
+struct exhaustive_options;
 template <storage T>
 struct search_model;
+struct required_range;
 struct search_options;
+struct candidate_edit;
 struct search_candidate;
-struct search_record;
-template <real S>
+struct search_round;
 struct search_result;
 
 }  // namespace lowrank::inline LOWRANK_ABI

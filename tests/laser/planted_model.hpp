@@ -121,7 +121,7 @@ struct kept_elsewhere {
     using S = compute_t<T>;
     planted_model<T>& model;
     bool all_ranks = true;
-    std::array<std::optional<placed_edit<S>>, 2> placed = {};
+    std::array<std::optional<weight_override<S>>, 2> placed = {};
     int rank_calls = 0;
 
     [[nodiscard]] const row_matrix<T>& own(lowrank::index weight) const {
@@ -150,7 +150,7 @@ struct kept_elsewhere {
         out.evaluate_from_layer = [evaluate = out.evaluate](sample_range r, lowrank::index) { return evaluate(r); };
         out.gradients = [this](sample_range r, const gradient_sink<S>& sink) { return model.gradients(r, sink); };
         out.read = [this](lowrank::index w) -> result<row_matrix<T>> { return own(w); };
-        out.override_weight = [this](lowrank::index w, const placed_edit<S>* edit) {
+        out.override_weight = [this](lowrank::index w, const weight_override<S>* edit) {
             auto& at = placed[static_cast<std::size_t>(w)];
             edit == nullptr ? at.reset() : (void)(at = *edit);
         };

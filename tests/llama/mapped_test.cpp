@@ -111,7 +111,7 @@ TEST_CASE_TEMPLATE("a model in its file scores as the loaded one, to the bit, an
         // Edits are placed beside or instead of the file's weights.
         const auto s = lowrank::make_spectrum(in_file.read(2).value()).value();
         for (const llama::index k : {llama::index{2}, s.size() - 1}) {
-            auto edit = lowrank::place_components(s, lowrank::component_set::first(k));
+            auto edit = lowrank::override_by_components(s, lowrank::component_set::first(k));
             in_file.override_weight(2, &edit);
             const auto receipt = lowrank::truncate_weight<float>(in_memory.weights[2].weight, s, k).value();
             const auto a = in_file.evaluate({0, 12}).value(), c = in_memory.evaluate({0, 12}).value();
@@ -152,7 +152,7 @@ TEST_CASE("searches in a file end as in memory: gradient, greedy with every kind
     REQUIRE(g);
     REQUIRE(h);
     CHECK(g.order == h.order);
-    CHECK(g.best_edit == h.best_edit);
+    CHECK(g.edits() == h.edits());
 }
 
 TEST_CASE("a file that makes no model is refused") {

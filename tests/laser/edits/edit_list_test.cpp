@@ -15,9 +15,9 @@ TEST_CASE_TEMPLATE("edits apply in order, stack, and come off to the same bits",
     lowrank_tests::planted_model<T> model(1, 1);
     const lowrank_tests::untouched<T> before{model};
     const auto weights = model.weights();
-    const std::vector<edit> edits = {{"head", component_set::first(7), 12},
-                                     {"mixer", component_set::band(2, 12), 12},
-                                     {"head", component_set::first(3), 12}};
+    const std::vector<edit> edits = {{"head", kept_components{component_set::first(7), 12}},
+                                     {"mixer", kept_components{component_set::band(2, 12), 12}},
+                                     {"head", kept_components{component_set::first(3), 12}}};
     const auto done = apply_edits<T>(weights, edits);
     REQUIRE(done);
     CHECK(done->size() == 3);
@@ -34,10 +34,12 @@ TEST_CASE("a list that cannot be applied changes nothing") {
     lowrank_tests::planted_model<float> model(2, 1);
     const lowrank_tests::untouched<float> before{model};
     const auto weights = model.weights();
-    const edit good{"head", component_set::first(3), 12};
-    CHECK(apply_edits<float>(weights, {good, {"tail", component_set::first(1), 12}}).error().code == errc::not_found);
+    const edit good{"head", kept_components{component_set::first(3), 12}};
+    CHECK(apply_edits<float>(weights, {good, {"tail", kept_components{component_set::first(1), 12}}}).error().code ==
+          errc::not_found);
     CHECK(before.now());
-    CHECK(apply_edits<float>(weights, {good, {"mixer", component_set::first(1), 13}}).error().code == errc::mismatch);
+    CHECK(apply_edits<float>(weights, {good, {"mixer", kept_components{component_set::first(1), 13}}}).error().code ==
+          errc::mismatch);
     CHECK(before.now());
     CHECK(apply_edits<float>(weights, {}).value().empty());
 }
@@ -45,7 +47,7 @@ TEST_CASE("a list that cannot be applied changes nothing") {
 TEST_CASE("undo stops at a weight that somebody changed, and names it") {
     lowrank_tests::planted_model<float> model(3, 1);
     const auto weights = model.weights();
-    const auto done = apply_edits<float>(weights, {{"head", component_set::first(3), 12}}).value();
+    const auto done = apply_edits<float>(weights, {{"head", kept_components{component_set::first(3), 12}}}).value();
     model.head(0, 0) += 1;
     const auto why = undo_edits<float>(weights, done);
     CHECK(why.code == errc::mismatch);

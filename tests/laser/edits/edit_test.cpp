@@ -194,17 +194,21 @@ TEST_CASE("scales at both ends of the number range work") {
 }
 
 TEST_CASE("a description is one line and reads back") {
-    const edit e{"model.layers.1.mlp.up_proj.weight", component_set::first(5), 64};
+    const edit e{"model.layers.1.mlp.up_proj.weight", kept_components{component_set::first(5), 64}};
     CHECK(to_text(e) == "keep 0-4 of 64 in model.layers.1.mlp.up_proj.weight");
-    for (const edit& x :
-         {e, edit{"w", component_set{}, 1}, edit{"a name in words of any kind", component_set::of({0, 2, 3}), 4},
-          edit{"", component_set::first(0), 0}, edit{"w", component_set::first(9), 40, 1, false, true}}) {
+    for (const edit& x : {e, edit{"w", kept_components{component_set{}, 1}},
+                          edit{"a name in words of any kind", kept_components{component_set::of({0, 2, 3}), 4}},
+                          edit{"", kept_components{component_set::first(0), 0}},
+                          edit{"w", kept_entries{component_set::first(9), 40}}}) {
         const auto back = parse_edit(to_text(x));
         REQUIRE(back);
         CHECK(*back == x);
     }
-    CHECK_THROWS_AS((void)to_text({"two\nlines", {}, 1}), contract_violation);
-    CHECK_THROWS_AS((void)to_text({"w", {}, 4, 2, false, true}), contract_violation);
+    CHECK_THROWS_AS((void)to_text({"two\nlines", kept_components{{}, 1}}), contract_violation);
+    CHECK_THROWS_AS((void)to_text({"w", kept_blocks{{}, 4, 1}}), contract_violation);
+    CHECK_THROWS_AS((void)kept_blocks::fraction(0.5, 4, 4, 5), contract_violation);
+    CHECK_THROWS_WITH_AS((void)kept_clusters::fraction(0.5, 4, 4, 1),
+                         "kept_clusters::fraction: the number of groups must be in [2, 4], got 1", contract_violation);
     for (const char* line : {"", "keep", "keep 0 of 3", "keep 0-4 of 64 at w", "keep 0-4 of 4 in w", "drop 0 of 4 in w",
                              "keep 0-4 of -1 in w", "keep 0 of 1-3 in w", "keep 0 of none in w", "keep 4-0 of 9 in w",
                              "keep 0 of 03 in w", "keep 0 of 4 in a\nb", " keep 0 of 4 in w", "keep 0 of 4entries in w",

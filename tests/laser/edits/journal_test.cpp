@@ -57,6 +57,8 @@ TEST_CASE("scores come back bit for bit, whatever they are") {
     }
     CHECK(back.find({0, 0}, "") != nullptr);
     CHECK(back.find({10, 16}, "") == nullptr);
+    const std::string old = "lowrank-journal 1 0000000000000001 a\nscored 0 1 1 3ff0000000000000 keep 0 of 3 in a\t\n";
+    CHECK(search_journal::read(old, {}, "a").value().find({0, 1}, "keep 0 of 3 in a") != nullptr);  // as 0.1 wrote it
     CHECK(back.find({10, 15}, "keep 0-2 of 64 in a weight\tkeep none of 3 in b") == nullptr);
 }
 
@@ -109,15 +111,17 @@ TEST_CASE("a search killed at any point resumes to the same result, and asks for
         };
         const auto run = [&]() -> summary {
             if (greedy) {
-                const auto r = greedy_search<float>(model.weights(), model.evaluate(), options);
+                const auto r =
+                    greedy_search<float>({.weights = model.weights(), .evaluate = model.evaluate()}, options);
                 std::string edits;
                 for (const auto& e : r.edits()) {
                     edits += to_text(e) + "\n";
                 }
-                return {r.best(), r.held_out_after, edits, r.evaluated_samples, r.why};
+                return {r.best, r.held_out_after, edits, r.evaluated_samples, r.why};
             }
-            const auto r = exhaustive_search<float>(model.weights(), model.evaluate(), options);
-            return {r.best, r.held_out_after, r.winner ? to_text(r.best_edit) : "", r.evaluated_samples, r.why};
+            const auto r =
+                exhaustive_search<float>({.weights = model.weights(), .evaluate = model.evaluate()}, options);
+            return {r.best, r.held_out_after, r.winner ? to_text(r.edits().front()) : "", r.evaluated_samples, r.why};
         };
         const auto whole = run();
         REQUIRE(whole.why);
@@ -157,7 +161,7 @@ TEST_CASE("a journal that cannot be kept ends the search with the reason") {
     search_journal log([&](std::string_view) {
         return ++lines < 4 ? status{} : status{errc::io_failure, "disk full: free some space"};
     });
-    const auto r = exhaustive_search<float>(model.weights(), model.evaluate(),
+    const auto r = exhaustive_search<float>({.weights = model.weights(), .evaluate = model.evaluate()},
                                             {.validation = {0, 20}, .fractions = {0.6, 0.25, 0.1}, .log = &log});
     CHECK(r.why.message == "disk full: free some space");
     CHECK(r.candidates.size() == 1);

@@ -42,7 +42,8 @@ TEST_CASE_TEMPLATE("blocks are truncated one by one, exactly", T, float, double,
     row_matrix<T> w = random.template cast<T>();
     const row_matrix<T> original = w;
     auto editor = weight_editor<T>::open({"w", w}).value();
-    const auto e = editor.truncation(0.5, 3);  // blocks of 4, 3 and 3 rows, rank floor(0.5 * 4) = 2
+    const auto e =
+        edit{"w", kept_blocks::fraction(0.5, 10, 6, 3)};  // blocks of 4, 3 and 3 rows, rank floor(0.5 * 4) = 2
     CHECK(to_text(e) == "keep 0-1 of 4 by 3 blocks in w");
     const auto receipt = apply_edit<T>(w, editor, e);
     REQUIRE(receipt);
@@ -63,11 +64,11 @@ TEST_CASE_TEMPLATE("blocks are truncated one by one, exactly", T, float, double,
     CHECK(lowrank_tests::same_bits(w, original));
 
     // As many groups as rows: every row has one component, all of it.
-    const auto rows = editor.write(editor.truncation(1, 10), w);
+    const auto rows = editor.write({"w", kept_blocks::fraction(1, 10, 6, 10)}, w);
     REQUIRE(rows);
     CHECK(rows->parameters == 10 * (1 + 6));
     CHECK(lowrank_tests::same_bits(w, original));
-    const auto none = editor.write(editor.truncation(0, 5), w);
+    const auto none = editor.write({"w", kept_blocks::fraction(0, 10, 6, 5)}, w);
     CHECK(none->relative_error == doctest::Approx(1).epsilon(1e-6));
     CHECK((w.array() == T(0)).all());
 }
@@ -78,10 +79,11 @@ TEST_CASE("any set of components can be kept, by blocks too: tail, band, list") 
     const row_matrix<double> original = w;
     auto editor = weight_editor<double>::open({"w", w}).value();
     for (const auto& keep : {component_set::band(2, 5), component_set::band(1, 3), component_set::of({0, 3})}) {
-        for (const lowrank::index groups : {1, 2}) {
+        for (const bool blocks : {false, true}) {
             matrix<double> sum = matrix<double>::Zero(12, 5);
             for (const auto& part : {keep, keep.complement(5)}) {
-                REQUIRE(editor.write({"w", part, 5, groups}, w));
+                REQUIRE(
+                    editor.write(blocks ? edit{"w", kept_blocks{part, 5, 2}} : edit{"w", kept_components{part, 5}}, w));
                 sum += w;
             }
             CHECK((sum - original).cwiseAbs().maxCoeff() < 1e-13);  // what stays and what goes are the whole
@@ -93,8 +95,8 @@ TEST_CASE("clusters win on shuffled subspaces, and lose on one subspace, at equa
     row_matrix<float> w = shuffled_subspaces(64, 24, 3);
     const row_matrix<float> original = w;
     auto editor = weight_editor<float>::open({"w", w}).value();
-    const auto clusters = editor.write({"w", component_set::first(3), 16, 4, true}, w).value();
-    const auto blocks = editor.write({"w", component_set::first(3), 16, 4, false}, w).value();
+    const auto clusters = editor.write({"w", kept_clusters{component_set::first(3), 16, 4}}, w).value();
+    const auto blocks = editor.write({"w", kept_blocks{component_set::first(3), 16, 4}}, w).value();
     const auto plain = [](auto& of, const edit_size& size) {
         return of.whole().relative_error(size.parameters / (64 + 24));
     };
@@ -110,7 +112,7 @@ TEST_CASE("clusters win on shuffled subspaces, and lose on one subspace, at equa
     fill_normal(smooth, 0.1F, philox(5));
     smooth += left * right;
     auto flat = weight_editor<float>::open({"w", smooth}).value();
-    const auto split = flat.write({"w", component_set::first(2), 16, 4, true}, smooth).value();
+    const auto split = flat.write({"w", kept_clusters{component_set::first(2), 16, 4}}, smooth).value();
     CHECK(plain(flat, split) < split.relative_error);
 }
 
@@ -120,15 +122,17 @@ TEST_CASE("an edit by groups in a list of edits applies, stacks with others and 
     const auto weights = model.weights();
     const std::vector<edit> edits = {parse_edit("keep 0-1 of 6 by 2 blocks in mixer").value(),
                                      parse_edit("keep 0 of 3 by 4 clusters in head").value()};
-    CHECK(edits[1] == edit{"head", component_set::first(1), 3, 4, true});
+    CHECK(edits[1] == edit{"head", kept_clusters{component_set::first(1), 3, 4}});
     const auto done = apply_edits<float>(weights, edits);
     REQUIRE(done);
     CHECK(make_spectrum(model.mixer).value().relative_error(4) < 1e-5);
     CHECK(make_spectrum(model.mixer).value().relative_error(3) > 1e-2);
     REQUIRE(undo_edits<float>(weights, *done));
     CHECK(before.now());
-    CHECK(apply_edits<float>(weights, {edit{"head", component_set::first(1), 4, 4}}).error().code == errc::mismatch);
-    CHECK(apply_edits<float>(weights, {edit{"head", component_set::first(1), 1, 13}}).error().code == errc::mismatch);
+    CHECK(apply_edits<float>(weights, {edit{"head", kept_blocks{component_set::first(1), 4, 4}}}).error().code ==
+          errc::mismatch);
+    CHECK(apply_edits<float>(weights, {edit{"head", kept_blocks{component_set::first(1), 1, 13}}}).error().code ==
+          errc::mismatch);
     CHECK(before.now());
 }
 
@@ -139,7 +143,7 @@ TEST_CASE("texts of grouped edits are read strictly") {
         CAPTURE(line);
         CHECK(parse_edit(line).error().code == errc::invalid_format);
     }
-    const edit e{"a by 2 blocks in b", component_set::first(2), 8, 3, false};
+    const edit e{"a by 2 blocks in b", kept_blocks{component_set::first(2), 8, 3}};
     CHECK(parse_edit(to_text(e)).value() == e);
 }
 
@@ -161,7 +165,7 @@ TEST_CASE_TEMPLATE("magnitude pruning is an edit: exact, reversible, storable", 
     w(2, 3) = w(1, 1) = w(5, 0);  // three equal magnitudes
     const row_matrix<T> before = w;
     auto editor = weight_editor<T>::open({"w", w}).value();
-    const edit e = editor.pruning(0.4);
+    const edit e{"w", kept_entries::fraction(0.4, 9, 7)};
     CHECK(to_text(e) == "keep 0-24 of 63 entries in w");
     CHECK(parse_edit(to_text(e)).value() == e);
 
@@ -188,12 +192,12 @@ TEST_CASE_TEMPLATE("magnitude pruning is an edit: exact, reversible, storable", 
 
     // Any set of places: what two complementary sets keep adds up to the weight.
     row_matrix<T> upper(9, 7), lower(9, 7);
-    CHECK(editor.write({"w", component_set::first(10), 63, 1, false, true}, upper)->parameters == 10);
-    CHECK(editor.write({"w", component_set::band(10, 63), 63, 1, false, true}, lower)->parameters == 53);
+    CHECK(editor.write({"w", kept_entries{component_set::first(10), 63}}, upper)->parameters == 10);
+    CHECK(editor.write({"w", kept_entries{component_set::band(10, 63), 63}}, lower)->parameters == 53);
     CHECK((upper.template cast<S>() + lower.template cast<S>()).eval() == before.template cast<S>());
-    CHECK(editor.write({"w", component_set::first(0), 63, 1, false, true}, lower)->relative_error ==
+    CHECK(editor.write({"w", kept_entries{component_set::first(0), 63}}, lower)->relative_error ==
           doctest::Approx(1).epsilon(1e-5));
-    CHECK(editor.write({"w", component_set::first(63), 63, 1, false, true}, lower)->removed_norm == 0);
+    CHECK(editor.write({"w", kept_entries{component_set::first(63), 63}}, lower)->removed_norm == 0);
     CHECK(lower == before);
-    CHECK(editor.write({"w", component_set::first(3), 60, 1, false, true}, lower).error().code == errc::mismatch);
+    CHECK(editor.write({"w", kept_entries{component_set::first(3), 60}}, lower).error().code == errc::mismatch);
 }

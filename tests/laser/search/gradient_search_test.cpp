@@ -4,6 +4,7 @@
 #include <cmath>
 #include <span>
 #include <string>
+#include <variant>
 #include <vector>
 
 #include <doctest/doctest.h>
@@ -35,7 +36,7 @@ TEST_CASE_TEMPLATE("the gradient points at the planted matrix, and the scan find
         REQUIRE(few);
         CHECK(before.now());
         REQUIRE(few.winner);
-        CHECK(few.best_edit == all.best_edit);
+        CHECK(few.edits() == all.edits());
         CHECK(few.best.correct == all.best.correct);
         CHECK(few.order.front() == 1);  // the head
         CHECK(few.candidates.size() == gradient_how.fractions.size());
@@ -44,7 +45,7 @@ TEST_CASE_TEMPLATE("the gradient points at the planted matrix, and the scan find
         CHECK(few.scores[1].samples == 64);
         for (const auto& c : few.candidates) {
             REQUIRE(c.predicted);
-            CHECK(*c.predicted == few.scores[1].loss_change(c.rank));
+            CHECK(*c.predicted == few.scores[1].loss_change(c.newest().rank));
         }
         // Unedited on all: 256 * 2 layers; backward: 64 * 3 * 2; the head's 7 ranks on 16, 2 on the rest; held out.
         CHECK(few.evaluated_sample_layers == 256 * 2 + 64 * 6 + 7 * 16 + 2 * 240 + 256 * 2 + 256);
@@ -73,7 +74,7 @@ TEST_CASE("a probe corrects a gradient that points the wrong way") {
     CHECK(before.now());
     CHECK(found.order.size() == 2);
     CHECK(found.order.front() == 1);
-    CHECK(to_text(found.best_edit) == "keep 0-2 of 12 in head");
+    CHECK(to_text(found.edits().front()) == "keep 0-2 of 12 in head");
     how.probed = 1;  // only the first of the screen: nothing to exchange it with
     CHECK(gradient_search(asked, gradient_how, how).order == misled.order);
     how.probed = -1;
@@ -114,12 +115,12 @@ TEST_CASE("blocks and clusters of rows are tried beside the whole matrix") {
     CHECK(found.candidates.size() == 2 * (1 + 3 + 3));
     CHECK(found.candidates[0].predicted);
     CHECK_FALSE(found.candidates[2].predicted);
-    CHECK(to_text(found.candidates[3].what) == "keep 0 of 6 by 2 blocks in head");
-    CHECK(found.candidates[5].what.clustered);
-    CHECK(to_text(found.best_edit) == "keep 0-2 of 12 in head");  // the planted one is of the whole matrix
+    CHECK(to_text(found.candidates[3].newest().what) == "keep 0 of 6 by 2 blocks in head");
+    CHECK(std::holds_alternative<kept_clusters>(found.candidates[5].newest().what.kept));
+    CHECK(to_text(found.edits().front()) == "keep 0-2 of 12 in head");  // the planted one is of the whole matrix
     for (const auto& c : found.candidates) {
         CHECK(c.relative_error >= 0);
-        CHECK((c.parameters > 0) == (c.rank > 0));
+        CHECK((c.parameters > 0) == (c.newest().rank > 0));
     }
 }
 
@@ -132,7 +133,7 @@ TEST_CASE("weights whose factors do not fit together are screened in turn, with 
     const auto tight = gradient_search(asked, how);
     REQUIRE(tight);
     CHECK(tight.order == roomy.order);
-    CHECK(tight.best_edit == roomy.best_edit);
+    CHECK(tight.edits() == roomy.edits());
     CHECK(tight.best.log_loss == roomy.best.log_loss);
     for (std::size_t w = 0; w < 2; ++w) {
         CHECK(tight.scores[w].change == roomy.scores[w].change);
@@ -178,7 +179,7 @@ TEST_CASE("a gradient search killed at any evaluation resumes to the same result
         const auto rest = gradient_search(asked, how, scan);
         REQUIRE(rest);
         CHECK(calls == total - stop);
-        CHECK(rest.best_edit == whole.best_edit);
+        CHECK(rest.edits() == whole.edits());
         CHECK(rest.best.log_loss == whole.best.log_loss);
         CHECK(rest.scores[1].change == whole.scores[1].change);
     }

@@ -47,15 +47,16 @@ struct scripted {
 TEST_CASE("edits are kept where they help with the others in place, and only there") {
     scripted model;
     const auto weights = model.weights();
-    const auto r = greedy_search<float>(weights, model.evaluate(),
+    const auto r = greedy_search<float>({.weights = weights, .evaluate = model.evaluate()},
                                         {.validation = {0, 10}, .held_out = {10, 110}, .fractions = {0.75, 0.5, 0.25}});
     REQUIRE(r);
-    REQUIRE(r.steps.size() == 2);
-    CHECK(to_text(r.steps[0].what) == "keep 0-1 of 4 in a");
-    CHECK(to_text(r.steps[1].what) == "keep 0 of 4 in b");
+    REQUIRE(r.edits().size() == 2);
+    const auto& steps = r.winning()->edits;
+    CHECK(to_text(steps[0].what) == "keep 0-1 of 4 in a");
+    CHECK(to_text(steps[1].what) == "keep 0 of 4 in b");
     CHECK(r.baseline.correct == 4);
-    CHECK(r.steps[0].validation.correct == 6);
-    CHECK(r.best().correct == 9);
+    CHECK(steps[0].validation.correct == 6);
+    CHECK(r.best.correct == 9);
     CHECK(r.candidates.size() == 9);
     CHECK(r.held_out_before.correct == 40);
     CHECK(r.held_out_after.correct == 90);
@@ -73,19 +74,20 @@ TEST_CASE("a second pass finds what the first came too early for") {
     scripted model;
     const std::vector<named_weight<float>> b_first = {{"b", model.b}, {"a", model.a}};
     const search_options options{.validation = {0, 10}, .fractions = {0.75, 0.5, 0.25}};
-    const auto once = greedy_search<float>(b_first, model.evaluate(), options);
-    CHECK(once.steps.size() == 1);
-    CHECK(once.best().correct == 6);
-    const auto more = greedy_search<float>(b_first, model.evaluate(), options, 5);
-    REQUIRE(more.steps.size() == 2);
-    CHECK(to_text(more.steps[1].what) == "keep 0 of 4 in b");
-    CHECK(more.best().correct == 9);
+    const auto once = greedy_search<float>({.weights = b_first, .evaluate = model.evaluate()}, options);
+    CHECK(once.edits().size() == 1);
+    CHECK(once.best.correct == 6);
+    const auto more = greedy_search<float>({.weights = b_first, .evaluate = model.evaluate()}, options, {.passes = 5});
+    REQUIRE(more.edits().size() == 2);
+    CHECK(to_text(more.edits()[1]) == "keep 0 of 4 in b");
+    CHECK(more.best.correct == 9);
     CHECK(more.candidates.size() == 3 * 2 + 3);  // both, then b; then nothing is left to visit
-    CHECK_THROWS_AS((void)greedy_search<float>(b_first, model.evaluate(), options, 0), contract_violation);
+    CHECK_THROWS_AS(
+        (void)greedy_search<float>({.weights = b_first, .evaluate = model.evaluate()}, options, {.passes = 0}),
+        contract_violation);
 }
 
-TEST_CASE_TEMPLATE("the score on the choosing samples never falls, and is at least that of the best single edit", T,
-                   float, double) {
+TEST_CASE_TEMPLATE("the validation score never falls, and is at least that of the best single edit", T, float, double) {
     for (const std::uint64_t seed : {1U, 2U, 3U, 4U}) {
         planted_model<T> model(seed, 300);
         const untouched<T> before{model};
@@ -93,20 +95,20 @@ TEST_CASE_TEMPLATE("the score on the choosing samples never falls, and is at lea
             .validation = {0, 100}, .held_out = {100, 300}, .fractions = {0.9, 0.6, 0.5, 0.25, 0.1}};
         auto weights = model.weights();
         std::swap(weights[0], weights[1]);
-        const auto single = exhaustive_search<T>(weights, model.evaluate(), options);
-        const auto many = greedy_search<T>(weights, model.evaluate(), options, 2);
+        const auto single = exhaustive_search<T>({.weights = weights, .evaluate = model.evaluate()}, options);
+        const auto many = greedy_search<T>({.weights = weights, .evaluate = model.evaluate()}, options, {.passes = 2});
         REQUIRE(many);
         CHECK(before.now());
-        REQUIRE_FALSE(many.steps.empty());
+        REQUIRE(many.winning() != nullptr);
         score last = many.baseline;
-        for (const auto& step : many.steps) {
+        for (const auto& step : many.winning()->edits) {
             CHECK(better(step.validation, last));
             last = step.validation;
         }
-        CHECK_FALSE(better(single.best, many.best()));
+        CHECK_FALSE(better(single.best, many.best));
 
         const auto done = apply_edits<T>(weights, many.edits()).value();
-        CHECK(summarize(model({0, 100})).log_loss == many.best().log_loss);
+        CHECK(summarize(model({0, 100})).log_loss == many.best.log_loss);
         CHECK(summarize(model({100, 300})).log_loss == many.held_out_after.log_loss);
         REQUIRE(undo_edits<T>(weights, done));
         CHECK(before.now());
@@ -124,7 +126,8 @@ TEST_CASE("cancelling, failing and throwing at any point restore every weight") 
             CHECK(p.done <= p.total);
             return calls++ < stop_at;
         };
-        CHECK(greedy_search<float>(model.weights(), model.evaluate(), options).why.code == errc::cancelled);
+        CHECK(greedy_search<float>({.weights = model.weights(), .evaluate = model.evaluate()}, options).why.code ==
+              errc::cancelled);
         CHECK(before.now());
         options.on_progress = {};
 
@@ -135,7 +138,7 @@ TEST_CASE("cancelling, failing and throwing at any point restore every weight") 
             }
             return model(r);
         };
-        const auto failed = greedy_search<float>(model.weights(), fails, options);
+        const auto failed = greedy_search<float>({.weights = model.weights(), .evaluate = fails}, options);
         CHECK(failed.why.code == (calls > stop_at ? errc::io_failure : errc::ok));
         CHECK(before.now());
 
@@ -147,7 +150,7 @@ TEST_CASE("cancelling, failing and throwing at any point restore every weight") 
             return model(r);
         };
         try {
-            (void)greedy_search<float>(model.weights(), throws, options);
+            (void)greedy_search<float>({.weights = model.weights(), .evaluate = throws}, options);
             CHECK(calls <= stop_at);
         } catch (const std::runtime_error&) {
             CHECK(calls == stop_at + 1);
@@ -168,15 +171,16 @@ TEST_CASE("random scores move the search only upwards") {
             }
             return s;
         };
-        const auto r =
-            greedy_search<float>(model.weights(), chance, {.validation = {0, 25}, .fractions = {0.75, 0.5, 0.25, 0.0}});
+        const auto r = greedy_search<float>({.weights = model.weights(), .evaluate = chance},
+                                            {.validation = {0, 25}, .fractions = {0.75, 0.5, 0.25, 0.0}});
         REQUIRE(r);
         CHECK(r.candidates.size() == 12);
         lowrank::index last = r.baseline.correct;
-        for (const auto& step : r.steps) {
-            CHECK(step.validation.correct > last);
-            last = step.validation.correct;
+        for (std::size_t i = 0; i < r.edits().size(); ++i) {
+            CHECK(r.winning()->edits[i].validation.correct > last);
+            last = r.winning()->edits[i].validation.correct;
         }
+        CHECK_FALSE(r.selection);
         CHECK(model.a.sum() == 10);
         CHECK(model.b.sum() == 10);
         CHECK(model.c.sum() == 10);
@@ -202,14 +206,14 @@ TEST_CASE("a beam follows a second-best edit that wins in the end, and a width o
     const search_options how{.validation = {0, 10}, .held_out = {10, 110}, .fractions = {0.75, 0.5, 0.25}};
     const auto greedy = greedy_search(asked, how);
     REQUIRE(greedy);
-    CHECK(greedy.steps.size() == 1);
-    CHECK(greedy.best().correct == 6);
+    CHECK(greedy.edits().size() == 1);
+    CHECK(greedy.best.correct == 6);
     const auto beam = greedy_search(asked, how, {.width = 2});
     REQUIRE(beam);
-    REQUIRE(beam.steps.size() == 2);
-    CHECK(to_text(beam.steps[0].what) == "keep 0-2 of 4 in a");
-    CHECK(to_text(beam.steps[1].what) == "keep 0 of 4 in b");
-    CHECK(beam.best().correct == 9);
+    REQUIRE(beam.edits().size() == 2);
+    CHECK(to_text(beam.edits()[0]) == "keep 0-2 of 4 in a");
+    CHECK(to_text(beam.edits()[1]) == "keep 0 of 4 in b");
+    CHECK(beam.best.correct == 9);
     CHECK(beam.held_out_after.correct == 90);
     CHECK(model.a.diagonal().minCoeff() == 1);
     CHECK(model.b.diagonal().minCoeff() == 1);

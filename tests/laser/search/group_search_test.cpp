@@ -75,13 +75,13 @@ TEST_CASE("an edit of a group helps where none of its matrices does alone") {
     REQUIRE(found);
     REQUIRE(found.winner);
     CHECK(found.candidates.size() == 8);
-    const auto& best = found.candidates[static_cast<std::size_t>(*found.winner)];
-    CHECK(best.group == 0);
-    CHECK(best.fraction == 0.5);
+    const auto& best = *found.winning();
+    CHECK(best.name == "mlp");
+    CHECK(best.newest().fraction == 0.5);
     CHECK(best.parameters == 2 * (4 + 6) + 2 * (8 + 4));
     CHECK(found.baseline.correct == 8);
     CHECK(found.best.correct == 18);
-    const auto edits = found.best_edits();
+    const auto edits = found.edits();
     REQUIRE(edits.size() == 2);
     CHECK(to_text(edits[0]) == "keep 0-1 of 4 in 0.mlp.up");
     CHECK(to_text(edits[1]) == "keep 0-1 of 4 in 1.mlp.down");
@@ -110,7 +110,7 @@ TEST_CASE("a group of one weight is searched as that weight") {
     REQUIRE(found);
     REQUIRE(alone.winner);
     REQUIRE(found.winner);
-    CHECK(found.best_edits() == std::vector<edit>{alone.best_edit});
+    CHECK(found.edits() == alone.edits());
     REQUIRE(found.candidates.size() == alone.candidates.size());
     for (std::size_t i = 0; i < alone.candidates.size(); ++i) {
         CHECK(found.candidates[i].validation.correct == alone.candidates[i].validation.correct);

@@ -33,7 +33,7 @@ TEST_CASE_TEMPLATE("halving ends with the edit of the exhaustive search and look
         REQUIRE(few);
         CHECK(before.now());
         REQUIRE(few.winner);
-        CHECK(few.best_edit == all.best_edit);
+        CHECK(few.edits() == all.edits());
         CHECK(few.best.correct == all.best.correct);
         CHECK(few.best.log_loss == doctest::Approx(all.best.log_loss).epsilon(1e-12));
         CHECK(few.evidence->gained == all.evidence->gained);
@@ -44,8 +44,8 @@ TEST_CASE_TEMPLATE("halving ends with the edit of the exhaustive search and look
         CHECK(few.evaluated_sample_layers == few.evaluated_samples);
         CHECK(few.factorizations == 2);
         for (std::size_t i = 0; i < few.candidates.size(); ++i) {
-            CHECK(few.candidates[i].what == all.candidates[i].what);
-            CHECK(few.candidates[i].fraction == all.candidates[i].fraction);
+            CHECK(few.candidates[i].newest().what == all.candidates[i].newest().what);
+            CHECK(few.candidates[i].newest().fraction == all.candidates[i].newest().fraction);
         }
     }
 }
@@ -71,7 +71,7 @@ TEST_CASE("factorizations that may not stay are made again, with the same outcom
     const auto tight = halving_search(asked, how, {.first_samples = 16, .finalists = 8});
     REQUIRE(tight);
     CHECK(tight.factorizations > roomy.factorizations);
-    CHECK(tight.best_edit == roomy.best_edit);
+    CHECK(tight.edits() == roomy.edits());
     CHECK(tight.best.log_loss == roomy.best.log_loss);
 }
 
@@ -128,7 +128,7 @@ TEST_CASE("a halving search killed at any evaluation resumes from its journal to
         const auto rest = halving_search(asked, how, {.first_samples = 16, .finalists = 2});
         REQUIRE(rest);
         CHECK(calls == total - done);
-        CHECK(rest.best_edit == whole.best_edit);
+        CHECK(rest.edits() == whole.edits());
         CHECK(rest.best.log_loss == whole.best.log_loss);
         CHECK(rest.evidence->log_loss_gain == whole.evidence->log_loss_gain);
     }
@@ -140,4 +140,53 @@ TEST_CASE("a halving search says what is wrong with its options") {
     CHECK_THROWS_AS((void)halving_search(asked, {.validation = {0, 10}}, {.first_samples = 0}), contract_violation);
     CHECK_THROWS_AS((void)halving_search(asked, {.validation = {0, 10}}, {.factor = 1}), contract_violation);
     CHECK_THROWS_AS((void)halving_search(asked, {.validation = {0, 10}}, {.finalists = 0}), contract_violation);
+}
+
+TEST_CASE("the first round grows until its samples tell the candidates apart, and a fixed one says when they do not") {
+    for (const std::uint64_t seed : {1U, 2U, 3U, 4U, 5U}) {
+        CAPTURE(seed);
+        planted_model<float> model(seed, 512);
+        const search_model<float> asked{.weights = model.weights(), .evaluate = model.evaluate()};
+        const auto all = exhaustive_search(asked, halving_how);
+        const auto found = halving_search(asked, halving_how);
+        REQUIRE(found);
+        CHECK(found.edits() == all.edits());
+        CHECK(found.warning.empty());
+        CHECK(found.evaluated_samples < all.evaluated_samples);
+        REQUIRE_FALSE(found.rounds.empty());
+        for (std::size_t i = 0; i < found.rounds.size(); ++i) {
+            const auto& round = found.rounds[i];
+            CHECK(round.by_chance >= 2);
+            if (round.candidates == found.rounds.front().candidates) {  // none was dropped before
+                CHECK(round.samples == (lowrank::index{8} << i));
+                const bool last = i + 1 == found.rounds.size() || found.rounds[i + 1].candidates < round.candidates;
+                CHECK((round.separation >= round.by_chance) == last);
+            }
+        }
+        const auto one = halving_search(asked, halving_how, {.first_samples = 1});
+        REQUIRE(one);
+        CHECK(one.rounds.front().separation == 0);
+        CHECK(one.warning.find("the first round's 1 samples do not tell its 14 candidates apart") == 0);
+    }
+}
+
+TEST_CASE("a round compares answers if any differ, losses otherwise") {
+    std::vector<search_candidate> c(3);
+    std::vector<sample_scores> scores(3);
+    for (std::size_t i = 0; i < 3; ++i) {
+        for (int j = 0; j < 16; ++j) {
+            scores[i].add(false, 1 + 0.1 * static_cast<double>(i) + 0.001 * (j % 3));
+        }
+        c[i].validation = summarize(scores[i]);
+    }
+    const auto by_loss = detail::round_of(c, scores, {0, 1, 2});
+    CHECK(by_loss.samples == 16);
+    CHECK(by_loss.candidates == 3);
+    CHECK(by_loss.separation > 1e6);  // every sample says the same
+    scores[1].correct[0] = scores[0].correct[1] = 1;
+    c[0].validation = summarize(scores[0]);
+    c[1].validation = summarize(scores[1]);
+    CHECK(detail::round_of(c, scores, {0, 1, 2}).separation == 0);  // one right answer each: chance
+    CHECK(detail::round_of(c, scores, {0}).separation == 0);
+    CHECK(detail::round_of(c, scores, {}).candidates == 0);
 }

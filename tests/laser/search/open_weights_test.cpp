@@ -41,19 +41,27 @@ TEST_CASE("opened weights stay while they fit, and the least recently used goes 
     CHECK(broken.get(2).error().code == errc::non_finite);
 }
 
-TEST_CASE("guards give bits back, and a fingerprint is of names and bits") {
+TEST_CASE("edits in place are taken back, and a fingerprint is of names and bits") {
     planted_model<float> model(1, 4);
     const untouched<float> before{model};
     const auto weights = model.weights();
     const std::span<const named_weight<float>> all(weights);
     const auto print = detail::search_fingerprint(all);
     {
-        const detail::bits_guard<float> guard(weight_view<float>(model.head));
-        const auto editor = weight_editor<float>::open(weights[0]).value();
-        const detail::restore_guard<float> other(weight_view<float>(model.mixer), editor);
-        model.head.setZero();
-        model.mixer.setZero();
+        const auto asked = model.searchable();
+        detail::editor_cache<float> editors(asked.weights, 0);
+        detail::edits_in_place<float> in_place(asked, editors);
+        search_candidate both{.edits = {{.what = {"mixer", kept_components{{}, 12}}, .weight = 0},
+                                        {.what = {"head", kept_components{component_set::first(3), 12}}, .weight = 1}}};
+        REQUIRE(in_place.put(both));
+        CHECK(both.edits[0].size.relative_error == doctest::Approx(1));
+        CHECK(both.edits[1].size.parameters == 3 * 24);
+        CHECK(model.mixer.isZero(0));
         CHECK(detail::search_fingerprint(all) != print);
+        search_candidate first{.edits = {both.edits[0]}};
+        REQUIRE(in_place.put(first));
+        CHECK(model.mixer.isZero(0));
+        CHECK(lowrank_tests::same_bits(before.head, model.head));
     }
     CHECK(before.now());
     CHECK(detail::search_fingerprint(all) == print);

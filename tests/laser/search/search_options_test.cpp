@@ -3,16 +3,14 @@
 
 #include <cmath>
 #include <cstddef>
+#include <type_traits>
 #include <vector>
 
 #include <doctest/doctest.h>
 
 #include <lowrank/laser/search/search.hpp>
 
-#include "laser/planted_model.hpp"
-
 using namespace lowrank;
-using lowrank_tests::planted_model;
 
 namespace {
 
@@ -49,27 +47,29 @@ TEST_CASE("golden section finds the best fraction of every curve that falls, the
         }
         const std::vector<named_weight<double>> weights = {{"w", model.w}};
         const evaluator evaluate = [&](sample_range r) { return model(r); };
-        const auto all = exhaustive_search<double>(weights, evaluate, how);
+        const auto all = exhaustive_search<double>({.weights = weights, .evaluate = evaluate}, how);
         const auto asked_all = model.asked;
-        how.unimodal = true;
         model.asked = 0;
-        const auto few = exhaustive_search<double>(weights, evaluate, how);
+        const auto few = exhaustive_search<double>({.weights = weights, .evaluate = evaluate}, how, {.unimodal = true});
         REQUIRE(all);
         REQUIRE(few);
         CHECK(few.best.log_loss == all.best.log_loss);
-        CHECK(few.best_edit == all.best_edit);
+        CHECK(few.edits() == all.edits());
         CHECK(model.asked <= 15);
         CHECK(asked_all == 33);
     }
 }
 
-TEST_CASE("a winning weight is asked for only when there is one") {
-    planted_model<float> model(1, 4);
-    const search_result<float> none;
-    CHECK_THROWS_AS((void)none.winning_weight(model.weights()), contract_violation);
-    search_result<float> one;
-    one.candidates.resize(1);
-    one.candidates[0].weight = 1;
-    one.winner = 0;
-    CHECK(one.winning_weight(model.weights()).data() == model.head.data());
+TEST_CASE("a result hands out its winner's edits, and none without a winner") {
+    const search_result none;
+    CHECK(none.winning() == nullptr);
+    CHECK(none.edits().empty());
+    search_result one;
+    const edit of_head{"head", kept_components{component_set::first(3), 12}};
+    one.candidates = {{}, {.name = "head", .edits = {{.what = of_head, .weight = 1}}}};
+    one.winner = 1;
+    CHECK(one.winning()->newest().weight == 1);
+    CHECK(one.edits() == std::vector<edit>{of_head});
 }
+
+static_assert(!std::is_default_constructible_v<search_options>, "the validation samples must be given");

@@ -23,19 +23,39 @@ TEST_CASE("an edit that cannot be written or scored is said, and the weight is a
     const untouched<float> before{model};
     const auto asked = model.searchable();
     const search_options how{.validation = {0, 40}};
-    detail::search_session<float> session("test", asked, how, 1);
-    score baseline;
-    REQUIRE(session.begin(baseline));
-    CHECK(baseline.samples == 40);
-    search_candidate wrong{.weight = 1, .what = {"head", component_set::first(1), 13}};
-    REQUIRE(session.try_edit(wrong, how.validation));
-    CHECK(wrong.why.code == errc::mismatch);
-    search_candidate right{.weight = 1, .what = {"head", component_set::first(3), 12}};
-    const auto scores = session.try_edit(right, how.validation);
-    REQUIRE(scores);
-    CHECK(right.why);
-    CHECK(right.parameters == 3 * 24);
-    CHECK(summarize(*scores).correct > baseline.correct);
+    const auto of_head = [](lowrank::index keep, lowrank::index of) {
+        return candidate_edit{.what = {"head", kept_components{component_set::first(keep), of}}, .weight = 1};
+    };
+    const candidate_edit mixer{.what = {"mixer", kept_blocks{component_set::first(1), 6, 2}}, .weight = 0};
+    {
+        detail::search_session<float> session("test", asked, how);
+        const auto found = session.run([&](search_result& out) -> status {
+            CHECK(out.baseline.samples == 40);
+            search_candidate wrong{.edits = {mixer, of_head(1, 13)}};
+            REQUIRE(session.evaluate(wrong, how.validation));
+            CHECK(wrong.why.code == errc::mismatch);
+            CHECK(lowrank_tests::same_bits(before.head, model.head));
+            search_candidate right{.edits = {of_head(3, 12)}};
+            auto scores = session.evaluate(right, how.validation);
+            REQUIRE(scores);
+            CHECK(lowrank_tests::same_bits(before.mixer, model.mixer));
+            CHECK(right.why);
+            CHECK(right.parameters == 3 * 24);
+            CHECK(right.relative_error == right.edits[0].size.relative_error);
+            right.validation = summarize(*scores);
+            CHECK(right.validation.correct > out.baseline.correct);
+            search_candidate both{.edits = {of_head(3, 12), mixer}};
+            REQUIRE(session.evaluate(both, how.validation));
+            CHECK(both.parameters == 3 * 24 + 2 * (6 + 12));
+            CHECK(both.relative_error > right.relative_error);
+            out.candidates = {right, both};
+            session.judge(out, 0, *std::move(scores));
+            return {};
+        });
+        CHECK(found.winner == 0);
+        CHECK(found.winning()->edits[0].validation.correct == found.best.correct);
+        CHECK(found.selection->gained > 0);
+    }
     CHECK(before.now());
 }
 
@@ -57,7 +77,7 @@ void check_same_search(const R& a, const R& b) {
     REQUIRE(a.candidates.size() == b.candidates.size());
     for (std::size_t i = 0; i < a.candidates.size(); ++i) {
         const auto &x = a.candidates[i], &y = b.candidates[i];
-        CHECK(x.what == y.what);
+        CHECK(x.newest().what == y.newest().what);
         CHECK(x.relative_error == y.relative_error);
         CHECK(x.parameters == y.parameters);
         CHECK(x.validation.samples == y.validation.samples);
@@ -89,7 +109,7 @@ TEST_CASE("searches end the same whether ranks come one at a time or together, a
         const auto b = greedy_search(elsewhere, how, {.passes = 2, .width = 2});
         check_same_search(a, b);
         CHECK(a.edits() == b.edits());
-        CHECK_FALSE(a.steps.empty());
+        CHECK_FALSE(a.edits().empty());
         CHECK_FALSE(engine.placed[0]);
         CHECK_FALSE(engine.placed[1]);
     }

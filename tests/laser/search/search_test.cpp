@@ -7,6 +7,7 @@
 #include <stdexcept>
 #include <string>
 #include <thread>
+#include <variant>
 #include <vector>
 
 #include <doctest/doctest.h>
@@ -30,23 +31,23 @@ TEST_CASE_TEMPLATE("the planted edit is found, reported on other samples, and ca
         planted_model<T> model(seed, 500);
         const untouched<T> before{model};
         const auto weights = model.weights();
-        const auto r = exhaustive_search<T>(weights, model.evaluate(),
+        const auto r = exhaustive_search<T>({.weights = weights, .evaluate = model.evaluate()},
                                             {.validation = {0, 100}, .held_out = {100, 500}, .fractions = grid});
         REQUIRE(r);
         CHECK(before.now());
         REQUIRE(r.candidates.size() == 2 * grid.size());
         REQUIRE(r.winner);
-        CHECK(to_text(r.best_edit) == "keep 0-2 of 12 in head");
+        CHECK(to_text(r.edits().front()) == "keep 0-2 of 12 in head");
         const auto& won = r.candidates[static_cast<std::size_t>(*r.winner)];
-        CHECK(won.fraction == 0.25);
-        CHECK(won.rank == 3);
+        CHECK(won.newest().fraction == 0.25);
+        CHECK(won.newest().rank == 3);
         CHECK(won.relative_error == doctest::Approx(10.0 / std::sqrt(345.0)).epsilon(1e-2));
         CHECK(r.best.correct >= (std::is_same_v<T, bfloat16> ? 97 : 100));
         CHECK(r.baseline.correct < 90);
         CHECK(better(r.best, r.baseline));
         for (const auto& c : r.candidates) {
             CHECK(c.why);
-            CHECK(c.rank == rank_from_fraction(c.fraction, 12, 12));
+            CHECK(c.newest().rank == rank_from_fraction(c.newest().fraction, 12, 12));
             CHECK_FALSE(better(c.validation, r.best));
         }
 
@@ -58,12 +59,12 @@ TEST_CASE_TEMPLATE("the planted edit is found, reported on other samples, and ca
         CHECK(r.evidence->gained - r.evidence->lost == r.held_out_after.correct - r.held_out_before.correct);
 
         // The stored line leads back to the same model.
-        const auto stored = parse_edit(to_text(r.best_edit)).value();
-        const auto receipt = apply_edit<T>(r.winning_weight(weights), *r.best_spectrum, stored.keep);
-        REQUIRE(receipt);
+        const auto stored = parse_edit(to_text(r.edits().front())).value();
+        const auto done = apply_edits<T>(weights, {stored});
+        REQUIRE(done);
         CHECK(summarize(model({100, 500})).correct == r.held_out_after.correct);
         CHECK(summarize(model({100, 500})).log_loss == r.held_out_after.log_loss);
-        REQUIRE(undo_edit<T>(model.head, *receipt));
+        REQUIRE(undo_edits<T>(weights, *done));
         CHECK(before.now());
     }
 }
@@ -72,13 +73,13 @@ TEST_CASE("fractions of one rank are evaluated once, held-out samples only for t
     planted_model<float> model(4, 160);
     // Ranks of 12: 10, 7, 6, 3, 2, 1, 0, 0: seven distinct.
     const auto r = exhaustive_search<float>(
-        model.weights(), model.evaluate(),
+        {.weights = model.weights(), .evaluate = model.evaluate()},
         {.validation = {0, 60}, .held_out = {60, 160}, .fractions = grid, .samples_per_call = 1000});
     REQUIRE(r);
     CHECK(model.calls == 1 + 2 * 7 + 2);
     CHECK(r.evaluated_samples == 60 * (1 + 2 * 7) + 2 * 100);
-    CHECK(r.candidates[6].rank == 0);
-    CHECK(r.candidates[7].rank == 0);
+    CHECK(r.candidates[6].newest().rank == 0);
+    CHECK(r.candidates[7].newest().rank == 0);
     CHECK(r.candidates[6].validation.log_loss == r.candidates[7].validation.log_loss);
     CHECK(r.candidates[6].validation.samples == 60);
 }
@@ -89,19 +90,18 @@ TEST_CASE("a model that no edit improves stays as it is") {
     const auto s = make_spectrum(model.head).value();
     REQUIRE(truncate_weight(weight_view<double>(model.head), s, 3));
     const untouched<double> before{model};
-    const auto r = exhaustive_search<double>(model.weights(), model.evaluate(),
+    const auto r = exhaustive_search<double>({.weights = model.weights(), .evaluate = model.evaluate()},
                                              {.validation = {0, 100},
                                               .held_out = {100, 200},
                                               .fractions = {1.0, 0.2, 0.1}});  // 1.0 is the model itself: a tie
     REQUIRE(r);
     CHECK_FALSE(r.winner);
     CHECK_FALSE(r.evidence);
-    CHECK_FALSE(r.best_spectrum);
+    CHECK(r.edits().empty());
     CHECK(r.best.correct == r.baseline.correct);
     CHECK(r.candidates[0].validation.log_loss == r.baseline.log_loss);
     CHECK(r.held_out_after.correct == r.held_out_before.correct);
     CHECK(before.now());
-    CHECK_THROWS_AS((void)r.winning_weight(model.weights()), contract_violation);
 }
 
 TEST_CASE("equal accuracy is decided by the smaller loss, an equal loss by the first candidate") {
@@ -115,11 +115,12 @@ TEST_CASE("equal accuracy is decided by the smaller loss, an equal loss by the f
         }
         return s;
     };
-    const auto r = exhaustive_search<float>(weights, evaluate, {.validation = {0, 10}, .fractions = {0.5, 0.0}});
+    const auto r = exhaustive_search<float>({.weights = weights, .evaluate = evaluate},
+                                            {.validation = {0, 10}, .fractions = {0.5, 0.0}});
     REQUIRE(r);
     REQUIRE(r.winner);
     CHECK(*r.winner == 1);
-    CHECK(to_text(r.best_edit) == "keep none of 4 in a");
+    CHECK(to_text(r.edits().front()) == "keep none of 4 in a");
     CHECK_FALSE(r.evidence);
 }
 
@@ -135,7 +136,7 @@ TEST_CASE("cancelling at any point restores every weight") {
         ++calls;
         return true;
     };
-    const auto whole = exhaustive_search<float>(model.weights(), model.evaluate(), options);
+    const auto whole = exhaustive_search<float>({.weights = model.weights(), .evaluate = model.evaluate()}, options);
     REQUIRE(whole);
     CHECK(total == 1 + 4 + 2);
     const auto all_calls = calls;
@@ -143,7 +144,7 @@ TEST_CASE("cancelling at any point restores every weight") {
         CAPTURE(stop_at);
         calls = 0;
         options.on_progress = [&](const progress&) { return calls++ < stop_at; };
-        const auto r = exhaustive_search<float>(model.weights(), model.evaluate(), options);
+        const auto r = exhaustive_search<float>({.weights = model.weights(), .evaluate = model.evaluate()}, options);
         CHECK(r.why.code == errc::cancelled);
         CHECK(before.now());
         CHECK(r.candidates.size() <= 4);
@@ -163,8 +164,8 @@ TEST_CASE("a candidate whose loss is not finite is listed and cannot win") {
         }
         return s;
     };
-    const auto r =
-        exhaustive_search<float>(model.weights(), evaluate, {.validation = {0, 100}, .fractions = {0.25, 0.2}});
+    const auto r = exhaustive_search<float>({.weights = model.weights(), .evaluate = evaluate},
+                                            {.validation = {0, 100}, .fractions = {0.25, 0.2}});
     REQUIRE(r);
     CHECK(r.candidates[2].why.code == errc::non_finite);
     CHECK(r.candidates[3].why);
@@ -184,7 +185,8 @@ TEST_CASE("a search that cannot go on says why and restores every weight") {
         }
         return s;
     };
-    CHECK(exhaustive_search<float>(model.weights(), always_nan, options).why.code == errc::non_finite);
+    CHECK(exhaustive_search<float>({.weights = model.weights(), .evaluate = always_nan}, options).why.code ==
+          errc::non_finite);
 
     for (int fail_at = 0; fail_at < 5; ++fail_at) {
         int call = 0;
@@ -194,7 +196,7 @@ TEST_CASE("a search that cannot go on says why and restores every weight") {
             }
             return model(r);
         };
-        const auto r = exhaustive_search<float>(model.weights(), fails, options);
+        const auto r = exhaustive_search<float>({.weights = model.weights(), .evaluate = fails}, options);
         CHECK(r.why.message == "the samples are gone");
         CHECK(before.now());
 
@@ -205,7 +207,8 @@ TEST_CASE("a search that cannot go on says why and restores every weight") {
             }
             return model(range);
         };
-        CHECK_THROWS_AS((void)exhaustive_search<float>(model.weights(), throws, options), std::runtime_error);
+        CHECK_THROWS_AS((void)exhaustive_search<float>({.weights = model.weights(), .evaluate = throws}, options),
+                        std::runtime_error);
         CHECK(before.now());
     }
 
@@ -217,7 +220,7 @@ TEST_CASE("a search that cannot go on says why and restores every weight") {
         }
         return s;
     };
-    const auto r = exhaustive_search<float>(model.weights(), fine, options);
+    const auto r = exhaustive_search<float>({.weights = model.weights(), .evaluate = fine}, options);
     CHECK(r.why.code == errc::non_finite);
     CHECK(r.why.message.find("mixer") != std::string::npos);
 }
@@ -228,28 +231,29 @@ TEST_CASE("magnitude pruning is searched beside truncation, or alone") {
         const untouched<float> before{model};
         search_options options{.validation = {0, 100}, .held_out = {100, 300}, .fractions = grid};
         options.densities = {0.9, 0.5, 0.1, 0.02};
-        options.unimodal = unimodal;
-        const auto both = exhaustive_search<float>(model.weights(), model.evaluate(), options);
+        const search_model<float> asked{.weights = model.weights(), .evaluate = model.evaluate()};
+        const auto both = exhaustive_search(asked, options, {.unimodal = unimodal});
         REQUIRE(both);
         CHECK(before.now());
-        CHECK(to_text(both.best_edit) == "keep 0-2 of 12 in head");
+        CHECK(to_text(both.edits().front()) == "keep 0-2 of 12 in head");
         CHECK((unimodal || both.candidates.size() == 2 * (grid.size() + 4)));
         options.groups.clear();
-        const auto pruned = exhaustive_search<float>(model.weights(), model.evaluate(), options);
+        const auto pruned = exhaustive_search(asked, options, {.unimodal = unimodal});
         REQUIRE(pruned);
         CHECK(before.now());
         for (const auto& c : pruned.candidates) {
-            CHECK(c.what.entries);
-            CHECK(c.parameters == c.what.keep.size());
-            CHECK(parse_edit(to_text(c.what)).value() == c.what);
+            CHECK(std::holds_alternative<kept_entries>(c.newest().what.kept));
+            CHECK(c.parameters == c.newest().what.keep().size());
+            CHECK(parse_edit(to_text(c.newest().what)).value() == c.newest().what);
         }
         CHECK_FALSE(better(pruned.best, both.best));
     }
     planted_model<float> model(4, 20);
     search_options wrong{.validation = {0, 10}};
     wrong.densities = {1.5};
-    CHECK_THROWS_WITH_AS((void)exhaustive_search<float>(model.weights(), model.evaluate(), wrong),
-                         "exhaustive_search: every density must be in [0, 1], got 1.5", contract_violation);
+    CHECK_THROWS_WITH_AS(
+        (void)exhaustive_search<float>({.weights = model.weights(), .evaluate = model.evaluate()}, wrong),
+        "exhaustive_search: every density must be in [0, 1], got 1.5", contract_violation);
 }
 
 TEST_CASE("an executor changes nothing but the time") {
@@ -266,9 +270,9 @@ TEST_CASE("an executor changes nothing but the time") {
     };
     planted_model<float> model(9, 300);
     search_options options{.validation = {0, 100}, .held_out = {100, 300}, .fractions = grid, .samples_per_call = 7};
-    const auto one = exhaustive_search<float>(model.weights(), model.evaluate(), options);
+    const auto one = exhaustive_search<float>({.weights = model.weights(), .evaluate = model.evaluate()}, options);
     options.exec = two_threads;
-    const auto two = exhaustive_search<float>(model.weights(), model.evaluate(), options);
+    const auto two = exhaustive_search<float>({.weights = model.weights(), .evaluate = model.evaluate()}, options);
     REQUIRE(one);
     REQUIRE(two);
     CHECK(one.winner == two.winner);
@@ -282,17 +286,18 @@ TEST_CASE("an executor changes nothing but the time") {
 TEST_CASE("broken contracts are named") {
     planted_model<float> model(10, 20);
     const auto run = [&](const search_options& o) {
-        return exhaustive_search<float>(model.weights(), model.evaluate(), o);
+        return exhaustive_search<float>({.weights = model.weights(), .evaluate = model.evaluate()}, o);
     };
-    CHECK_THROWS_AS((void)run({}), contract_violation);
+    CHECK_THROWS_AS((void)run({.validation = {0, 0}}), contract_violation);
     CHECK_THROWS_AS((void)run({.validation = {0, 10}, .held_out = {5, 20}}), contract_violation);
     CHECK_THROWS_AS((void)run({.validation = {5, 10}, .held_out = {0, 6}}), contract_violation);
     CHECK_THROWS_WITH_AS((void)run({.validation = {0, 10}, .fractions = {1.5}}),
                          "exhaustive_search: every fraction must be in [0, 1], got 1.5", contract_violation);
-    CHECK_THROWS_AS((void)exhaustive_search<float>(model.weights(), evaluator{}, {.validation = {0, 10}}),
-                    contract_violation);
-    const auto none =
-        exhaustive_search<float>(std::vector<named_weight<float>>{}, model.evaluate(), {.validation = {0, 9}});
+    CHECK_THROWS_AS(
+        (void)exhaustive_search<float>({.weights = model.weights(), .evaluate = evaluator{}}, {.validation = {0, 10}}),
+        contract_violation);
+    const auto none = exhaustive_search<float>(
+        {.weights = std::vector<named_weight<float>>{}, .evaluate = model.evaluate()}, {.validation = {0, 9}});
     CHECK(none);
     CHECK_FALSE(none.winner);
     CHECK(run({.validation = {10, 20}, .held_out = {0, 10}}));

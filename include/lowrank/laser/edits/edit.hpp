@@ -22,6 +22,7 @@
 #include <string>
 #include <string_view>
 #include <utility>
+#include <variant>
 
 #include <Eigen/Core>
 
@@ -32,39 +33,125 @@
 #include <lowrank/core/status.hpp>
 #include <lowrank/core/types.hpp>
 #include <lowrank/factor/low_rank.hpp>
+#include <lowrank/factor/ranks/rank_rules.hpp>
 #include <lowrank/factor/spectrum.hpp>
 #include <lowrank/laser/edits/component_set.hpp>
 
 namespace lowrank::inline LOWRANK_ABI {
 
-/// What is done to which weight: of its `components` singular components, only those in `keep` stay. With `groups` > 1
-/// the rows are divided and each group keeps these components of its own: contiguous blocks, or clusters of rows near
-/// the same subspace (`cluster_rows`, default options). With `entries` it is magnitude pruning instead: component i is
-/// the entry of i-th largest magnitude (of equals the earlier in the row-major order), and the others become zero.
+/// Of the weight's singular components only those in `keep` stay.
+struct kept_components {
+    component_set keep = {};
+    index of = 0;  ///< How many the weight has: min(rows, cols).
+
+    /// The first floor(fraction * min(rows, cols)) components. \pre 0 <= fraction <= 1
+    [[nodiscard]] static kept_components fraction(double fraction, index rows, index cols) {
+        const index all = std::min(rows, cols);
+        return {component_set::first(rank_from_fraction(fraction, all, all)), all};
+    }
+    /// What `of` must be for a weight of this shape.
+    [[nodiscard]] index count_in(index rows, index cols) const { return std::min(rows, cols); }
+    friend bool operator==(const kept_components&, const kept_components&) = default;
+};
+
+namespace detail {
+
+/// Singular components of the largest of `groups` row groups of equal size; -1 if there are no such groups.
+inline index components_of_groups(index rows, index cols, index groups) {
+    return groups < 2 || groups > rows ? -1 : std::min((rows + groups - 1) / groups, cols);
+}
+
+/// Those of each group that a fraction keeps, and of how many.
+template <class Part>
+Part fraction_of_groups(const char* function, double fraction, index rows, index cols, index groups) {
+    expects_in_range(function, "the number of groups", groups, index{2}, rows);
+    const index all = components_of_groups(rows, cols, groups);
+    return {component_set::first(rank_from_fraction(fraction, all, all)), all, groups};
+}
+
+}  // namespace detail
+
+/// The rows are cut into contiguous blocks, and of each block's own singular components those in `keep` stay.
+struct kept_blocks {
+    component_set keep = {};
+    index of = 0;      ///< min(ceil(rows / blocks), cols).
+    index blocks = 2;  ///< At least 2, at most the rows.
+
+    /// The first floor(fraction * of) components of each block. \pre 0 <= fraction <= 1; 2 <= blocks <= rows
+    [[nodiscard]] static kept_blocks fraction(double fraction, index rows, index cols, index blocks) {
+        return detail::fraction_of_groups<kept_blocks>("kept_blocks::fraction", fraction, rows, cols, blocks);
+    }
+    [[nodiscard]] index count_in(index rows, index cols) const {
+        return detail::components_of_groups(rows, cols, blocks);
+    }
+    friend bool operator==(const kept_blocks&, const kept_blocks&) = default;
+};
+
+/// The rows are divided into clusters near the same subspace (`cluster_rows`, default options), and of each cluster's
+/// own singular components those in `keep` stay.
+struct kept_clusters {
+    component_set keep = {};
+    index of = 0;        ///< min(ceil(rows / clusters), cols).
+    index clusters = 2;  ///< At least 2, at most the rows.
+
+    /// As for `kept_blocks`.
+    [[nodiscard]] static kept_clusters fraction(double fraction, index rows, index cols, index clusters) {
+        return detail::fraction_of_groups<kept_clusters>("kept_clusters::fraction", fraction, rows, cols, clusters);
+    }
+    [[nodiscard]] index count_in(index rows, index cols) const {
+        return detail::components_of_groups(rows, cols, clusters);
+    }
+    friend bool operator==(const kept_clusters&, const kept_clusters&) = default;
+};
+
+/// Magnitude pruning: entry number i is the one of i-th largest magnitude (of equals the earlier in the row-major
+/// order). Those in `keep` stay, the others become zero.
+struct kept_entries {
+    component_set keep = {};
+    index of = 0;  ///< rows * cols.
+
+    /// The floor(density * rows * cols) entries of largest magnitude. \pre 0 <= density <= 1
+    [[nodiscard]] static kept_entries fraction(double density, index rows, index cols) {
+        const index all = rows * cols;
+        return {component_set::first(rank_from_fraction(density, all, all)), all};
+    }
+    [[nodiscard]] index count_in(index rows, index cols) const { return rows * cols; }
+    friend bool operator==(const kept_entries&, const kept_entries&) = default;
+};
+
+/// What is done to which weight. An edit says what stays.
 struct edit {
     std::string weight = {};  ///< The name in the model; any text without a line break.
-    component_set keep = {};  ///< What stays.
-    index components = 0;     ///< min(rows, cols) of the weight; with groups, min(ceil(rows / groups), cols).
-    index groups = 1;         ///< Groups of rows that are factorized separately.
-    bool clustered = false;   ///< The groups are clusters, not blocks.
-    bool entries = false;     ///< Entries by magnitude instead of singular components; then components = rows * cols.
+    std::variant<kept_components, kept_blocks, kept_clusters, kept_entries> kept = {};
 
+    /// The numbers of what stays, whatever is numbered.
+    [[nodiscard]] const component_set& keep() const {
+        return std::visit([](const auto& part) -> const component_set& { return part.keep; }, kept);
+    }
+    /// Of how many.
+    [[nodiscard]] index of() const {
+        return std::visit([](const auto& part) { return part.of; }, kept);
+    }
     friend bool operator==(const edit&, const edit&) = default;
 };
 
-/// The edit as one line of plain text: "keep 0-4 of 64 in model.layers.1.mlp.up_proj.weight"; with groups "keep 0-4 of
-/// 16 by 4 blocks in ..." or "by 4 clusters in ..."; of entries "keep 0-409 of 4096 entries in ...".
-/// \pre the name holds no line break; groups >= 1; a single group is not clustered; entries are not grouped
+/// The edit as one line of plain text: "keep 0-4 of 64 in model.layers.1.mlp.up_proj.weight", "keep 0-4 of 16 by 4
+/// blocks in ...", "keep 0-4 of 16 by 4 clusters in ...", "keep 0-409 of 4096 entries in ...".
+/// \pre the name holds no line break; blocks, clusters >= 2
 [[nodiscard]] inline std::string to_text(const edit& e) {
     detail::expects(e.weight.find_first_of("\r\n") == std::string::npos,
                     "to_text: the name of a weight must not hold a line break");
-    detail::expects(e.groups > 1 || (e.groups == 1 && !e.clustered), "to_text: groups must be at least 1");
-    detail::expects(e.groups == 1 || !e.entries, "to_text: entries are kept without groups");
-    std::string out = "keep " + e.keep.text() + " of " + std::to_string(e.components);
-    if (e.entries) {
+    std::string out = "keep " + e.keep().text() + " of " + std::to_string(e.of());
+    const auto by = [&out](index groups, const char* kind) {
+        detail::expects(groups >= 2, "to_text: an edit by blocks or clusters has at least 2 of them");
+        out += " by " + std::to_string(groups) + kind;
+    };
+    if (const auto* b = std::get_if<kept_blocks>(&e.kept)) {
+        by(b->blocks, " blocks");
+    } else if (const auto* c = std::get_if<kept_clusters>(&e.kept)) {
+        by(c->clusters, " clusters");
+    } else if (std::holds_alternative<kept_entries>(e.kept)) {
         out += " entries";
-    } else if (e.groups > 1) {
-        out += " by " + std::to_string(e.groups) + (e.clustered ? " clusters" : " blocks");
     }
     return out + " in " + e.weight;
 }
@@ -76,8 +163,7 @@ struct edit {
         return status{errc::invalid_format, "parse_edit: expected \"keep 0-4 of 64 in <weight>\", got \"" +
                                                 std::string(line.substr(0, 80)) + "\""};
     };
-    constexpr std::string_view keep_word = "keep ", of_word = " of ", in_word = " in ", by_word = " by ",
-                               entries_word = " entries";
+    constexpr std::string_view keep_word = "keep ", of_word = " of ", in_word = " in ", by_word = " by ";
     const auto of_at = line.find(of_word);
     const auto in_at = of_at == line.npos ? line.npos : line.find(in_word, of_at + of_word.size());
     if (!line.starts_with(keep_word) || in_at == line.npos || of_at < keep_word.size() ||
@@ -90,25 +176,32 @@ struct edit {
         number = set && set->size() == 1 && set->text() == text ? set->bound() - 1 : -1;
         return number >= 0;
     };
-    edit e{.weight = std::string(line.substr(in_at + in_word.size()))};
-    auto keep = component_set::parse(line.substr(keep_word.size(), of_at - keep_word.size()));
+    const auto ends_with = [](std::string_view& text, std::string_view end) {
+        const bool found = text.ends_with(end);
+        text.remove_suffix(found ? end.size() : 0);
+        return found;
+    };
+    const auto keep = component_set::parse(line.substr(keep_word.size(), of_at - keep_word.size()));
     auto count = line.substr(of_at + of_word.size(), in_at - of_at - of_word.size());
-    if (count.ends_with(entries_word)) {
-        e.entries = true;
-        count.remove_suffix(entries_word.size());
-    } else if (const auto by_at = count.find(by_word); by_at != count.npos) {
-        auto how = count.substr(by_at + by_word.size());
-        count = count.substr(0, by_at);
-        e.clustered = how.ends_with(" clusters");
-        const std::string_view unit = e.clustered ? " clusters" : " blocks";
-        if (!how.ends_with(unit) || !read_number(how.substr(0, how.size() - unit.size()), e.groups) || e.groups < 2) {
-            return refuse();
-        }
-    }
-    if (!keep || !read_number(count, e.components) || keep->bound() > e.components) {
+    const bool entries = ends_with(count, " entries");
+    const auto by_at = entries ? count.npos : count.find(by_word);
+    auto by = by_at == count.npos ? std::string_view() : count.substr(by_at + by_word.size());
+    index of = 0, groups = 0;
+    if (!keep || !read_number(count.substr(0, by_at), of) || keep->bound() > of) {
         return refuse();
     }
-    e.keep = *std::move(keep);
+    edit e{.weight = std::string(line.substr(in_at + in_word.size()))};
+    if (entries) {
+        e.kept = kept_entries{*keep, of};
+    } else if (by_at == count.npos) {
+        e.kept = kept_components{*keep, of};
+    } else {
+        const bool blocks = ends_with(by, " blocks");
+        if ((!blocks && !ends_with(by, " clusters")) || !read_number(by, groups) || groups < 2) {
+            return refuse();
+        }
+        blocks ? e.kept = kept_blocks{*keep, of, groups} : e.kept = kept_clusters{*keep, of, groups};
+    }
     return e;
 }
 
@@ -210,17 +303,17 @@ template <real S>
     return detail::components_of(s, keep.complement(s.size()), true);
 }
 
-/// What an engine multiplies by while an edit is in place: `map x`, and with `beside` the weight's own product too.
+/// What an engine multiplies by instead of a weight: `map x`, or with `additive` the weight's own product plus `map x`.
 template <real S>
-struct placed_edit {
+struct weight_override {
     any_operator<S> map;
     bool additive = false;
 };
 
-/// The edit without a dense copy: the factors of what stays, or beside the weight those of what goes, whichever are
+/// The edit without a dense copy: the factors of what stays, or added to the weight those of what goes, whichever are
 /// smaller. \pre keep.bound() <= s.size()
 template <real S>
-[[nodiscard]] placed_edit<S> place_components(const spectrum<S>& s, const component_set& keep) {
+[[nodiscard]] weight_override<S> override_by_components(const spectrum<S>& s, const component_set& keep) {
     const bool additive = 2 * keep.size() > s.size();
     return {.map = any_operator<S>(additive ? edit_delta(s, keep) : kept_part(s, keep)), .additive = additive};
 }

@@ -24,7 +24,7 @@
 
 namespace lowrank::inline LOWRANK_ABI {
 
-/// The weight becomes the edited one: any edit, blocks and clusters too.
+/// The weight becomes the edited one, by any kind of edit.
 ///
 /// \pre    `editor` was opened on this weight, whose bits are still the same.
 /// \return What `weight_editor::write` says, or `mismatch` if the weight was changed since; it is then not touched.
@@ -41,19 +41,19 @@ template <storage T>
     }
     return edit_receipt<T>{.before = editor.original(),
                            .after_hash = detail::bits_hash<T>(bits),
-                           .keep = e.keep,
+                           .keep = e.keep(),
                            .removed_norm = size->removed_norm,
                            .relative_error = size->relative_error};
 }
 
-/// An edit in place: which of the weights it changed, and how to take it back.
+/// An edit in place: which of the weights it changed, and how to undo it.
 template <storage T>
 struct applied_edit {
     std::size_t weight = 0;
     edit_receipt<T> receipt = {};
 };
 
-/// Takes edits back, the latest first.
+/// Undoes edits, the latest first.
 /// \return `mismatch` if a weight is not as its edit left it; that edit and the earlier ones then stay in place.
 template <storage T>
 status undo_edits(std::span<const named_weight<T>> weights, std::span<const applied_edit<T>> applied) {

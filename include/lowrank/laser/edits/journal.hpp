@@ -9,10 +9,11 @@
 ///     auto log = lowrank::search_journal::read(old_text, [&](std::string_view line) {
 ///         return file << line << std::flush ? lowrank::status{} : lowrank::status{lowrank::errc::io_failure, "disk"};
 ///     }).value();
-///     auto r = lowrank::exhaustive_search<float>(weights, evaluate, {.validation = {0, 200}, .log = &log});
+///     auto r = lowrank::exhaustive_search(model, {.validation = {0, 200}, .log = &log});
 ///
-/// A search is a function of its evaluations. Those in the journal are read instead of asked for, bit for bit, so the
-/// resumed search ends where the uninterrupted one does. The library does no file work: the caller keeps the lines.
+/// A search is a function of its evaluations. Those in the journal are read instead of evaluated again, bit for bit, so
+/// that the resumed search ends where the uninterrupted one does. The library writes no file: the caller keeps the
+/// lines. Several edits are separated by tabs.
 ///
 ///     lowrank-journal 1 <16 hex digits: names and bits of the unedited weights> <label>
 ///     scored <begin> <end> <0 and 1: right answers> <16 hex digits per log-loss> <edits in place>
@@ -97,7 +98,7 @@ public:
         return at == scored_.end() ? nullptr : &at->second;
     }
 
-    /// Takes in what the evaluator said.
+    /// Adds what the evaluator returned.
     /// \pre one score for each sample of the range; `edits` holds no line break
     [[nodiscard]] status add(sample_range range, std::string_view edits, const sample_scores& scores) {
         detail::expects(scores.size() == range.size() && scores.log_loss.size() == scores.correct.size(),
@@ -193,6 +194,9 @@ private:
                 return false;
             }
             scores.add(word[2][i] == '1', std::bit_cast<double>(bits));
+        }
+        if (line.ends_with('\t')) {  // journals of 0.1 ended some lists of edits so
+            line.remove_suffix(1);
         }
         scored_.insert_or_assign(key(first, last, std::string(line)), std::move(scores));
         return true;

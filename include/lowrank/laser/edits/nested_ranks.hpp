@@ -3,15 +3,16 @@
 #define LOWRANK_LASER_EDITS_NESTED_RANKS_HPP
 
 /// \file
-/// What a layer says at several ranks of its weight, for the price of the largest.
+/// Products with several truncations of one weight, for about the price of the largest.
 ///
 ///     lowrank::nested_ranks<float> nested(spectrum, {1, 6, 25, 51});
-///     nested.for_each(x, [&](auto y) { map.add_product(1.0F, x, y, ws); }, ws,        // W x, asked for if it pays
-///                     [&](lowrank::index i, auto y) { go_on_with(i, y); });           // y = W_{ranks[i]} x
+///     nested.for_each(x, [&](auto y) { weight.add_product(1.0F, x, y, ws); }, ws,     // adds W x, if that pays
+///                     [&](lowrank::index i, auto y) { evaluate_rest(i, y); });        // y = W_{ranks[i]} x
 ///
-/// With z = diag(s) V^T x, the outputs are nested: W_b x = W_a x + U[:, a:b) z[a:b), and from the other end
-/// W_a x = W_b x - U[:, a:b) z[a:b), starting at W x. Low ranks are had the first way, high ones the second.
-/// The search grid of LASER (Sharma, Ash, Misra, arXiv 2312.13558) asks for eight ranks of each weight.
+/// Let z = diag(s) V^T x and U_ab the columns a to b - 1 of U. Then W_b x = W_a x + U_ab z_ab: from one rank to a higher
+/// one only the columns between them are needed. Low ranks are computed upwards from zero, high ranks downwards from
+/// W x; the split with the fewest operations is chosen. LASER's search (Sharma, Ash, Misra, arXiv 2312.13558) tries
+/// eight ranks of each weight.
 
 #include <algorithm>
 #include <cstddef>
@@ -33,6 +34,7 @@ class nested_ranks {
 public:
     /// `s` is the weight's spectrum and must outlive this object.
     /// \pre `ranks` rise strictly in [0, s.size()]
+    nested_ranks(spectrum<S>&&, std::vector<index>) = delete;
     nested_ranks(const spectrum<S>& s, std::vector<index> ranks) : spectrum_(&s), ranks_(std::move(ranks)) {
         for (std::size_t i = 0; i < ranks_.size(); ++i) {
             detail::expects_in_range("nested_ranks", "a rank", ranks_[i], i == 0 ? index{0} : ranks_[i - 1] + 1,
@@ -50,19 +52,19 @@ public:
 
     [[nodiscard]] const std::vector<index>& ranks() const noexcept { return ranks_; }
     [[nodiscard]] const spectrum<S>& factors() const noexcept { return *spectrum_; }
-    /// How many of the ranks, the lowest ones, are built up from zero; the others come down from W x.
+    /// How many of the ranks, the lowest ones, are computed upwards from zero; the others downwards from W x.
     [[nodiscard]] index built_up() const noexcept { return static_cast<index>(from_below_); }
-    /// Floating-point operations for each column of x, W x included where it is asked for.
+    /// Floating-point operations for each column of x, W x included where it is needed.
     [[nodiscard]] double flops_per_column() const { return cost(from_below_); }
 
     /// Calls `body(i, y)` once for each rank, in no particular order, with y = W_{ranks[i]} x (m x N), good until body
-    /// returns. `full(y)` adds W x to its argument, which comes in as zero; it is called at most once, and only where
-    /// high ranks are asked for. Where the full rank comes down from W x, y is what `full` wrote, to the bit.
+    /// returns. `full(y)` adds W x to its argument, which is zero; it is called at most once, and only if a rank is
+    /// computed downwards. At full rank y then has the bits that `full` wrote.
     ///
     /// \pre  x has as many rows as the weight columns.
     /// \cost 2 N (m + n) times the components of the largest rank built up, and as much for the components that the
     ///       lowest rank from above drops; scratch: (m + components) N scalars.
-    /// \note Deterministic. How a rank is rounded depends on the other ranks it is asked with.
+    /// \note Deterministic. The rounding at one rank depends on the other ranks.
     template <class Full, class Body>
     void for_each(const_column_view<S> x, Full&& full, workspace& ws, Body&& body) const {
         detail::expects_shape("nested_ranks::for_each", "x", x.rows(), x.cols(), spectrum_->cols(), x.cols());

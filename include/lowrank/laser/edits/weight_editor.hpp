@@ -6,11 +6,9 @@
 /// A weight as it was, with its factorizations: writes any edit of it, each factorization made once.
 ///
 ///     auto w = lowrank::weight_editor<float>::open({"mlp.up_proj.weight", up}).value();
-///     for (double rho : {0.4, 0.1}) {
-///         auto size = w.write(w.truncation(rho), up);           // W := W_k
-///         auto four = w.write(w.truncation(rho, 4), up);        // each of 4 blocks of rows by itself
-///         auto thin = w.write(w.pruning(rho), up);              // the largest entries instead of components
-///     }
+///     auto size = w.write(w.truncation(0.1), up);                                            // W := W_k
+///     auto four = w.write({w.name(), lowrank::kept_blocks::fraction(0.1, 96, 64, 4)}, up);   // 4 blocks of rows
+///     auto thin = w.write({w.name(), lowrank::kept_entries::fraction(0.1, 96, 64)}, up);     // magnitude pruning
 ///
 /// Groups of rows are the second idea of Sreeram, Maalouf, Sharma, Rus: Compress to Impress, arXiv 2510.20800; the
 /// clusters are those of factor/partition.hpp.
@@ -23,6 +21,7 @@
 #include <span>
 #include <string>
 #include <utility>
+#include <variant>
 #include <vector>
 
 #include <lowrank/core/check.hpp>
@@ -32,7 +31,6 @@
 #include <lowrank/core/status.hpp>
 #include <lowrank/core/types.hpp>
 #include <lowrank/factor/partition.hpp>
-#include <lowrank/factor/ranks/rank_rules.hpp>
 #include <lowrank/factor/spectrum.hpp>
 #include <lowrank/laser/edits/edit.hpp>
 #include <lowrank/laser/edits/named_weight.hpp>
@@ -45,6 +43,7 @@ struct edit_size {
     double relative_error = 0;  ///< removed_norm / ||W||_F; 0 for a zero weight.
     index parameters = 0;       ///< Numbers in the factors of what stays: sum over groups of k (rows + cols);
                                 ///< of entries, those that stay.
+    double weight_norm = 0;     ///< ||W||_F.
 };
 
 /// Writes edits of one weight from a copy of its bits.
@@ -56,16 +55,9 @@ public:
     /// Copies the weight and factorizes it.
     /// \return What `make_spectrum` says, with the weight's name.
     [[nodiscard]] static result<weight_editor> open(const named_weight<T>& w) {
-        auto made = make_spectrum(w.values());
-        if (!made) {
-            return status{made.error().code, w.name + ": " + made.error().message};
-        }
-        weight_editor out;
-        out.name_ = w.name;
-        out.original_.resize(w.weight.rows(), w.weight.cols());
-        detail::copy_bits<T>(w.values(), weight_view<T>(out.original_));
-        out.whole_ = *std::move(made);
-        return out;
+        row_matrix<T> copy(w.weight.rows(), w.weight.cols());
+        detail::copy_bits<T>(w.values(), weight_view<T>(copy));
+        return open(w.name, std::move(copy));
     }
     /// Takes over a copy of the weight.
     [[nodiscard]] static result<weight_editor> open(std::string name, row_matrix<T> values) {
@@ -94,27 +86,10 @@ public:
         return numbers * sizeof(scalar) + static_cast<std::size_t>(original_.size()) * sizeof(T);
     }
 
-    /// min(rows, cols); with groups min(ceil(rows / groups), cols): the `components` of an edit.
-    [[nodiscard]] index components(index groups = 1) const {
-        return std::min((original_.rows() + groups - 1) / groups, original_.cols());
-    }
-
-    /// The edit that keeps the first floor(fraction * components(groups)) components of each group.
-    /// \pre 0 <= fraction <= 1; 1 <= groups <= rows; one group is not clustered
-    [[nodiscard]] edit truncation(double fraction, index groups = 1, bool clustered = false) const {
-        detail::expects_in_range("weight_editor::truncation", "groups", groups, index{1}, original_.rows());
-        const index all = components(groups);
-        return {name_, component_set::first(rank_from_fraction(fraction, all, all)), all, groups, clustered};
-    }
-
-    /// The edit that keeps the floor(density * rows * cols) entries of largest magnitude.
-    /// \pre 0 <= density <= 1
-    [[nodiscard]] edit pruning(double density) const {
-        const index all = original_.size();
-        return {.weight = name_,
-                .keep = component_set::first(rank_from_fraction(density, all, all)),
-                .components = all,
-                .entries = true};
+    /// The edit of this weight that keeps the first floor(fraction * min(rows, cols)) components.
+    /// \pre 0 <= fraction <= 1
+    [[nodiscard]] edit truncation(double fraction) const {
+        return {name_, kept_components::fraction(fraction, original_.rows(), original_.cols())};
     }
 
     /// Writes the edited weight into `to`, rounded once to the stored type.
@@ -125,61 +100,35 @@ public:
     /// \cost   2 m n min(kept, dropped) flops; the first edit by blocks or clusters factorizes them.
     [[nodiscard]] result<edit_size> write(const edit& e, weight_view<T> to) {
         detail::expects_shape("weight_editor::write", "to", to.rows(), to.cols(), original_.rows(), original_.cols());
-        if (e.entries) {
-            return write_entries(e, to);
-        }
-        if (status why = check_components(e); !why) {
+        if (status why = check(e); !why) {
             return why;
         }
-        edit_size size;
-        bool finite = true;
-        if (e.groups == 1) {
-            finite = detail::write_components<T>(original(), whole_, e.keep, to);
-            size = size_of_components(e.keep);
-        } else {
-            const auto groups = grouped(e);
-            if (!groups) {
-                return groups.error();
-            }
-            double squares = 0;
-            for (const auto& g : **groups) {
-                finite = write_group(g, e.keep, to, size, squares) && finite;
-            }
-            size.removed_norm = std::sqrt(squares);
-        }
-        if (!finite) {
-            return status{errc::non_finite, name_ + ": the edited weight does not fit its stored type"};
-        }
-        size.relative_error = whole_.norm() > 0 ? size.removed_norm / whole_.norm() : 0.0;
-        return size;
+        return std::visit([&](const auto& part) { return write_part(part, to); }, e.kept);
     }
 
-    /// The edit for an engine that multiplies by something else instead of being written to: two factors where single
+    /// The edit for an engine that multiplies by something else instead of being written to: two factors where
     /// components of the whole weight are kept, otherwise the edited weight.
     ///
-    /// \return As `write`. The map shares nothing with this object.
+    /// \return As `write`. The operator shares nothing with this object.
     /// \cost   For components (m + n) min(kept, dropped) scalars; otherwise as `write`, and m n scalars.
-    [[nodiscard]] result<std::pair<placed_edit<scalar>, edit_size>> place(const edit& e) {
-        if (e.groups == 1 && !e.entries) {
-            if (status why = check_components(e); !why) {
-                return why;
-            }
-            return std::pair(place_components(whole_, e.keep), size_of_components(e.keep));
+    [[nodiscard]] result<std::pair<weight_override<scalar>, edit_size>> as_override(const edit& e) {
+        if (status why = check(e); !why) {
+            return why;
+        }
+        if (const auto* part = std::get_if<kept_components>(&e.kept)) {
+            return std::pair(override_by_components(whole_, part->keep), size_of_components(part->keep));
         }
         row_matrix<T> edited(original_.rows(), original_.cols());
         const auto size = write(e, edited);
         if (!size) {
             return size.error();
         }
-        return std::pair(placed_edit<scalar>{any_operator<scalar>(owned_operator<T>(std::move(edited)))}, *size);
+        return std::pair(weight_override<scalar>{any_operator<scalar>(owned_operator<T>(std::move(edited)))}, *size);
     }
 
-    /// How much the edit that keeps these components of the whole weight takes away. \pre keep.bound() <= components()
+    /// How much the edit that keeps these components of the whole weight takes away. \pre keep.bound() <= min(m, n)
     [[nodiscard]] edit_size size_of_components(const component_set& keep) const {
-        edit_size size{.removed_norm = whole_.error(keep.members())};
-        size.relative_error = whole_.norm() > 0 ? size.removed_norm / whole_.norm() : 0.0;
-        size.parameters = keep.size() * (original_.rows() + original_.cols());
-        return size;
+        return sized(whole_.error(keep.members()), keep.size() * (original_.rows() + original_.cols()));
     }
 
 private:
@@ -218,50 +167,66 @@ private:
         return groups;
     }
 
-    /// The groups an edit is made by. Blocks stay for all ranks; clusters depend on the rank, the latest ones stay.
-    [[nodiscard]] result<const std::vector<group>*> grouped(const edit& e) {
-        if (!e.clustered) {
-            if (const auto known = blocks_.find(e.groups); known != blocks_.end()) {
-                return &known->second;
-            }
-            auto made = factorize(contiguous_blocks(original_.rows(), e.groups), e.groups);
-            if (!made) {
-                return made.error();
-            }
-            return &blocks_.emplace(e.groups, *std::move(made)).first->second;
-        }
-        if (cluster_key_ != std::pair(e.groups, e.keep.bound())) {
-            const auto found = cluster_rows(original_, e.groups, e.keep.bound());
-            if (!found) {
-                return found.error();
-            }
-            auto made = factorize(found->labels, e.groups);
-            if (!made) {
-                return made.error();
-            }
-            clusters_ = *std::move(made);
-            cluster_key_ = {e.groups, e.keep.bound()};
-        }
-        return &clusters_;
+    [[nodiscard]] edit_size sized(double removed_norm, index parameters) const {
+        const double whole = whole_.norm();
+        return {removed_norm, whole > 0 ? removed_norm / whole : 0.0, parameters, whole};
     }
 
-    [[nodiscard]] status check_components(const edit& e) const {
-        if (e.groups < 1 || e.groups > std::max<index>(original_.rows(), 1) || e.components != components(e.groups) ||
-            e.keep.bound() > e.components) {
-            return {errc::mismatch, name_ + " has " + std::to_string(components(std::max<index>(e.groups, 1))) +
-                                        " components by " + std::to_string(e.groups) + " groups, the edit is for " +
-                                        std::to_string(e.components)};
+    [[nodiscard]] status check(const edit& e) const {
+        const index count =
+            std::visit([&](const auto& part) { return part.count_in(original_.rows(), original_.cols()); }, e.kept);
+        if (count < 0 || e.of() != count || e.keep().bound() > count) {
+            return {errc::mismatch, name_ + " is " + std::to_string(original_.rows()) + " x " +
+                                        std::to_string(original_.cols()) + ", the edit " + e.keep().text() + " of " +
+                                        std::to_string(e.of()) + " is for another shape; make it again"};
         }
         return {};
     }
 
-    /// Magnitude pruning: zero for every entry whose place by magnitude is not kept.
-    [[nodiscard]] result<edit_size> write_entries(const edit& e, weight_view<T> to) const {
-        const index all = original_.size();
-        if (e.groups != 1 || e.components != all || e.keep.bound() > all) {
-            return status{errc::mismatch, name_ + " has " + std::to_string(all) + " entries, the edit is for " +
-                                              std::to_string(e.components)};
+    [[nodiscard]] status does_not_fit() const {
+        return {errc::non_finite, name_ + ": the edited weight does not fit its stored type"};
+    }
+
+    [[nodiscard]] result<edit_size> write_part(const kept_components& part, weight_view<T> to) const {
+        if (!detail::write_components<T>(original(), whole_, part.keep, to)) {
+            return does_not_fit();
         }
+        return size_of_components(part.keep);
+    }
+
+    /// Blocks are kept for all ranks.
+    [[nodiscard]] result<edit_size> write_part(const kept_blocks& part, weight_view<T> to) {
+        auto known = blocks_.find(part.blocks);
+        if (known == blocks_.end()) {
+            auto made = factorize(contiguous_blocks(original_.rows(), part.blocks), part.blocks);
+            if (!made) {
+                return made.error();
+            }
+            known = blocks_.emplace(part.blocks, *std::move(made)).first;
+        }
+        return write_groups(known->second, part.keep, to);
+    }
+
+    /// Clusters depend on the rank; the latest ones are kept.
+    [[nodiscard]] result<edit_size> write_part(const kept_clusters& part, weight_view<T> to) {
+        if (const std::pair key(part.clusters, part.keep.bound()); cluster_key_ != key) {
+            const auto found = cluster_rows(original_, part.clusters, part.keep.bound());
+            if (!found) {
+                return found.error();
+            }
+            auto made = factorize(found->labels, part.clusters);
+            if (!made) {
+                return made.error();
+            }
+            clusters_ = *std::move(made);
+            cluster_key_ = key;
+        }
+        return write_groups(clusters_, part.keep, to);
+    }
+
+    /// Zero for every entry whose number in the order by magnitude is not kept.
+    [[nodiscard]] result<edit_size> write_part(const kept_entries& part, weight_view<T> to) const {
+        const index all = part.of;
         std::vector<index> order(static_cast<std::size_t>(all));
         std::iota(order.begin(), order.end(), index{0});
         const auto magnitude = [&](index i) { return std::abs(static_cast<scalar>(original_.data()[i])); };
@@ -270,7 +235,7 @@ private:
             return x > y || (x == y && a < b);
         };
         // A prefix needs no full order.
-        const auto& ranges = e.keep.ranges();
+        const auto& ranges = part.keep.ranges();
         if (ranges.size() == 1 && ranges.front().begin == 0) {
             std::nth_element(order.begin(), order.begin() + (ranges.front().end - (ranges.front().end == all ? 1 : 0)),
                              order.end(), larger);
@@ -280,28 +245,36 @@ private:
         detail::copy_bits<T>(original(), to);
         const double unit = whole_.size() > 0 && whole_.values()(0) > 0 ? static_cast<double>(whole_.values()(0)) : 1.0;
         double squares = 0;
-        const component_set dropped = e.keep.complement(all);
+        const component_set dropped = part.keep.complement(all);
         for (const auto& range : dropped.ranges()) {
-            for (index place = range.begin; place < range.end; ++place) {
-                const index i = order[static_cast<std::size_t>(place)];
+            for (index number = range.begin; number < range.end; ++number) {
+                const index i = order[static_cast<std::size_t>(number)];
                 const double x = static_cast<double>(magnitude(i)) / unit;
                 squares += x * x;
                 to(i / original_.cols(), i % original_.cols()) = T(0);
             }
         }
-        edit_size size{.removed_norm = unit * std::sqrt(squares)};
-        size.relative_error = whole_.norm() > 0 ? size.removed_norm / whole_.norm() : 0.0;
-        size.parameters = e.keep.size();
-        return size;
+        return sized(unit * std::sqrt(squares), part.keep.size());
     }
 
-    [[nodiscard]] bool write_group(const group& g, const component_set& keep, weight_view<T> to, edit_size& size,
+    [[nodiscard]] result<edit_size> write_groups(const std::vector<group>& groups, const component_set& keep,
+                                                 weight_view<T> to) const {
+        index parameters = 0;
+        double squares = 0;
+        bool finite = true;
+        for (const auto& g : groups) {
+            finite = write_group(g, keep, to, parameters, squares) && finite;
+        }
+        return finite ? result<edit_size>(sized(std::sqrt(squares), parameters)) : does_not_fit();
+    }
+
+    [[nodiscard]] bool write_group(const group& g, const component_set& keep, weight_view<T> to, index& parameters,
                                    double& squares) const {
         std::vector<index> kept = keep.members();
         std::erase_if(kept, [&](index i) { return i >= g.factors.size(); });
         const double error = g.factors.error(kept);
         squares += error * error;
-        size.parameters += static_cast<index>(kept.size()) * (g.factors.rows() + g.factors.cols());
+        parameters += static_cast<index>(kept.size()) * (g.factors.rows() + g.factors.cols());
         const bool all = static_cast<index>(kept.size()) == g.factors.size();
         const low_rank<scalar> part = g.factors.select(kept);
         bool finite = true;

@@ -3,7 +3,7 @@
 #define LOWRANK_LASER_EVIDENCE_EVALUATION_HPP
 
 /// \file
-/// What a search asks of a model: score these samples, one by one.
+/// How a search evaluates a model: scores of single samples.
 ///
 ///     lowrank::evaluator evaluate = [&](lowrank::sample_range r) -> lowrank::result<lowrank::sample_scores> {
 ///         lowrank::sample_scores s;
@@ -40,7 +40,7 @@ struct sample_range {
     friend bool operator==(const sample_range&, const sample_range&) = default;
 };
 
-/// For each sample asked for, in order: was the answer right, and -log p(right answer), in nats.
+/// For each sample of a range, in order: was the answer right, and -log p(right answer), in nats.
 struct sample_scores {
     std::vector<std::uint8_t> correct = {};
     std::vector<double> log_loss = {};
@@ -49,10 +49,15 @@ struct sample_scores {
         correct.push_back(right ? 1 : 0);
         log_loss.push_back(loss);
     }
+    /// Those of further samples.
+    void append(const sample_scores& more) {
+        correct.insert(correct.end(), more.correct.begin(), more.correct.end());
+        log_loss.insert(log_loss.end(), more.log_loss.begin(), more.log_loss.end());
+    }
     [[nodiscard]] index size() const noexcept { return static_cast<index>(correct.size()); }
 };
 
-/// Scores the samples of a range with the model as it is now. A status ends the search that asked. With an executor it
+/// Scores the samples of a range with the model as it is now. A status ends the search. With an executor it
 /// is called concurrently, on disjoint ranges, while nobody writes to the model.
 using evaluator = std::function<result<sample_scores>(sample_range)>;
 
@@ -98,7 +103,7 @@ struct evaluation_options {
 
 /// Scores of all samples of a range, in order, whatever the executor.
 ///
-/// \pre    0 <= range.begin <= range.end; samples_per_call >= 1; the evaluator returns one score for each sample asked.
+/// \pre    0 <= range.begin <= range.end; samples_per_call >= 1; the evaluator returns one score for each sample.
 /// \return the evaluator's own status if it gave one (that of the earliest call), `non_finite` if a log-loss is NaN or
 ///         infinite.
 [[nodiscard]] inline result<sample_scores> evaluate_samples(const evaluator& evaluate, sample_range range,
@@ -127,13 +132,13 @@ struct evaluation_options {
             return failed[at];
         }
         const index begin = range.begin + c * options.samples_per_call;
-        const index asked = std::min(range.end, begin + options.samples_per_call) - begin;
-        if (parts[at].size() != asked || parts[at].log_loss.size() != parts[at].correct.size()) {
-            detail::fail_contract_with("evaluate_samples: the evaluator must score each of the ", asked,
+        const index wanted = std::min(range.end, begin + options.samples_per_call) - begin;
+        if (parts[at].size() != wanted || parts[at].log_loss.size() != parts[at].correct.size()) {
+            detail::fail_contract_with("evaluate_samples: the evaluator must score each of the ", wanted,
                                        " samples asked for, got ", parts[at].size(), " answers and ",
                                        static_cast<index>(parts[at].log_loss.size()), " losses");
         }
-        for (index i = 0; i < asked; ++i) {
+        for (index i = 0; i < wanted; ++i) {
             const auto k = static_cast<std::size_t>(i);
             if (!is_finite(parts[at].log_loss[k])) {
                 return status{errc::non_finite, "evaluate_samples: the log-loss of sample " +

@@ -8,8 +8,7 @@
 ///     auto e = lowrank::compare_paired(before, after);       // two sample_scores of the same samples
 ///     e.accuracy_gain; e.accuracy_interval.low; e.mcnemar_p; // +0.21, +0.15, 3e-9
 ///
-/// Valid for samples that the choice of the edit has not seen. On the samples it was chosen on, the best of many
-/// candidates looks better than it is.
+/// Valid on held-out samples. On the validation samples the best of many candidates looks better than it is.
 ///
 /// Interval of the accuracy difference: Bonett, Price: Adjusted Wald confidence interval for a difference of binomial
 /// proportions based on paired data, J. Educ. Behav. Stat. 37 (2012). Test: McNemar, Psychometrika 12 (1947), exact.

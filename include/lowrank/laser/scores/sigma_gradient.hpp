@@ -3,10 +3,10 @@
 #define LOWRANK_LASER_SCORES_SIGMA_GRADIENT_HPP
 
 /// \file
-/// What every truncation of a weight would do to the loss, to first order, from one backward pass.
+/// The change of the loss by every truncation of a weight, to first order, from one backward pass.
 ///
 ///     lowrank::sigma_gradient<float> g(spectrum);            // of W, y = W x
-///     for (each batch) g.add(x, dy, sample_starts, ws);      // the layer's input and the gradient of its output
+///     for (const auto& b : batches) g.add(b.x, b.dy, b.starts, ws);   // the layer's input, the gradient of its output
 ///     auto scores = g.scores();
 ///     scores.loss_change(5);                                 // predicted change of the mean loss at rank 5
 ///
@@ -79,7 +79,7 @@ struct sigma_scores {
     }
 };
 
-/// How much a matrix promises when it is truncated: larger is more promising.
+/// How promising the truncation of a matrix is: larger is better.
 enum class screening_policy {
     trusted_tail,    ///< Largest predicted fall over the ranks that leave half of the layer's output or more.
     best_tail,       ///< Largest predicted fall of the loss over all ranks.
@@ -102,8 +102,8 @@ enum class screening_policy {
         case screening_policy::best_tail_sure: {
             double best = 0;
             for (index k = 0; k < s.size(); ++k) {
-                const bool asked = ranks.empty() || std::find(ranks.begin(), ranks.end(), k) != ranks.end();
-                best = asked && s.change_error(k) > 0 ? std::max(best, -s.change(k) / s.change_error(k)) : best;
+                const bool listed = ranks.empty() || std::find(ranks.begin(), ranks.end(), k) != ranks.end();
+                best = listed && s.change_error(k) > 0 ? std::max(best, -s.change(k) / s.change_error(k)) : best;
             }
             return best;
         }
@@ -138,6 +138,7 @@ template <real S>
 class sigma_gradient {
 public:
     /// `s` is the weight's spectrum and must outlive the accumulator.
+    explicit sigma_gradient(spectrum<S>&&) = delete;
     explicit sigma_gradient(const spectrum<S>& s)
         : spectrum_(&s),
           mean_(vector<double>::Zero(s.size())),
@@ -146,7 +147,7 @@ public:
           tail_m2_(tail_mean_),
           removed_(tail_mean_) {}
 
-    /// Takes in samples: `x` (n x N) is the layer's input, `dy` (m x N) the gradient of each sample's own loss at its
+    /// Adds samples: `x` (n x N) is the layer's input, `dy` (m x N) the gradient of each sample's own loss at its
     /// output, and sample j is the columns [starts[j], starts[j + 1]).
     ///
     /// \pre  shapes fit the weight; starts rises from 0 to N.
@@ -182,7 +183,7 @@ public:
         add(x, dy, starts, ws);
     }
 
-    /// Takes in what another accumulator of the same spectrum has seen: shards and threads add up.
+    /// Adds what another accumulator of the same spectrum has seen, of another thread or shard.
     void merge(const sigma_gradient& other) {
         detail::expects(other.spectrum_ == spectrum_, "sigma_gradient::merge: both must be of the same spectrum");
         if (other.samples_ == 0) {
@@ -204,7 +205,7 @@ public:
 
     [[nodiscard]] index samples() const noexcept { return samples_; }
 
-    /// What the samples so far say.
+    /// Statistics of the samples so far.
     [[nodiscard]] sigma_scores scores() const {
         const double n = static_cast<double>(std::max<index>(samples_, 1));
         const double degrees = static_cast<double>(std::max<index>(samples_ - 1, 1));

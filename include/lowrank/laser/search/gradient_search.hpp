@@ -3,10 +3,11 @@
 #define LOWRANK_LASER_SEARCH_GRADIENT_SEARCH_HPP
 
 /// \file
-/// One backward pass says which matrices are worth a look; only those are tried.
+/// One backward pass says which matrices are promising; only those are tried.
 ///
-///     auto r = lowrank::gradient_search(model, {.validation = {0, 400}, .held_out = {400, 2000}}, {.matrices = 3});
-///     r.scores[0].loss_change(5);                // predicted change of the mean loss: matrix 0 at rank 5
+///     auto found = lowrank::gradient_search(model, {.validation = {0, 400}, .held_out = {400, 2000}},
+///                                           {.matrices = 3});
+///     found.scores[0].loss_change(5);            // predicted change of the mean loss: matrix 0 at rank 5
 ///
 /// Sreeram, Maalouf, Sharma, Rus: Compress to Impress, arXiv 2510.20800: gradients of the singular values on 100
 /// samples rank the matrices, and the top ones are scanned, whole and cut into blocks of rows (`groups` of the
@@ -16,9 +17,11 @@
 
 #include <algorithm>
 #include <cstddef>
+#include <numeric>
 #include <span>
 #include <string>
 #include <utility>
+#include <variant>
 #include <vector>
 
 #include <lowrank/core/check.hpp>
@@ -26,6 +29,7 @@
 #include <lowrank/core/status.hpp>
 #include <lowrank/core/types.hpp>
 #include <lowrank/core/workspace.hpp>
+#include <lowrank/laser/evidence/evaluation.hpp>
 #include <lowrank/laser/scores/sigma_gradient.hpp>
 #include <lowrank/laser/search/detail/search_session.hpp>
 #include <lowrank/laser/search/halving_search.hpp>
@@ -35,7 +39,7 @@
 namespace lowrank::inline LOWRANK_ABI {
 
 struct gradient_options {
-    index samples = 100;  ///< The first of those that choose; the backward pass sees them.
+    index samples = 100;  ///< The backward pass sees so many of the validation samples, the first ones.
     screening_policy policy = screening_policy::trusted_tail;
     index matrices = 5;  ///< So many of the best matrices are scanned.
     /// Before that, the edits of so many of the best matrices are tried on the first `probe_samples`, and what they
@@ -43,13 +47,7 @@ struct gradient_options {
     /// the weights, and the best truncations often lie far outside it.
     index probed = 0;
     index probe_samples = 4;
-    halving_options scan = {};  ///< How: first_samples of all samples that choose means every candidate on all of them.
-};
-
-template <real S>
-struct gradient_search_result : search_result<S> {
-    std::vector<sigma_scores> scores = {};  ///< Of each weight, in the order given.
-    std::vector<index> order = {};          ///< The weights, the most promising first; the probed ones as measured.
+    halving_options scan = {};  ///< How the candidates of the chosen matrices are compared.
 };
 
 namespace detail {
@@ -58,14 +56,12 @@ namespace detail {
 ///
 /// \pre    the model has the hook; the range is not empty.
 /// \return What the hook and `make_spectrum` say.
-/// \cost   A backward pass, and one spectrum per weight. Weights whose factorizations do not fit `factor_bytes`
-/// together
+/// \cost   A backward pass, and one spectrum per weight. Weights whose factorizations do not fit `factor_bytes` together
 ///         are worked on in turn, with a backward pass for each turn.
 template <storage T>
-[[nodiscard]] result<std::vector<sigma_scores>> sigma_gradients(const search_model<T>& model, sample_range range,
-                                                                search_session<T>& session, std::size_t factor_bytes) {
+[[nodiscard]] result<std::vector<sigma_scores>> sigma_gradients(search_session<T>& session, sample_range range) {
     using S = compute_t<T>;
-    expects(static_cast<bool>(model.gradients), "sigma_gradients: the model has no hook for gradients");
+    const search_model<T>& model = session.model();
     const auto count = static_cast<index>(model.weights.size());
     std::vector<sigma_scores> out(model.weights.size());
     workspace ws;
@@ -73,7 +69,7 @@ template <storage T>
         index last = first;
         for (std::size_t bytes = 0; last < count; ++last) {
             bytes += session.editors().bytes_of(last);
-            if (bytes > factor_bytes && last > first) {
+            if (bytes > session.options().factor_bytes && last > first) {
                 break;
             }
         }
@@ -106,51 +102,45 @@ template <storage T>
 /// Tries the edits of the first `gradient.probed` weights of `order` on a few samples and sorts these weights by their
 /// best edit: in turn the one with the most right answers and the one with the smallest mean log-loss.
 template <storage T>
-[[nodiscard]] status probe(search_session<T>& session, const search_options& options, const gradient_options& gradient,
-                           std::vector<index>& order) {
+[[nodiscard]] status probe(search_session<T>& session, const gradient_options& gradient, std::vector<index>& order) {
     const auto probed = static_cast<std::size_t>(std::min<std::ptrdiff_t>(gradient.probed, std::ssize(order)));
-    const index begin = options.validation.begin;
-    const sample_range few{begin, std::min(options.validation.end, begin + gradient.probe_samples)};
+    const sample_range validation = session.options().validation;
+    const sample_range few{validation.begin, std::min(validation.end, validation.begin + gradient.probe_samples)};
     std::vector<search_candidate> tried;
     for (std::size_t i = 0; i < probed; ++i) {
-        auto wanted = session.candidates_of(order[i]);
-        session.extend(static_cast<index>(wanted.size()));
+        auto wanted = session.candidates(order[i]);
+        session.extend(wanted.size());
         if (status why = session.prefetch_scores(wanted, few); !why) {
             return why;
         }
-        for (std::size_t j = 0; j < wanted.size(); ++j) {
-            auto& c = wanted[j];
-            if (status why = session.proceed(c.what.weight, true); !why) {
+        for (auto c = wanted.begin(); c != wanted.end(); ++c) {
+            if (status why = session.proceed(c->name); !why) {
                 return why;
             }
-            if (std::any_of(wanted.begin(), wanted.begin() + static_cast<std::ptrdiff_t>(j),
-                            [&](const search_candidate& earlier) { return earlier.what == c.what; })) {
+            if (std::any_of(wanted.begin(), c,
+                            [&](const auto& earlier) { return same_edits(earlier.edits, c->edits); })) {
                 continue;
             }
-            const auto scores = session.try_edit(c, few);
+            const auto scores = session.evaluate(*c, few);
             if (!scores) {
                 return scores.error();
             }
-            if (c.why) {
-                c.validation = summarize(*scores);
-                tried.push_back(c);
+            if (c->why) {
+                c->validation = summarize(*scores);
+                tried.push_back(*c);
             }
         }
     }
-    auto by_right = tried;
-    std::stable_sort(by_right.begin(), by_right.end(),
-                     [](const auto& a, const auto& b) { return better(a.validation, b.validation); });
-    std::stable_sort(tried.begin(), tried.end(),
-                     [](const auto& a, const auto& b) { return a.validation.log_loss < b.validation.log_loss; });
+    std::vector<std::size_t> all(tried.size());
+    std::iota(all.begin(), all.end(), std::size_t{0});
     std::vector<index> sorted;
     const auto add = [&](index w) {
         if (std::find(sorted.begin(), sorted.end(), w) == sorted.end()) {
             sorted.push_back(w);
         }
     };
-    for (std::size_t i = 0; i < tried.size(); ++i) {
-        add(by_right[i].weight);
-        add(tried[i].weight);
+    for (const std::size_t i : in_turn(tried, all)) {
+        add(tried[i].newest().weight);
     }
     for (const index w : order) {  // weights without an edit that could be scored, and those not probed
         add(w);
@@ -166,42 +156,37 @@ template <storage T>
 /// When the search returns, for whatever reason, every weight has the bits it had.
 ///
 /// \pre    As for `halving_search`; the model has the `gradients` hook; samples, matrices >= 1.
-/// \return As `halving_search`, with the gradients' scores. Each candidate of a whole matrix that was tried carries its
-///         predicted change.
+/// \return As `halving_search`, with `scores` and `order`: the weights by the gradient, the probed ones as measured.
+///         Each candidate of a whole matrix that was tried has its predicted change.
 /// \cost   A backward pass on `samples`, one spectrum per weight, probed * fractions * probe_samples evaluations, and a
 ///         race among matrices * fractions candidates.
-/// \note   Deterministic if the model's hooks are. The backward pass is not in the journal: a resumed search repeats
-/// it.
+/// \note   Deterministic if the model's hooks are. The journal does not hold the backward pass: a resumed search
+///         repeats it.
 template <storage T>
-[[nodiscard]] gradient_search_result<compute_t<T>> gradient_search(const search_model<T>& model,
-                                                                   const search_options& options,
-                                                                   const gradient_options& gradient = {}) {
+[[nodiscard]] search_result gradient_search(const search_model<T>& model, const search_options& options,
+                                            const gradient_options& gradient = {}) {
     detail::expects_halving(gradient.scan);
     detail::expects(gradient.samples >= 1 && gradient.matrices >= 1,
                     "gradient_search: samples and matrices must be at least 1");
     detail::expects(gradient.probed >= 0 && gradient.probe_samples >= 1,
                     "gradient_search: probed must not be negative, probe_samples at least 1");
     detail::expects(static_cast<bool>(model.gradients), "gradient_search: the model has no hook for gradients");
-    gradient_search_result<compute_t<T>> out;
-    detail::search_session<T> session("gradient_search", model, options, options.held_out.size() > 0 ? 4 : 2);
-    std::vector<sample_scores> scores;
-    out.why = [&]() -> status {
-        if (status why = session.begin(out.baseline); !why) {
-            return why;
-        }
-        if (status why = session.proceed("gradients", true); !why) {
+    detail::search_session<T> session("gradient_search", model, options);
+    session.extend(1);
+    return session.run([&](search_result& out) -> status {
+        if (status why = session.proceed("gradients"); !why) {
             return why;
         }
         const index begin = options.validation.begin;
-        auto made = detail::sigma_gradients(model, {begin, std::min(options.validation.end, begin + gradient.samples)},
-                                            session, options.factor_bytes);
+        auto made =
+            detail::sigma_gradients(session, {begin, std::min(options.validation.end, begin + gradient.samples)});
         if (!made) {
             return {made.error().code, "gradient_search: " + made.error().message};
         }
         out.scores = *std::move(made);
         out.order = screen(out.scores, gradient.policy, options.fractions);
         if (gradient.probed > 0) {
-            if (status why = detail::probe(session, options, gradient, out.order); !why) {
+            if (status why = detail::probe(session, gradient, out.order); !why) {
                 return why;
             }
         }
@@ -209,20 +194,15 @@ template <storage T>
             out.order.begin(), out.order.begin() + std::min<std::ptrdiff_t>(gradient.matrices, std::ssize(out.order)));
         std::sort(chosen.begin(), chosen.end());
         for (const index w : chosen) {
-            for (auto& c : session.candidates_of(w)) {
-                if (c.what.groups == 1 && !c.what.entries) {
-                    c.predicted = out.scores[static_cast<std::size_t>(w)].loss_change(c.rank);
+            for (auto& c : session.candidates(w)) {
+                if (std::holds_alternative<kept_components>(c.newest().what.kept)) {
+                    c.predicted = out.scores[static_cast<std::size_t>(w)].loss_change(c.newest().rank);
                 }
                 out.candidates.push_back(std::move(c));
             }
         }
-        if (status why = detail::race(session, options, gradient.scan, out.candidates, scores); !why) {
-            return why;
-        }
-        return session.finish(out, [&](std::size_t i) -> const sample_scores& { return scores[i]; });
-    }();
-    session.count_into(out);
-    return out;
+        return detail::race(session, gradient.scan, out);
+    });
 }
 
 }  // namespace lowrank::inline LOWRANK_ABI

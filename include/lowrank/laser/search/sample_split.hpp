@@ -3,10 +3,10 @@
 #define LOWRANK_LASER_SEARCH_SAMPLE_SPLIT_HPP
 
 /// \file
-/// Which samples train, which choose and which only report: a random order and its parts, a function of the seed.
+/// Samples divided at random into training, validation and test samples, as a function of a seed.
 ///
 ///     auto parts = lowrank::split_samples(1000, {.validation = 0.2, .seed = 7});
-///     // sample parts.order[i] is the i-th; parts.validation = [0, 200), parts.test = [200, 1000)
+///     // parts.order[i] is sample number i; parts.validation = [0, 200), parts.test = [200, 1000)
 
 #include <algorithm>
 #include <cmath>
@@ -25,29 +25,29 @@
 namespace lowrank::inline LOWRANK_ABI {
 
 struct split_options {
-    double train = 0;         ///< Share that trains (an adapter, say), rounded to whole samples.
-    double validation = 0.2;  ///< Share that chooses; the rest reports.
+    double train = 0;         ///< Share for training (an adapter, say), rounded to whole samples.
+    double validation = 0.2;  ///< Share for validation; the rest is the test part.
     std::uint64_t seed = 0;
 };
 
-/// A random order of samples, divided into three ranges of places in it.
+/// A random order of samples, divided into three ranges.
 struct sample_split {
-    std::vector<index> order = {};  ///< order[i] is the sample at place i.
+    std::vector<index> order = {};  ///< order[i] is the sample at position i; the ranges are of positions.
     sample_range train = {};
     sample_range validation = {};
     sample_range test = {};
 };
 
-/// Shuffles `count` samples and divides them: first those that train, then those that choose, then those that report.
-/// Where the shares and the count allow, no asked-for part is empty, and the test part never is.
+/// Shuffles `count` samples and divides them, in the order training, validation, test. The validation and test parts
+/// are never empty, nor is the training part if its share is not 0.
 ///
 /// \pre  count >= 2, or 3 with a train share; shares in [0, 1) with a sum below 1.
 /// \note The same for one seed on every machine.
 [[nodiscard]] inline sample_split split_samples(index count, const split_options& options = {}) {
     detail::expects(options.train >= 0 && options.validation > 0 && options.train + options.validation < 1,
                     "split_samples: shares must not be negative, validation positive, and their sum below 1");
-    const index least = options.train > 0 ? 1 : 0;
-    detail::expects(count >= 2 + least, "split_samples: there are too few samples for all parts");
+    const index min_train = options.train > 0 ? 1 : 0;
+    detail::expects(count >= 2 + min_train, "split_samples: there are too few samples for all parts");
     sample_split out;
     out.order.resize(static_cast<std::size_t>(count));
     std::iota(out.order.begin(), out.order.end(), index{0});
@@ -58,7 +58,7 @@ struct sample_split {
     const auto part = [count](double share) {
         return static_cast<index>(std::lround(share * static_cast<double>(count)));
     };
-    const index train = least == 0 ? 0 : std::clamp<index>(part(options.train), 1, count - 2);
+    const index train = min_train == 0 ? 0 : std::clamp<index>(part(options.train), 1, count - 2);
     const index validation = std::clamp<index>(part(options.validation), 1, count - train - 1);
     out.train = {0, train};
     out.validation = {train, train + validation};

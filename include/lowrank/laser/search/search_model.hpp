@@ -8,9 +8,10 @@
 ///     lowrank::search_model<float> model{.weights = {{"fc1", fc1}, {"fc2", fc2}}, .evaluate = score_samples};
 ///     auto found = lowrank::exhaustive_search(model, {.validation = {0, 200}, .held_out = {200, 1000}});
 ///
-/// The first two fields are the minimum. With `layers`, `layer_of` and `evaluate_from_layer` an edit of layer l costs the layers
-/// from l on; with `gradients` one backward pass tells where to look (gradient_search.hpp); with `evaluate_ranks` all ranks
-/// of a weight cost one product; with `read` and `place` the weights need not be in memory.
+/// The first two fields are the minimum. With `layers`, `layer_of` and `evaluate_from_layer` an edit of layer l costs
+/// the layers from l on; with `gradients` one backward pass says which weights are promising (gradient_search.hpp);
+/// with `evaluate_ranks` all ranks of a weight cost one product; with `read` and `override_weight` the weights need not
+/// be in memory.
 
 #include <cstddef>
 #include <functional>
@@ -29,7 +30,7 @@
 
 namespace lowrank::inline LOWRANK_ABI {
 
-/// Takes in, for one weight (its place in `search_model::weights`), the layer's input x (in x N) and the gradient dy
+/// Receives, for one weight (its number in `search_model::weights`), the layer's input x (in x N) and the gradient dy
 /// (out x N) at its output; group j of samples is the columns [starts[j], starts[j + 1]), and dy the gradient of each
 /// group's own loss.
 template <real S>
@@ -39,7 +40,7 @@ using gradient_sink =
 template <storage T>
 struct search_model {
     /// The weights a search may edit, in place. Everything has its bits back when the search returns. With `read` and
-    /// `place` only names and shapes count, and the data may be null.
+    /// `override_weight` only names and shapes count, and the data may be null.
     std::vector<named_weight<T>> weights = {};
     /// Scores samples with the model as it is.
     evaluator evaluate = {};
@@ -48,23 +49,22 @@ struct search_model {
     index layers = 1;
     /// The layer in [0, layers) of each weight; empty: all in layer 0.
     std::vector<index> layer_of = {};
-    /// Scores as `ask` does, and may start at the input of layer `first`, kept from an earlier pass: all edits in place
-    /// are in layers `first` and up, so that what comes before is that of the unedited model. `layers`: nothing is
-    /// edited.
+    /// Scores as `evaluate` does, and may start at the input of layer `first`, kept from an earlier pass: all edits in
+    /// place are in layers `first` and up, so that the input is that of the unedited model. `first` = `layers`: nothing
+    /// is edited.
     std::function<result<sample_scores>(sample_range, index first)> evaluate_from_layer = {};
     /// One backward pass over the samples: calls the sink for every weight, in one thread, in the same order each time.
     /// A group of samples may be as small as the engine can separate.
     std::function<status(sample_range, const gradient_sink<compute_t<T>>&)> gradients = {};
-    /// Scores the samples once for each rank, with that truncation of the weight in the place of its own values and all
-    /// other edits in place as they are, none below layer `first`: the same as edit by edit, to rounding. A log-loss
-    /// may come out NaN or infinite. It is called concurrently where `ask` is.
+    /// Scores the samples once for each rank, with the weight truncated to that rank and the other edits as they are,
+    /// none of them below layer `first`: the same as edit by edit, to rounding. A log-loss may be NaN or infinite.
     std::function<result<std::vector<sample_scores>>(sample_range, index weight, const nested_ranks<compute_t<T>>&,
                                                      index first)>
         evaluate_ranks = {};
-    /// A copy of a weight's own values, whatever is in place.
+    /// A copy of a weight's own values, whatever overrides it.
     std::function<result<row_matrix<T>>(index weight)> read = {};
-    /// From now on the weight multiplies as this edit, of which the engine keeps a copy; null: as itself again.
-    std::function<void(index weight, const placed_edit<compute_t<T>>*)> override_weight = {};
+    /// From now on the weight multiplies as this says, of which the engine keeps a copy; null: as itself again.
+    std::function<void(index weight, const weight_override<compute_t<T>>*)> override_weight = {};
 
     /// The layer of a weight. \pre 0 <= weight < weights.size()
     [[nodiscard]] index layer(index weight) const {
@@ -77,7 +77,7 @@ struct search_model {
 /// \pre `order` holds each of 0 .. weights.size() - 1 once
 template <storage T>
 [[nodiscard]] search_model<T> reordered(const search_model<T>& m, const std::vector<index>& order) {
-    std::vector<index> place(m.weights.size(), -1);
+    std::vector<index> number(m.weights.size(), -1);
     detail::expects(order.size() == m.weights.size(), "reordered: the order must name each weight once");
     search_model<T> out = m;
     out.weights.clear();
@@ -85,16 +85,16 @@ template <storage T>
     for (const index w : order) {
         detail::expects_in_range("reordered", "a weight", w, index{0}, static_cast<index>(m.weights.size()) - 1);
         const auto at = static_cast<std::size_t>(w);
-        detail::expects(place[at] < 0, "reordered: the order must name each weight once");
-        place[at] = static_cast<index>(out.weights.size());
+        detail::expects(number[at] < 0, "reordered: the order must name each weight once");
+        number[at] = static_cast<index>(out.weights.size());
         out.weights.push_back(m.weights[at]);
         out.layer_of.push_back(m.layer(w));
     }
     if (m.gradients) {
-        out.gradients = [hook = m.gradients, place](sample_range r, const gradient_sink<compute_t<T>>& sink) {
+        out.gradients = [hook = m.gradients, number](sample_range r, const gradient_sink<compute_t<T>>& sink) {
             return hook(
                 r, [&](index w, const_column_view<compute_t<T>> x, const_column_view<compute_t<T>> dy,
-                       std::span<const index> starts) { sink(place[static_cast<std::size_t>(w)], x, dy, starts); });
+                       std::span<const index> starts) { sink(number[static_cast<std::size_t>(w)], x, dy, starts); });
         };
     }
     if (m.evaluate_ranks) {
@@ -107,23 +107,23 @@ template <storage T>
         out.read = [hook = m.read, order](index w) { return hook(order[static_cast<std::size_t>(w)]); };
     }
     if (m.override_weight) {
-        out.override_weight = [hook = m.override_weight, order](index w, const placed_edit<compute_t<T>>* edit) {
+        out.override_weight = [hook = m.override_weight, order](index w, const weight_override<compute_t<T>>* edit) {
             hook(order[static_cast<std::size_t>(w)], edit);
         };
     }
     return out;
 }
 
-/// What every search asks of its model. \pre named by `function` in the message
+/// Checks the model of a search; `function` is named in the message.
 template <storage T>
 void expects_search_model(const char* function, const search_model<T>& m) {
     detail::expects(static_cast<bool>(m.evaluate), "search: the evaluator must not be empty");
     detail::expects(m.layers >= 1, "search: a model has at least one layer");
     detail::expects(static_cast<bool>(m.read) == static_cast<bool>(m.override_weight),
-                    "search: a model has both of read and place, or neither");
+                    "search: a model has both of read and override_weight, or neither");
     for (const auto& w : m.weights) {
         detail::expects(m.override_weight || w.weight.data() != nullptr || w.weight.size() == 0,
-                        "search: a weight that is not in memory needs read and place");
+                        "search: a weight that is not in memory needs read and override_weight");
     }
     detail::expects(m.layer_of.empty() || m.layer_of.size() == m.weights.size(),
                     "search: layer_of must be empty or name the layer of each weight");

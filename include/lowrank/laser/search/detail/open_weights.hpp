@@ -3,11 +3,11 @@
 #define LOWRANK_LASER_SEARCH_DETAIL_OPEN_WEIGHTS_HPP
 
 /// \file
-/// Weights while a search works on them: opened, edited, and as they were when a scope ends.
+/// Weights while a search works on them: factorized, edited, and as they were when a scope ends.
 ///
-///     detail::editor_cache<float> open(model.weights, factor_bytes, model.read);
-///     detail::place_guard<float> placed(model);                // or bits_guard, restore_guard for weights in memory
-///     auto size = placed.put(weight, **open.get(weight), edit);
+///     detail::editor_cache<float> editors(model.weights, factor_bytes, model.read);
+///     detail::edits_in_place<float> in_place(model, editors);
+///     lowrank::status why = in_place.put(candidate);            // its edits, and no others
 
 #include <algorithm>
 #include <cstddef>
@@ -26,74 +26,10 @@
 #include <lowrank/laser/edits/named_weight.hpp>
 #include <lowrank/laser/edits/weight_editor.hpp>
 #include <lowrank/laser/search/search_model.hpp>
+#include <lowrank/laser/search/search_options.hpp>
 
 namespace lowrank::inline LOWRANK_ABI {
 namespace detail {
-
-/// Gives a weight its bits back when the scope ends, however it ends.
-template <storage T>
-class bits_guard {
-public:
-    explicit bits_guard(weight_view<T> w) : weight_(w), before_(w.rows(), w.cols()) {
-        copy_bits<T>(const_weight_view<T>(w.data(), w.rows(), w.cols(), w.outerStride()), weight_view<T>(before_));
-    }
-    ~bits_guard() { restore(); }
-    bits_guard(const bits_guard&) = delete;
-    bits_guard& operator=(const bits_guard&) = delete;
-
-    void restore() { copy_bits<T>(const_weight_view<T>(before_), weight_); }
-
-private:
-    weight_view<T> weight_;
-    row_matrix<T> before_;
-};
-
-/// The same from bits that somebody else keeps.
-template <storage T>
-class restore_guard {
-public:
-    restore_guard(weight_view<T> w, const weight_editor<T>& editor) : weight_(w), editor_(&editor) {}
-    ~restore_guard() { copy_bits<T>(editor_->original(), weight_); }
-    restore_guard(const restore_guard&) = delete;
-    restore_guard& operator=(const restore_guard&) = delete;
-
-private:
-    weight_view<T> weight_;
-    const weight_editor<T>* editor_;
-};
-
-/// Edits in place in a model that is not written to; they go when the scope ends.
-template <storage T>
-class place_guard {
-public:
-    explicit place_guard(const search_model<T>& model) : model_(&model) {}
-    ~place_guard() { restore(); }
-    place_guard(const place_guard&) = delete;
-    place_guard& operator=(const place_guard&) = delete;
-
-    [[nodiscard]] result<edit_size> put(index weight, weight_editor<T>& editor, const edit& e) {
-        const auto made = editor.place(e);
-        if (!made) {
-            return made.error();
-        }
-        put(weight, made->first);
-        return made->second;
-    }
-    void put(index weight, const placed_edit<compute_t<T>>& edit) {
-        placed_.push_back(weight);
-        model_->override_weight(weight, &edit);
-    }
-    void restore() {
-        for (const index weight : placed_) {
-            model_->override_weight(weight, nullptr);
-        }
-        placed_.clear();
-    }
-
-private:
-    const search_model<T>* model_;
-    std::vector<index> placed_ = {};
-};
 
 /// One more weight into a fingerprint.
 template <storage T>
@@ -134,14 +70,14 @@ result<std::uint64_t> search_fingerprint(const search_model<T>& model) {
 template <storage T>
 using weight_reader = std::function<result<row_matrix<T>>(index)>;
 
-/// Opened weights, the least recently used ones closed when they do not fit.
+/// Factorized weights, the least recently used ones dropped when they do not fit.
 template <storage T>
 class editor_cache {
 public:
     editor_cache(std::span<const named_weight<T>> weights, std::size_t budget, weight_reader<T> read = {})
         : weights_(weights), budget_(budget), read_(std::move(read)), open_(weights.size()), used_(weights.size(), 0) {}
 
-    /// \pre the weight has its own bits at this time. The pointer is good until the next call.
+    /// \pre the weight is not edited at this time. The pointer is valid until the next call.
     [[nodiscard]] result<weight_editor<T>*> get(index weight) {
         const auto w = static_cast<std::size_t>(weight);
         used_[w] = ++clock_;
@@ -159,7 +95,7 @@ public:
     }
 
     [[nodiscard]] index factorizations() const noexcept { return factorizations_; }
-    /// About what an opened weight of this shape holds.
+    /// About what a factorized weight of this shape holds.
     [[nodiscard]] std::size_t bytes_of(index weight) const {
         const auto& w = weights_[static_cast<std::size_t>(weight)].weight;
         const index r = std::min(w.rows(), w.cols());
@@ -180,7 +116,7 @@ private:
         return weight_editor<T>::open(w.name, *std::move(values));
     }
 
-    /// Closes others than `wanted` until all and `more` bytes fit.
+    /// Drops others than `wanted` until all and `more` bytes fit.
     void make_room(std::size_t wanted, std::size_t more = 0) {
         while (true) {
             std::size_t total = more, oldest = open_.size();
@@ -207,6 +143,87 @@ private:
     std::vector<std::uint64_t> used_;
     std::uint64_t clock_ = 0;
     index factorizations_ = 0;
+};
+
+/// The edits of one candidate at a time, written to the weights or handed to the engine. They are taken back when the
+/// scope ends, however it ends.
+template <storage T>
+class edits_in_place {
+public:
+    edits_in_place(const search_model<T>& model, editor_cache<T>& editors) : model_(&model), editors_(&editors) {}
+    ~edits_in_place() { keep_first(0); }
+    edits_in_place(const edits_in_place&) = delete;
+    edits_in_place& operator=(const edits_in_place&) = delete;
+
+    /// Puts the candidate's edits in place and no others, and fills in their sizes. Edits that it shares with what is
+    /// in place, from the first on, are not written again. An edit that cannot be written is said in `c.why`; then no
+    /// more edits than those before it are in place.
+    /// \pre    a weight is edited once at most
+    /// \return What factorizing a weight says.
+    [[nodiscard]] status put(search_candidate& c) {
+        std::size_t same = 0;
+        while (same < std::min(in_place_.size(), c.edits.size()) && in_place_[same].weight == c.edits[same].weight &&
+               in_place_[same].what == c.edits[same].what) {
+            ++same;
+        }
+        keep_first(same);
+        for (std::size_t i = same; i < c.edits.size(); ++i) {
+            const auto editor = editors_->get(c.edits[i].weight);  // the weight is not edited here
+            if (!editor) {
+                return editor.error();
+            }
+            const auto size = write(c.edits[i], **editor);
+            if (!size) {
+                c.why = size.error();
+                keep_first(i);
+                return {};
+            }
+            in_place_.back().size = *size;
+        }
+        for (std::size_t i = 0; i < c.edits.size(); ++i) {
+            c.edits[i].size = in_place_[i].size;
+        }
+        return {};
+    }
+
+private:
+    struct placed {
+        index weight = 0;
+        edit what = {};
+        row_matrix<T> before = {};  ///< The bits of a weight that was written to.
+        edit_size size = {};
+    };
+
+    [[nodiscard]] result<edit_size> write(const candidate_edit& e, weight_editor<T>& editor) {
+        in_place_.push_back({.weight = e.weight, .what = e.what});
+        if (model_->override_weight) {
+            const auto made = editor.as_override(e.what);
+            if (!made) {
+                return made.error();
+            }
+            model_->override_weight(e.weight, &made->first);
+            return made->second;
+        }
+        in_place_.back().before = editor.original();
+        return editor.write(e.what, model_->weights[static_cast<std::size_t>(e.weight)].weight);
+    }
+
+    /// Takes back all edits but the first `count`.
+    void keep_first(std::size_t count) {
+        for (; in_place_.size() > count; in_place_.pop_back()) {
+            const placed& last = in_place_.back();
+            if (model_->override_weight) {
+                model_->override_weight(last.weight, nullptr);
+            } else if (last.before.size() > 0) {
+                copy_bits<T>(const_weight_view<T>(last.before),
+                             model_->weights[static_cast<std::size_t>(last.weight)].weight);
+            }
+        }
+    }
+
+    const search_model<T>* model_;
+    editor_cache<T>* editors_;
+    std::vector<placed> in_place_ = {};
 };
 
 }  // namespace detail
