@@ -19,6 +19,7 @@
 #include <lowrank/core/linear_operator.hpp>
 #include <lowrank/core/normal_quantile.hpp>
 #include <lowrank/core/operator_reference.hpp>
+#include <lowrank/core/packets.hpp>
 #include <lowrank/core/parallel.hpp>
 #include <lowrank/core/philox.hpp>
 #include <lowrank/core/progress.hpp>

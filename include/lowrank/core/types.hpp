@@ -95,17 +95,7 @@ public:
     }
 };
 
-/// A parameter that does not deduce S. With `S = double` by default it makes a function on doubles a template, so that
-/// a program that does not call the function does not pay for compiling its decompositions.
-template <real S>
-using only_matrix = std::type_identity_t<matrix<S>>;
-
 }  // namespace detail
-
-/// `template <class = on_use>` heads a function that could do without: its body is compiled where the function is
-/// called, and a program that only includes the header does not pay for the decompositions in it. Call it as if the
-/// line were not there.
-struct on_use;
 
 /// Borrowed column-major memory, rows one element apart: activations `in x n`, factors. Writable.
 template <real S>

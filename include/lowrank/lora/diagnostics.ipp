@@ -130,7 +130,9 @@ resize_result<S> reduce_intruders(const low_rank<S>& change, const spectrum<S>& 
                                   double lambda) {
     detail::expects_in_range("reduce_intruders", "lambda", lambda, 0.0, 1.0);
     if (found.empty()) {
-        return {.product = change};
+        resize_result<S> same;
+        same.product = change;
+        return same;
     }
     std::vector<index> positions;
     for (const auto& one : found) {

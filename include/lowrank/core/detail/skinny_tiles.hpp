@@ -16,6 +16,7 @@
 #include <Eigen/Core>
 
 #include <lowrank/core/config.hpp>
+#include <lowrank/core/packets.hpp>
 #include <lowrank/core/types.hpp>
 
 #if defined(__GNUC__) && !defined(__clang__)
@@ -24,13 +25,6 @@
 #endif
 
 namespace lowrank::inline LOWRANK_ABI::detail {
-
-template <real S>
-using packet_of = typename Eigen::internal::packet_traits<S>::type;
-
-/// Scalars in one packet.
-template <real S>
-inline constexpr index lanes = static_cast<index>(Eigen::internal::unpacket_traits<packet_of<S>>::size);
 
 inline constexpr bool many_registers = EIGEN_ARCH_DEFAULT_NUMBER_OF_REGISTERS >= 32;
 
@@ -49,14 +43,6 @@ inline void prefetch(const void* p) noexcept {
 #else
     (void)p;
 #endif
-}
-
-/// Calls f(0), .., f(N - 1) with the index as a constant: arrays of packets stay in registers at every level of
-/// optimization.
-template <int N, class F>
-EIGEN_ALWAYS_INLINE void unroll(F&& f) {
-    [&]<int... I>(std::integer_sequence<int, I...>) LOWRANK_FORCE_INLINE { (f(std::integral_constant<int, I>()), ...); }
-    (std::make_integer_sequence<int, N>());
 }
 
 /// Walks over the cache lines of a block, row after row, and asks for them a few at a time while tiles compute.

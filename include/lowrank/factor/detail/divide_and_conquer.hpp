@@ -25,80 +25,10 @@
 
 #include <lowrank/core/config.hpp>
 #include <lowrank/core/dense.hpp>
-#include <lowrank/core/detail/skinny_tiles.hpp>
 #include <lowrank/core/types.hpp>
+#include <lowrank/factor/detail/secular.hpp>
 
 namespace lowrank::inline LOWRANK_ABI::detail {
-
-/// The largest magnitude of `n` numbers.
-template <real S>
-[[nodiscard]] S largest_of(const S* x, index n) noexcept {
-    S largest(0);
-    for (index i = 0; i < n; ++i) {
-        largest = std::max(largest, std::abs(x[i]));
-    }
-    return largest;
-}
-
-/// delta = base - tau, and what these poles add to the secular function, sum z^2 / delta, and to its slope.
-template <real S>
-void secular_sums(const S* base, const S* z, S tau, S* delta, index n, S& value, S& slope) noexcept {
-    using P = packet_of<S>;
-    using namespace Eigen::internal;
-    const P shift = pset1<P>(tau);
-    P values = pset1<P>(S(0)), slopes = values;
-    index i = 0;
-    for (; i + lanes<S> <= n; i += lanes<S>) {
-        const P d = psub(ploadu<P>(base + i), shift), weight = ploadu<P>(z + i), ratio = pdiv(weight, d);
-        pstoreu(delta + i, d);
-        values = pmadd(weight, ratio, values);
-        slopes = pmadd(ratio, ratio, slopes);
-    }
-    value = predux(values);
-    slope = predux(slopes);
-    for (; i < n; ++i) {
-        delta[i] = base[i] - tau;
-        const S ratio = z[i] / delta[i];
-        value += z[i] * ratio;
-        slope += ratio * ratio;
-    }
-}
-
-/// to *= difference / (poles - pole), entry by entry.
-template <real S>
-void multiply_by_ratios(S* to, const S* difference, const S* poles, S pole, index n) noexcept {
-    using P = packet_of<S>;
-    using namespace Eigen::internal;
-    const P at = pset1<P>(pole);
-    index i = 0;
-    for (; i + lanes<S> <= n; i += lanes<S>) {
-        const P ratio = pdiv(ploadu<P>(difference + i), psub(ploadu<P>(poles + i), at));
-        pstoreu(to + i, pmul(ploadu<P>(to + i), ratio));
-    }
-    for (; i < n; ++i) {
-        to[i] *= difference[i] / (poles[i] - pole);
-    }
-}
-
-/// to = x / y, entry by entry; returns the sum of squares.
-template <real S>
-S divide(const S* x, const S* y, S* to, index n) noexcept {
-    using P = packet_of<S>;
-    using namespace Eigen::internal;
-    P sums = pset1<P>(S(0));
-    index i = 0;
-    for (; i + lanes<S> <= n; i += lanes<S>) {
-        const P ratio = pdiv(ploadu<P>(x + i), ploadu<P>(y + i));
-        pstoreu(to + i, ratio);
-        sums = pmadd(ratio, ratio, sums);
-    }
-    S sum = predux(sums);
-    for (; i < n; ++i) {
-        to[i] = x[i] / y[i];
-        sum += to[i] * to[i];
-    }
-    return sum;
-}
 
 /// Eigenvalues of the tridiagonal matrix in entries [first, first + size), unsorted, by the QL iteration with implicit
 /// shifts; the rotations are applied to columns of the same numbers of `q` (rows of the same numbers) if not null.

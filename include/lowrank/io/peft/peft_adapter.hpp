@@ -49,8 +49,7 @@ struct peft_adapter {
 
 /// `unsupported`, naming a module, unless every module is plain LoRA: for programs that use `modules` and `embeddings`
 /// alone.
-template <class = on_use>
-[[nodiscard]] status check_plain_lora(const peft_adapter& adapter) {
+LOWRANK_INLINE [[nodiscard]] status check_plain_lora(const peft_adapter& adapter) {
     if (adapter.relatives.empty()) {
         return {};
     }

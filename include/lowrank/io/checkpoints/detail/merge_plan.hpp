@@ -47,15 +47,13 @@ struct token_row {
     double strength = 1;  ///< old + strength (new - old)
 };
 
-template <class = on_use>
-[[nodiscard]] status no_such_tensor(const std::string& name) {
+LOWRANK_INLINE [[nodiscard]] status no_such_tensor(const std::string& name) {
     return {errc::mismatch, "the checkpoint has no tensor " + in_quotes(name) +
                                 ", which the adapter changes; it belongs to another model"};
 }
 
 /// Rows and columns of a tensor, dimensions beyond the second counted as columns.
-template <class = on_use>
-[[nodiscard]] module_shape stored_shape(const tensor_info& t) {
+LOWRANK_INLINE [[nodiscard]] module_shape stored_shape(const tensor_info& t) {
     std::uint64_t columns = 1;
     bool fits = true;
     for (std::size_t i = 1; i < t.shape.size(); ++i) {
@@ -66,8 +64,7 @@ template <class = on_use>
 }
 
 /// `mismatch` unless a change of `rows` x `cols` is for the tensor.
-template <class = on_use>
-[[nodiscard]] status check_stored_shape(const tensor_info& t, index rows, index cols) {
+LOWRANK_INLINE [[nodiscard]] status check_stored_shape(const tensor_info& t, index rows, index cols) {
     const module_shape has = stored_shape(t);
     if (t.shape.empty() || rows != has.out || cols != has.in) {
         return {errc::mismatch, "tensor " + in_quotes(t.name) + " has shape " + shape_in_words(t.shape) +
@@ -117,8 +114,7 @@ struct merge_plan {
 };
 
 /// A module's name in the checkpoint: its path, or that without its first part, which some checkpoints leave out.
-template <class = on_use>
-[[nodiscard]] std::string stored_module(const checkpoint& base, const std::string& module) {
+LOWRANK_INLINE [[nodiscard]] std::string stored_module(const checkpoint& base, const std::string& module) {
     const std::size_t dot = module.find('.');
     if (base.find(module + ".weight") == nullptr && dot != std::string::npos &&
         base.find(module.substr(dot + 1) + ".weight") != nullptr) {
@@ -187,8 +183,7 @@ template <class Make>
 }
 
 /// Of all that a module's change is made of.
-template <class = on_use>
-[[nodiscard]] std::uint64_t checksum_of_parameters(const peft_module& module) {
+LOWRANK_INLINE [[nodiscard]] std::uint64_t checksum_of_parameters(const peft_module& module) {
     relative_tensors tensors;
     std::visit(tensors, module);
     std::uint64_t sum = module.index();
@@ -210,9 +205,8 @@ template <class = on_use>
 
 /// Adds the rows that an adapter has trained of an embedding table (PEFT's trainable_token_indices). The tensor is
 /// called a delta and holds the new rows themselves: huggingface/peft, trainable_tokens/layer.py, `merge`.
-template <class = on_use>
-[[nodiscard]] status plan_token_rows(const checkpoint& base, const tensor_to_write& e, const peft_lora_config& config,
-                                     double strength, merge_plan& out) {
+LOWRANK_INLINE [[nodiscard]] status plan_token_rows(const checkpoint& base, const tensor_to_write& e,
+                                                    const peft_lora_config& config, double strength, merge_plan& out) {
     std::string module = e.name.substr(0, e.name.size() - token_rows_tail.size());
     if (module.starts_with(peft_prefix)) {
         module.erase(0, peft_prefix.size());
@@ -259,8 +253,8 @@ template <class = on_use>
     return {};
 }
 
-template <class = on_use>
-[[nodiscard]] result<merge_plan> plan_merge(const checkpoint& base, std::span<const adapter_to_merge> adapters) {
+LOWRANK_INLINE [[nodiscard]] result<merge_plan> plan_merge(const checkpoint& base,
+                                                           std::span<const adapter_to_merge> adapters) {
     merge_plan out;
     for (const auto& [adapter, strength] : adapters) {
         expects(adapter != nullptr, "merge_checkpoint: an adapter is null");

@@ -91,10 +91,10 @@ template <storage T>
     return merged_weight{audit.total(), dtype_of<T>, 0, receipt_bits / entries};
 }
 
-template <class = on_use>
-[[nodiscard]] result<merged_weight> write_merged_rows(safetensors_writer& out, const safetensors_file& file,
-                                                      const tensor_info& t, const stored_change& change,
-                                                      const tile_options& opt) {
+LOWRANK_INLINE [[nodiscard]] result<merged_weight> write_merged_rows(safetensors_writer& out,
+                                                                     const safetensors_file& file, const tensor_info& t,
+                                                                     const stored_change& change,
+                                                                     const tile_options& opt) {
     switch (t.type) {
         case dtype::f64: return write_merged_rows_as<double>(out, file, t, change, opt);
         case dtype::f32: return write_merged_rows_as<float>(out, file, t, change, opt);

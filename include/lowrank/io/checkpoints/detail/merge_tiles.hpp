@@ -191,9 +191,9 @@ template <storage T>
                          receipt_bits / static_cast<double>(std::max<std::uint64_t>(total.entries, 1))};
 }
 
-template <class = on_use>
-[[nodiscard]] result<merged_weight> write_merged(safetensors_writer& out, const safetensors_file& file,
-                                                 const tensor_info& t, stored_change change, const tile_options& opt) {
+LOWRANK_INLINE [[nodiscard]] result<merged_weight> write_merged(safetensors_writer& out, const safetensors_file& file,
+                                                                const tensor_info& t, stored_change change,
+                                                                const tile_options& opt) {
     switch (t.type) {
         case dtype::f64: return write_merged_as<double>(out, file, t, std::move(change), opt);
         case dtype::f32: return write_merged_as<float>(out, file, t, std::move(change), opt);
@@ -203,9 +203,8 @@ template <class = on_use>
 }
 
 /// Writes bytes of a file as they are, a few megabytes in memory at a time.
-template <class = on_use>
-[[nodiscard]] status write_unchanged(safetensors_writer& out, const safetensors_file& file,
-                                     std::span<const std::byte> bytes) {
+LOWRANK_INLINE [[nodiscard]] status write_unchanged(safetensors_writer& out, const safetensors_file& file,
+                                                    std::span<const std::byte> bytes) {
     constexpr std::size_t piece = std::size_t{8} << 20;
     for (auto left = bytes; !left.empty(); left = left.subspan(std::min(piece, left.size()))) {
         const auto now = left.first(std::min(piece, left.size()));
@@ -217,8 +216,8 @@ template <class = on_use>
     }
     return {};
 }
-template <class = on_use>
-[[nodiscard]] status write_unchanged(safetensors_writer& out, const safetensors_file& file, const tensor_info& t) {
+LOWRANK_INLINE [[nodiscard]] status write_unchanged(safetensors_writer& out, const safetensors_file& file,
+                                                    const tensor_info& t) {
     return write_unchanged(out, file, file.bytes(t));
 }
 

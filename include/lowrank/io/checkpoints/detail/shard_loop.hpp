@@ -40,8 +40,8 @@ struct shard_work {
 };
 
 /// The text of an index: by tensor, the file that holds it.
-template <class = on_use>
-[[nodiscard]] std::string text_of_index(const std::map<std::string, std::string>& files, std::uint64_t bytes) {
+LOWRANK_INLINE [[nodiscard]] std::string text_of_index(const std::map<std::string, std::string>& files,
+                                                       std::uint64_t bytes) {
     std::string text;
     for (const auto& [tensor, file] : files) {
         text += text.empty() ? "\n    " : ",\n    ";
@@ -75,10 +75,11 @@ template <class = on_use>
 /// all that the files depend on, asks for a journal.
 ///
 /// \return how many files an earlier call had finished.
-template <class = on_use>
-[[nodiscard]] result<index> write_files(const std::filesystem::path& out, const std::vector<std::string>& names,
-                                        const std::string& index_text, std::optional<std::uint64_t> inputs,
-                                        const write_options& write, const shard_work& work) {
+LOWRANK_INLINE [[nodiscard]] result<index> write_files(const std::filesystem::path& out,
+                                                       const std::vector<std::string>& names,
+                                                       const std::string& index_text,
+                                                       std::optional<std::uint64_t> inputs, const write_options& write,
+                                                       const shard_work& work) {
     std::error_code error;
     std::filesystem::create_directories(out, error);
     if (error) {
@@ -122,10 +123,9 @@ template <class = on_use>
 }
 
 /// The same for files under the names of `base`'s shards; `unsupported` if `out` is the folder of the base.
-template <class = on_use>
-[[nodiscard]] result<index> write_shards(const checkpoint& base, const std::filesystem::path& out,
-                                         std::optional<std::uint64_t> inputs, const write_options& write,
-                                         const shard_work& work) {
+LOWRANK_INLINE [[nodiscard]] result<index> write_shards(const checkpoint& base, const std::filesystem::path& out,
+                                                        std::optional<std::uint64_t> inputs, const write_options& write,
+                                                        const shard_work& work) {
     std::vector<std::string> names;
     for (const checkpoint::shard& shard : base.shards()) {
         names.push_back(shard.path.filename().string());

@@ -112,9 +112,8 @@ inline constexpr std::uint64_t most_unfolding = 128;
 }
 
 /// The elements of a tensor as a rows x cols matrix of finite floats. \pre they are as many.
-template <class = on_use>
-[[nodiscard]] result<matrix<float>> finite_matrix(const checkpoint& file, const checkpoint::place& p,
-                                                  std::uint64_t rows, std::uint64_t cols) {
+LOWRANK_INLINE [[nodiscard]] result<matrix<float>> finite_matrix(const checkpoint& file, const checkpoint::place& p,
+                                                                 std::uint64_t rows, std::uint64_t cols) {
     tensor_info flat = *p.info;
     flat.shape = {rows, cols};
     auto m = matrix_from<float>(flat, file.bytes(p));
@@ -128,9 +127,8 @@ template <class = on_use>
 }
 
 /// The elements of a tensor that is one row of numbers however its shape is written, `size` of them if that is given.
-template <class = on_use>
-[[nodiscard]] result<vector<float>> finite_vector(const checkpoint& file, const checkpoint::place& p,
-                                                  std::uint64_t size = 0) {
+LOWRANK_INLINE [[nodiscard]] result<vector<float>> finite_vector(const checkpoint& file, const checkpoint::place& p,
+                                                                 std::uint64_t size = 0) {
     const tensor_info& t = *p.info;
     std::uint64_t count = 1;
     int extended = 0;

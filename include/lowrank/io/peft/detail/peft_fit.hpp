@@ -31,9 +31,8 @@
 namespace lowrank::inline LOWRANK_ABI {
 namespace detail {
 
-template <class = on_use>
-[[nodiscard]] status check_against_config(const std::string& module, const lora_adapter<float>& lora,
-                                          const peft_lora_config& c, const peft_rules& rules) {
+LOWRANK_INLINE [[nodiscard]] status check_against_config(const std::string& module, const lora_adapter<float>& lora,
+                                                         const peft_lora_config& c, const peft_rules& rules) {
     const auto differs = [&](const char* what, const std::string& has, const std::string& says) {
         return status{errc::mismatch, "module " + in_quotes(module) + " has " + what + " " + has +
                                           ", the configuration says " + says +
@@ -65,8 +64,7 @@ struct module_facts {
 };
 
 /// Rank, alpha, patterns and targets that fit.
-template <class = on_use>
-void fit_config(peft_lora_config& base, const std::vector<module_facts>& all) {
+LOWRANK_INLINE void fit_config(peft_lora_config& base, const std::vector<module_facts>& all) {
     base.rank_pattern.clear();
     base.alpha_pattern.clear();
     base.target_modules.clear();
@@ -110,8 +108,7 @@ void fit_config(peft_lora_config& base, const std::vector<module_facts>& all) {
 }
 
 /// Block sizes, forms and flags of OFT, BOFT, HRA and MiSS that fit; nothing is said of other types.
-template <class = on_use>
-void fit_kind(peft_kind_options& o, const std::map<std::string, peft_module>& modules) {
+LOWRANK_INLINE void fit_kind(peft_kind_options& o, const std::map<std::string, peft_module>& modules) {
     for (const auto& [name, relative] : modules) {
         if (const auto* oft = std::get_if<oft_adapter<float>>(&relative)) {
             const auto b = static_cast<std::int64_t>(oft->block_size());
@@ -147,8 +144,8 @@ void fit_kind(peft_kind_options& o, const std::map<std::string, peft_module>& mo
 }
 
 /// True if PEFT makes of the configuration what the module is.
-template <class = on_use>
-[[nodiscard]] bool fits_kind(const peft_kind_options& o, const std::string& name, const peft_module& relative) {
+LOWRANK_INLINE [[nodiscard]] bool fits_kind(const peft_kind_options& o, const std::string& name,
+                                            const peft_module& relative) {
     if (const auto* oft = std::get_if<oft_adapter<float>>(&relative)) {
         const bool shared = o.block_share && oft->oft_R.rows() == 1;
         const index b = oft->block_size();
@@ -197,9 +194,8 @@ LOWRANK_API [[nodiscard]] module_facts facts_of(std::string_view module, const p
 }
 
 /// What the configuration cannot say of a relative.
-template <class = on_use>
-[[nodiscard]] status check_relative(const std::string& module, const peft_module& relative, const peft_lora_config& c,
-                                    const peft_rules& rules) {
+LOWRANK_INLINE [[nodiscard]] status check_relative(const std::string& module, const peft_module& relative,
+                                                   const peft_lora_config& c, const peft_rules& rules) {
     const auto differs = [&](const char* what) {
         return status{errc::mismatch,
                       "module " + in_quotes(module) + ": its " + what +

@@ -31,8 +31,7 @@ namespace lowrank::inline LOWRANK_ABI {
 namespace detail {
 
 /// Opens the weights of an adapter folder, or says why there are none to read.
-template <class = on_use>
-[[nodiscard]] result<checkpoint> open_peft_weights(const std::filesystem::path& folder) {
+LOWRANK_INLINE [[nodiscard]] result<checkpoint> open_peft_weights(const std::filesystem::path& folder) {
     std::error_code ignored;
     for (const char* name : {"adapter_model.safetensors", "adapter_model.safetensors.index.json"}) {
         if (std::filesystem::exists(folder / name, ignored)) {
@@ -50,9 +49,8 @@ template <class = on_use>
 }
 
 /// Sorts the tensors of an adapter into the members of `out`, whose config is read.
-template <class = on_use>
-[[nodiscard]] status read_peft_tensors(const checkpoint& file, const std::filesystem::path& path,
-                                       const std::filesystem::path& config_path, peft_adapter& out) {
+LOWRANK_INLINE [[nodiscard]] status read_peft_tensors(const checkpoint& file, const std::filesystem::path& path,
+                                                      const std::filesystem::path& config_path, peft_adapter& out) {
     using part = peft_name::part;
     const bool is_lora = out.config.peft_type == peft_kind<peft_lora>::type;
     const auto leaves = leaves_of(out.config.peft_type);

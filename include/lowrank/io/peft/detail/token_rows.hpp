@@ -47,9 +47,9 @@ void replace_row(std::span<const std::byte> old, const token_row& row, std::vect
 }
 
 /// Writes the table with the rows in `rows` replaced. \pre they lie in the table and have its length.
-template <class = on_use>
-[[nodiscard]] status write_token_rows(safetensors_writer& out, const safetensors_file& file, const tensor_info& t,
-                                      const std::map<std::int64_t, token_row>& rows) {
+LOWRANK_INLINE [[nodiscard]] status write_token_rows(safetensors_writer& out, const safetensors_file& file,
+                                                     const tensor_info& t,
+                                                     const std::map<std::int64_t, token_row>& rows) {
     const auto all = file.bytes(t);
     const std::size_t length = all.size() / static_cast<std::size_t>(t.shape[0]);
     std::size_t at = 0;
