@@ -64,17 +64,16 @@
 // pays for a body only where it calls the function. With LOWRANK_COMPILED, which the CMake target lowrank::compiled
 // sets, it is an ordinary function of that library, and no program sees its body. Templates of a scalar keep their own
 // `template` line and are instantiated for float and double at the end of the .ipp file, where LOWRANK_COMPILED is set.
-// LOWRANK_INLINE heads a function of a detail header that .ipp files alone include, defined where it stands.
+// LOWRANK_INLINE heads a function that is defined where it stands, in a detail header that .ipp files alone include.
 #ifdef LOWRANK_COMPILED
 #define LOWRANK_API
 #define LOWRANK_BODY
-#define LOWRANK_INLINE inline
 #else
 #define LOWRANK_DEFINITIONS
 #define LOWRANK_API template <class = void>
 #define LOWRANK_BODY template <class>
-#define LOWRANK_INLINE template <class = void>
 #endif
+#define LOWRANK_INLINE template <class = void>
 
 // For lambdas: without it arrays of packets live in memory wherever a compiler finds a body too long to inline.
 #if defined(__GNUC__) || defined(__clang__)

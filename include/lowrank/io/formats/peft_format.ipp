@@ -9,6 +9,7 @@
 #include <lowrank/io/formats/detail/lora_tensors.hpp>
 #include <lowrank/io/formats/peft_format.hpp>
 #include <lowrank/io/peft.hpp>
+#include <lowrank/io/peft/detail/peft_names.hpp>
 
 namespace lowrank::inline LOWRANK_ABI {
 
