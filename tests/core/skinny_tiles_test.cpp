@@ -28,14 +28,14 @@ void check_tile(lowrank::index depth) {
     const matrix<S> product = S(2) * (x * r.topRows(depth));
     out.setConstant(S(9));
     detail::fetch_cursor<S> ahead{.row = r.data(), .stride = stride, .rows = Rows, .length = depth, .pace = 3};
-    detail::multiply_tile<Rows, Packets>(S(2), r.data(), stride, detail::fixed<1>, depth, x.data(), out.data(),
+    detail::multiply_tile<Rows, Packets>(S(2), r.data(), stride, detail::fixed<1>, depth, x.data(), width, out.data(),
                                          out_stride, false, ahead);
     CHECK(out.topRows(width) == product);
     CHECK((out.bottomRows(5).array() == S(9)).all());
     detail::fetch_nothing nothing;
     const matrix<S> packed = r.topRows(depth).transpose();  // the rows side by side, step after step
     detail::multiply_tile<Rows, Packets>(S(2), packed.data(), detail::fixed<1>, detail::fixed<Rows>, depth, x.data(),
-                                         out.data(), out_stride, true, nothing);
+                                         detail::fixed<width>, out.data(), out_stride, true, nothing);
     CHECK(out.topRows(width) == matrix<S>(product + product));
 }
 

@@ -71,26 +71,17 @@ using kind_of_module = peft_kind<std::remove_cvref_t<M>>;
 }
 
 /// The shape of the weight that a module is for, as far as its tensors say it; 0 where they do not.
-LOWRANK_API [[nodiscard]] module_shape shape_of(const peft_module& module) {
-    return std::visit([](const auto& m) { return detail::kind_of_module<decltype(m)>::shape(m); }, module);
-}
+LOWRANK_API [[nodiscard]] module_shape shape_of(const peft_module& module);
 
 /// Tells a module the shape of its weight (of a convolution: out x (in * taps)).
 /// \return `mismatch`, with the module as it was, if it is for another shape. Types that know their shape from their
 ///         tensors are compared with the weight where they are used.
-LOWRANK_API [[nodiscard]] status fit_module(peft_module& module, index out, index in) {
-    return std::visit([&](auto& m) { return detail::kind_of_module<decltype(m)>::fit(m, out, in); }, module)
-               ? status{}
-               : status{errc::mismatch, std::string("this ") + kind_of(module) + " module is not for a " +
-                                            std::to_string(out) + " x " + std::to_string(in) + " weight"};
-}
+LOWRANK_API [[nodiscard]] status fit_module(peft_module& module, index out, index in);
 
 /// What a module does to a weight of the shape that `fit_module` has told it. Of a type that still lacks its shape
 /// nothing is said (`is_unknown`).
 /// \cost copies the factors; LoHa, LoKr and RandLoRA form theirs, rotations b^3 a block.
-LOWRANK_API [[nodiscard]] peft_change change_of(const peft_module& module) {
-    return std::visit([](const auto& m) { return detail::kind_of_module<decltype(m)>::change(m); }, module);
-}
+LOWRANK_API [[nodiscard]] peft_change change_of(const peft_module& module);
 
 /// Columns of the factors that `change_of` forms where they are larger than the parameters (LoHa, LoKr); 0 of types
 /// whose factors are their own.
@@ -108,50 +99,12 @@ LOWRANK_API [[nodiscard]] peft_change change_of(const peft_module& module) {
 
 /// The same without large factors: a module whose factors would be of a rank above an eighth of the weight's shorter
 /// side adds rows that are formed when they are needed. \cost copies the parameters.
-LOWRANK_API [[nodiscard]] peft_change change_without_factors(const peft_module& module) {
-    const module_shape shape = shape_of(module);
-    const bool is_small = formed_rank(module) <= std::min(shape.out, shape.in) / 8;
-    return std::visit(
-        [&](const auto& m) {
-            using kind = detail::kind_of_module<decltype(m)>;
-            if constexpr (requires { kind::formed_rank(m); }) {
-                return is_small ? kind::change(m) : kind::change_without_factors(m);
-            } else {
-                return kind::change(m);
-            }
-        },
-        module);
-}
+LOWRANK_API [[nodiscard]] peft_change change_without_factors(const peft_module& module);
 
 /// The module as an adapter of a linear layer, ready to be refreshed with its weight.
 /// \return `mismatch` for a weight of another shape; `unsupported` for what is more than a linear layer's (a
 ///         convolution, a table, a bias on lora_B) and for kinds that can only be merged.
-LOWRANK_API [[nodiscard]] result<any_adapter<float>> to_any_adapter(peft_module module, const adapted_weight& weight) {
-    if (status why = fit_module(module, weight.out, weight.in); !why) {
-        return why;
-    }
-    return std::visit(
-        [&](auto& m) -> result<any_adapter<float>> {
-            using M = std::remove_cvref_t<decltype(m)>;
-            using kind = peft_kind<M>;
-            check_peft_kind<M>();
-            const module_shape says = kind::shape(m);
-            if ((says.out != 0 && says.out != weight.out) || (says.in != 0 && says.in != weight.in)) {
-                return status{errc::mismatch, "is for a " + std::to_string(says.out) + " x " + std::to_string(says.in) +
-                                                  " weight, the layer's is " + std::to_string(weight.out) + " x " +
-                                                  std::to_string(weight.in)};
-            }
-            if constexpr (requires { kind::only_merges; }) {
-                return status{errc::unsupported,
-                              std::string(kind::only_merges) + ", which is applied only by merging it"};
-            } else if constexpr (detail::is_adapter<M>) {
-                return any_adapter<float>(std::move(m));
-            } else {
-                return kind::adapter(m, weight);
-            }
-        },
-        module);
-}
+LOWRANK_API [[nodiscard]] result<any_adapter<float>> to_any_adapter(peft_module module, const adapted_weight& weight);
 
 namespace detail {
 
@@ -172,17 +125,12 @@ template <class M>
 }  // namespace detail
 
 /// An adapter as the module that `write_peft` writes; nothing for a kind that PEFT's files cannot hold.
-LOWRANK_API [[nodiscard]] std::optional<peft_module> to_peft_module(const any_adapter<float>& adapter) {
-    std::optional<peft_module> out;
-    find_peft_kind(peft_kinds(), [&]<class M>() {
-        if (auto m = detail::module_from<M>(adapter)) {
-            out.emplace(std::move(*m));
-        }
-        return out.has_value();
-    });
-    return out;
-}
+LOWRANK_API [[nodiscard]] std::optional<peft_module> to_peft_module(const any_adapter<float>& adapter);
 
 }  // namespace lowrank::inline LOWRANK_ABI
+
+#ifdef LOWRANK_DEFINITIONS
+#include <lowrank/io/peft/peft_modules.ipp>
+#endif
 
 #endif  // LOWRANK_IO_PEFT_PEFT_MODULES_HPP

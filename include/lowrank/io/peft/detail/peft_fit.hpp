@@ -183,7 +183,7 @@ LOWRANK_INLINE [[nodiscard]] bool fits_kind(const peft_kind_options& o, const st
 }
 
 /// Rank and alpha of a relative as its configuration gives them.
-LOWRANK_API [[nodiscard]] module_facts facts_of(std::string_view module, const peft_module& relative) {
+LOWRANK_INLINE [[nodiscard]] module_facts facts_of(std::string_view module, const peft_module& relative) {
     const peft_facts facts = std::visit([](const auto& m) { return kind_of_module<decltype(m)>::facts(m); }, relative);
     return {module, facts.r, facts.alpha};
 }

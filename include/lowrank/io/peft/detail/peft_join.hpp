@@ -102,7 +102,7 @@ template <class Kind>
 }
 
 /// One module of a type other than LORA.
-LOWRANK_API [[nodiscard]] result<peft_module> join_relative(relative_parts& p, const peft_context& c) {
+LOWRANK_INLINE [[nodiscard]] result<peft_module> join_relative(relative_parts& p, const peft_context& c) {
     std::optional<peft_module> out;
     find_peft_kind(peft_kinds(), [&]<class M>() {
         using kind = peft_kind<M>;
@@ -137,7 +137,7 @@ LOWRANK_API [[nodiscard]] result<peft_module> join_relative(relative_parts& p, c
 }
 
 /// What all modules share, from the tensors that belong to none.
-LOWRANK_API [[nodiscard]] result<std::shared_ptr<const void>> join_shared(relative_parts& p, std::string_view type) {
+LOWRANK_INLINE [[nodiscard]] result<std::shared_ptr<const void>> join_shared(relative_parts& p, std::string_view type) {
     std::shared_ptr<const void> out;
     find_peft_kind(peft_kinds(), [&]<class M>() {
         using kind = peft_kind<M>;

@@ -133,14 +133,14 @@ struct peft_context {
     std::shared_ptr<const void> shared = {};  ///< What the kind's `join_shared` made; null where the file has none.
 };
 
-LOWRANK_API void expect_of_config(relative_parts& p, bool yes, const std::string& what) {
+LOWRANK_INLINE void expect_of_config(relative_parts& p, bool yes, const std::string& what) {
     if (!yes) {
         p.fail(errc::mismatch, "has " + what + ", the configuration says otherwise");
     }
 }
 
 /// "Effective" kernels: sum_ij t[i, j, k] a[i, p] b[j, q] as the product of a^T and one wide factor.
-LOWRANK_API void unfold_tucker(relative_parts& p, std::string_view t, matrix<float>& left, matrix<float>& right) {
+LOWRANK_INLINE void unfold_tucker(relative_parts& p, std::string_view t, matrix<float>& left, matrix<float>& right) {
     if (!p.has(t) || !p.why) {
         return;
     }

@@ -25,7 +25,7 @@ namespace lowrank::inline LOWRANK_ABI {
 
 namespace detail {
 
-LOWRANK_API adalora_adapter<float> join_adalora(relative_parts& p, const peft_lora_config& c) {
+LOWRANK_INLINE adalora_adapter<float> join_adalora(relative_parts& p, const peft_lora_config& c) {
     adalora_adapter<float> out{.lora_A = p.take("lora_A"),
                                .lora_B = p.take("lora_B"),
                                .lora_E = p.take_vector("lora_E"),
@@ -49,18 +49,18 @@ struct peft_kind<adalora_adapter<float>> {
     static constexpr std::string_view type = "ADALORA";
     static constexpr std::string_view leaves[] = {"lora_A", "lora_B", "lora_E"};
     static const char* label(const module&) { return "AdaLoRA"; }
-    LOWRANK_API static module_shape shape([[maybe_unused]] const module& m) {
+    LOWRANK_INLINE static module_shape shape([[maybe_unused]] const module& m) {
         return {m.lora_B.rows(), m.lora_A.cols()};
     }
     static bool fit(module&, index, index) { return true; }
-    LOWRANK_API static peft_facts facts([[maybe_unused]] const module& m) {
+    LOWRANK_INLINE static peft_facts facts([[maybe_unused]] const module& m) {
         return {static_cast<index>(m.ranknum), m.lora_alpha};
     }
-    LOWRANK_API static peft_change change(const module& m) { return {.weight = m.delta()}; }
-    LOWRANK_API static module join(detail::relative_parts& p, [[maybe_unused]] const detail::peft_context& c) {
+    LOWRANK_INLINE static peft_change change(const module& m) { return {.weight = m.delta()}; }
+    LOWRANK_INLINE static module join(detail::relative_parts& p, [[maybe_unused]] const detail::peft_context& c) {
         return detail::join_adalora(p, c.config);
     }
-    LOWRANK_API static void write(const module& m, detail::relative_tensors& to) {
+    LOWRANK_INLINE static void write(const module& m, detail::relative_tensors& to) {
         to.add(".lora_A", m.lora_A);
         to.add(".lora_B", m.lora_B);
         to.add(".lora_E", m.lora_E);

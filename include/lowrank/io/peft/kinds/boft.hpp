@@ -35,7 +35,7 @@ struct peft_boft {
 
 namespace detail {
 
-LOWRANK_API peft_boft join_boft(relative_parts& p, const peft_kind_options& o) {
+LOWRANK_INLINE peft_boft join_boft(relative_parts& p, const peft_kind_options& o) {
     peft_boft out{.boft = {.boft_R = p.take_blocks("boft_R", 4), .boft_s = p.take_vector("boft_s")}};
     if (!p.why) {
         return out;
@@ -69,20 +69,20 @@ struct peft_kind<peft_boft> {
     static constexpr std::string_view type = "BOFT";
     static constexpr std::string_view leaves[] = {"boft_R", "boft_s"};
     static const char* label(const module&) { return "BOFT"; }
-    LOWRANK_API static module_shape shape([[maybe_unused]] const module& m) {
+    LOWRANK_INLINE static module_shape shape([[maybe_unused]] const module& m) {
         return {m.boft.boft_s.size(), m.boft.in};
     }
-    LOWRANK_API static bool fit(module& m, index out, index in) {
+    LOWRANK_INLINE static bool fit(module& m, index out, index in) {
         return m.boft.in == in && m.boft.boft_s.size() == out;
     }
-    LOWRANK_API static peft_facts facts([[maybe_unused]] const module& m) { return {}; }
-    LOWRANK_API static peft_change change(const module& m) {
+    LOWRANK_INLINE static peft_facts facts([[maybe_unused]] const module& m) { return {}; }
+    LOWRANK_INLINE static peft_change change(const module& m) {
         return {.weight = row_change{row_rotation(m.boft.rotation(), m.boft.output_scale())}};
     }
-    LOWRANK_API static module join(detail::relative_parts& p, [[maybe_unused]] const detail::peft_context& c) {
+    LOWRANK_INLINE static module join(detail::relative_parts& p, [[maybe_unused]] const detail::peft_context& c) {
         return detail::join_boft(p, c.config.kind);
     }
-    LOWRANK_API static void write(const module& m, detail::relative_tensors& to) {
+    LOWRANK_INLINE static void write(const module& m, detail::relative_tensors& to) {
         const std::uint64_t b = detail::extent(m.boft.block_size());
         to.add(".boft_R", {detail::extent(m.boft.factor_count()), b == 0 ? 0 : detail::extent(m.boft.in) / b, b, b},
                m.boft.boft_R);
@@ -92,10 +92,10 @@ struct peft_kind<peft_boft> {
         }
         to.add(".boft_s", shape, m.boft.boft_s);
     }
-    LOWRANK_API static result<any_adapter<float>> adapter(const module& m, const adapted_weight&) {
+    LOWRANK_INLINE static result<any_adapter<float>> adapter(const module& m, const adapted_weight&) {
         return any_adapter<float>(m.boft);
     }
-    LOWRANK_API static std::optional<module> from(const any_adapter<float>& a) {
+    LOWRANK_INLINE static std::optional<module> from(const any_adapter<float>& a) {
         const auto* boft = a.get<boft_adapter<float>>();
         return boft == nullptr ? std::nullopt : std::optional<module>({.boft = *boft});
     }

@@ -25,7 +25,7 @@ namespace lowrank::inline LOWRANK_ABI {
 
 namespace detail {
 
-LOWRANK_API hira_adapter<float> join_hira(relative_parts& p, const peft_rules& rules) {
+LOWRANK_INLINE hira_adapter<float> join_hira(relative_parts& p, const peft_rules& rules) {
     if (p.has("hira_embedding_A") || p.has("hira_embedding_B")) {
         p.fail(errc::unsupported, "adapts an embedding table by HiRA, which is not supported");
         return {};
@@ -44,18 +44,18 @@ struct peft_kind<hira_adapter<float>> {
     static constexpr std::string_view type = "HIRA";
     static constexpr std::string_view leaves[] = {"hira_A", "hira_B", "hira_embedding_A", "hira_embedding_B"};
     static const char* label(const module&) { return "HiRA"; }
-    LOWRANK_API static module_shape shape([[maybe_unused]] const module& m) {
+    LOWRANK_INLINE static module_shape shape([[maybe_unused]] const module& m) {
         return {m.hira_B.rows(), m.hira_A.cols()};
     }
-    LOWRANK_API static bool fit(module& m, index out, index in) {
+    LOWRANK_INLINE static bool fit(module& m, index out, index in) {
         return m.hira_B.rows() == out && m.hira_A.cols() == in;
     }
-    LOWRANK_API static peft_facts facts([[maybe_unused]] const module& m) { return {m.hira_A.rows(), 0}; }
-    LOWRANK_API static peft_change change(const module& m) { return {.weight = row_change{hira_rows(m)}}; }
-    LOWRANK_API static module join(detail::relative_parts& p, [[maybe_unused]] const detail::peft_context& c) {
+    LOWRANK_INLINE static peft_facts facts([[maybe_unused]] const module& m) { return {m.hira_A.rows(), 0}; }
+    LOWRANK_INLINE static peft_change change(const module& m) { return {.weight = row_change{hira_rows(m)}}; }
+    LOWRANK_INLINE static module join(detail::relative_parts& p, [[maybe_unused]] const detail::peft_context& c) {
         return detail::join_hira(p, c.rules);
     }
-    LOWRANK_API static void write(const module& m, detail::relative_tensors& to) {
+    LOWRANK_INLINE static void write(const module& m, detail::relative_tensors& to) {
         to.add(".hira_A", m.hira_A);
         to.add(".hira_B", m.hira_B);
     }

@@ -25,7 +25,7 @@ namespace lowrank::inline LOWRANK_ABI {
 namespace detail {
 
 /// True if Gram-Schmidt finds a direction in every column.
-LOWRANK_API bool has_independent_columns(const matrix<float>& u) {
+LOWRANK_INLINE bool has_independent_columns(const matrix<float>& u) {
     matrix<double> v = u.cast<double>();
     for (index k = 0; k < v.cols(); ++k) {
         const double before = v.col(k).norm();
@@ -41,7 +41,7 @@ LOWRANK_API bool has_independent_columns(const matrix<float>& u) {
     return true;
 }
 
-LOWRANK_API hra_adapter<float> join_hra(relative_parts& p, const peft_lora_config& c) {
+LOWRANK_INLINE hra_adapter<float> join_hra(relative_parts& p, const peft_lora_config& c) {
     hra_adapter<float> out{.hra_u = p.take_blocks("hra_u", 2), .apply_GS = c.kind.apply_GS};
     expect_of_config(p, out.hra_u.cols() == c.r && out.hra_u.rows() >= 1,
                      std::to_string(out.hra_u.cols()) + " reflections");
@@ -59,16 +59,16 @@ struct peft_kind<hra_adapter<float>> {
     static constexpr std::string_view type = "HRA";
     static constexpr std::string_view leaves[] = {"hra_u"};
     static const char* label(const module&) { return "HRA"; }
-    LOWRANK_API static module_shape shape([[maybe_unused]] const module& m) { return {0, m.hra_u.rows()}; }
-    LOWRANK_API static bool fit(module& m, [[maybe_unused]] index out, index in) { return m.hra_u.rows() == in; }
-    LOWRANK_API static peft_facts facts([[maybe_unused]] const module& m) { return {m.hra_u.cols(), 0}; }
-    LOWRANK_API static peft_change change(const module& m) {
+    LOWRANK_INLINE static module_shape shape([[maybe_unused]] const module& m) { return {0, m.hra_u.rows()}; }
+    LOWRANK_INLINE static bool fit(module& m, [[maybe_unused]] index out, index in) { return m.hra_u.rows() == in; }
+    LOWRANK_INLINE static peft_facts facts([[maybe_unused]] const module& m) { return {m.hra_u.cols(), 0}; }
+    LOWRANK_INLINE static peft_change change(const module& m) {
         return {.weight = row_change{row_rotation(m.rotation(), m.output_scale())}};
     }
-    LOWRANK_API static module join(detail::relative_parts& p, [[maybe_unused]] const detail::peft_context& c) {
+    LOWRANK_INLINE static module join(detail::relative_parts& p, [[maybe_unused]] const detail::peft_context& c) {
         return detail::join_hra(p, c.config);
     }
-    LOWRANK_API static void write(const module& m, detail::relative_tensors& to) { to.add(".hra_u", m.hra_u); }
+    LOWRANK_INLINE static void write(const module& m, detail::relative_tensors& to) { to.add(".hra_u", m.hra_u); }
 };
 
 }  // namespace lowrank::inline LOWRANK_ABI

@@ -37,7 +37,7 @@ struct peft_ia3 {
 
 namespace detail {
 
-LOWRANK_API peft_ia3 join_ia3(relative_parts& p, const peft_lora_config& c) {
+LOWRANK_INLINE peft_ia3 join_ia3(relative_parts& p, const peft_lora_config& c) {
     peft_ia3 out{.scale = p.take_vector("ia3_l")};
     const tensor_info* t = p.find("ia3_l");
     if (!p.why || t == nullptr) {
@@ -62,18 +62,18 @@ struct peft_kind<peft_ia3> {
     static constexpr std::string_view type = "IA3";
     static constexpr std::string_view leaves[] = {"ia3_l"};
     static const char* label(const module&) { return "(IA)^3"; }
-    LOWRANK_API static module_shape shape([[maybe_unused]] const module& m) { return {}; }
+    LOWRANK_INLINE static module_shape shape([[maybe_unused]] const module& m) { return {}; }
     static bool fit(module&, index, index) { return true; }
-    LOWRANK_API static peft_facts facts([[maybe_unused]] const module& m) { return {}; }
-    LOWRANK_API static peft_change change(const module& m) {
+    LOWRANK_INLINE static peft_facts facts([[maybe_unused]] const module& m) { return {}; }
+    LOWRANK_INLINE static peft_change change(const module& m) {
         scaled_change<float> c;
         (m.is_feedforward ? c.column_scale : c.row_scale) = m.scale;
         return {.weight = std::move(c)};
     }
-    LOWRANK_API static module join(detail::relative_parts& p, [[maybe_unused]] const detail::peft_context& c) {
+    LOWRANK_INLINE static module join(detail::relative_parts& p, [[maybe_unused]] const detail::peft_context& c) {
         return detail::join_ia3(p, c.config);
     }
-    LOWRANK_API static void write(const module& m, detail::relative_tensors& to) {
+    LOWRANK_INLINE static void write(const module& m, detail::relative_tensors& to) {
         std::vector<std::uint64_t> shape{detail::extent(m.scale.size()), 1};
         if (m.is_feedforward || m.spatial_dimensions != 0) {
             shape = {1, detail::extent(m.scale.size())};
@@ -81,14 +81,14 @@ struct peft_kind<peft_ia3> {
         }
         to.add(".ia3_l", shape, m.scale);
     }
-    LOWRANK_API static result<any_adapter<float>> adapter(const module& m, const adapted_weight& w) {
+    LOWRANK_INLINE static result<any_adapter<float>> adapter(const module& m, const adapted_weight& w) {
         if (m.scale.size() != (m.is_feedforward ? w.in : w.out) || (w.has_bias && !m.is_feedforward)) {
             return status{errc::unsupported, "has a scale of another length, or scales a bias"};
         }
         return any_adapter<float>(
             ia3_adapter<float>{.ia3_l = m.scale, .is_feedforward = m.is_feedforward, .out = w.out, .in = w.in});
     }
-    LOWRANK_API static std::optional<module> from(const any_adapter<float>& a) {
+    LOWRANK_INLINE static std::optional<module> from(const any_adapter<float>& a) {
         const auto* ia3 = a.get<ia3_adapter<float>>();
         return ia3 == nullptr ? std::nullopt
                               : std::optional<module>({.scale = ia3->ia3_l, .is_feedforward = ia3->is_feedforward});

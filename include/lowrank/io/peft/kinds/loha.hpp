@@ -27,7 +27,7 @@ namespace lowrank::inline LOWRANK_ABI {
 namespace detail {
 
 /// `r` is that of the configuration, if there is one.
-LOWRANK_API loha_adapter<float> join_loha(relative_parts& p, double alpha, std::optional<index> r) {
+LOWRANK_INLINE loha_adapter<float> join_loha(relative_parts& p, double alpha, std::optional<index> r) {
     loha_adapter<float> out{.w1_a = p.take("hada_w1_a"),
                             .w1_b = p.take("hada_w1_b"),
                             .w2_a = p.take("hada_w2_a"),
@@ -51,20 +51,20 @@ struct peft_kind<loha_adapter<float>> {
     static constexpr std::string_view leaves[] = {"hada_w1_a", "hada_w1_b", "hada_w2_a",
                                                   "hada_w2_b", "hada_t1",   "hada_t2"};
     static const char* label(const module&) { return "LoHa"; }
-    LOWRANK_API static module_shape shape([[maybe_unused]] const module& m) { return {m.rows(), m.cols()}; }
+    LOWRANK_INLINE static module_shape shape([[maybe_unused]] const module& m) { return {m.rows(), m.cols()}; }
     static bool fit(module&, index, index) { return true; }
-    LOWRANK_API static peft_facts facts([[maybe_unused]] const module& m) { return {m.w1_b.rows(), m.alpha}; }
-    LOWRANK_API static peft_change change(const module& m) { return {.weight = m.delta()}; }
+    LOWRANK_INLINE static peft_facts facts([[maybe_unused]] const module& m) { return {m.w1_b.rows(), m.alpha}; }
+    LOWRANK_INLINE static peft_change change(const module& m) { return {.weight = m.delta()}; }
     /// Columns of the factors that `change` forms.
     static index formed_rank(const module& m) { return m.w1_b.rows() * m.w2_b.rows(); }
     /// The same change, with rows that are formed when they are needed.
-    LOWRANK_API static peft_change change_without_factors(const module& m) {
+    LOWRANK_INLINE static peft_change change_without_factors(const module& m) {
         return {.weight = added_rows_change{added_rows(m)}};
     }
-    LOWRANK_API static module join(detail::relative_parts& p, [[maybe_unused]] const detail::peft_context& c) {
+    LOWRANK_INLINE static module join(detail::relative_parts& p, [[maybe_unused]] const detail::peft_context& c) {
         return detail::join_loha(p, c.rules.alpha_for(p.module()), c.rules.r_for(p.module()));
     }
-    LOWRANK_API static void write(const module& m, detail::relative_tensors& to) {
+    LOWRANK_INLINE static void write(const module& m, detail::relative_tensors& to) {
         to.add(".hada_w1_a", m.w1_a);
         to.add(".hada_w1_b", m.w1_b);
         to.add(".hada_w2_a", m.w2_a);

@@ -27,7 +27,7 @@ namespace lowrank::inline LOWRANK_ABI {
 
 namespace detail {
 
-LOWRANK_API lokr_factor<float> join_lokr_factor(relative_parts& p, const char* whole, const char* a, const char* b,
+LOWRANK_INLINE lokr_factor<float> join_lokr_factor(relative_parts& p, const char* whole, const char* a, const char* b,
                                                 std::optional<index> r) {
     if (p.has(whole)) {
         lokr_factor<float> out{.left = p.take(whole)};
@@ -43,7 +43,7 @@ LOWRANK_API lokr_factor<float> join_lokr_factor(relative_parts& p, const char* w
     return out;
 }
 
-LOWRANK_API lokr_adapter<float> join_lokr(relative_parts& p, const peft_rules& rules) {
+LOWRANK_INLINE lokr_adapter<float> join_lokr(relative_parts& p, const peft_rules& rules) {
     const index r = rules.r_for(p.module());
     return {.w1 = join_lokr_factor(p, "lokr_w1", "lokr_w1_a", "lokr_w1_b", r),
             .w2 = join_lokr_factor(p, "lokr_w2", "lokr_w2_a", "lokr_w2_b", r),
@@ -60,20 +60,20 @@ struct peft_kind<lokr_adapter<float>> {
     static constexpr std::string_view leaves[] = {"lokr_w1",   "lokr_w1_a", "lokr_w1_b", "lokr_w2",
                                                   "lokr_w2_a", "lokr_w2_b", "lokr_t2"};
     static const char* label(const module&) { return "LoKr"; }
-    LOWRANK_API static module_shape shape([[maybe_unused]] const module& m) { return {m.rows(), m.cols()}; }
+    LOWRANK_INLINE static module_shape shape([[maybe_unused]] const module& m) { return {m.rows(), m.cols()}; }
     static bool fit(module&, index, index) { return true; }
-    LOWRANK_API static peft_facts facts([[maybe_unused]] const module& m) { return {m.r, m.alpha}; }
-    LOWRANK_API static peft_change change(const module& m) { return {.weight = m.delta()}; }
+    LOWRANK_INLINE static peft_facts facts([[maybe_unused]] const module& m) { return {m.r, m.alpha}; }
+    LOWRANK_INLINE static peft_change change(const module& m) { return {.weight = m.delta()}; }
     /// Columns of the factors that `change` forms.
     static index formed_rank(const module& m) { return m.w1.left.cols() * m.w2.left.cols(); }
     /// The same change, with rows that are formed when they are needed.
-    LOWRANK_API static peft_change change_without_factors(const module& m) {
+    LOWRANK_INLINE static peft_change change_without_factors(const module& m) {
         return {.weight = added_rows_change{added_rows(m)}};
     }
-    LOWRANK_API static module join(detail::relative_parts& p, [[maybe_unused]] const detail::peft_context& c) {
+    LOWRANK_INLINE static module join(detail::relative_parts& p, [[maybe_unused]] const detail::peft_context& c) {
         return detail::join_lokr(p, c.rules);
     }
-    LOWRANK_API static void write(const module& m, detail::relative_tensors& to) {
+    LOWRANK_INLINE static void write(const module& m, detail::relative_tensors& to) {
         const auto factor = [&](const std::string& name, const lokr_factor<float>& f) {
             to.add(f.whole() ? name : name + "_a", f.left);
             if (!f.whole()) {

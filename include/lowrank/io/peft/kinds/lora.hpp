@@ -62,7 +62,7 @@ struct peft_factors {
 };
 
 /// Makes an adapter of two tensors and what may belong to them, or says what is wrong with them.
-LOWRANK_API result<peft_lora> join_factors(const checkpoint& file, const peft_factors& f, const std::string& module,
+LOWRANK_INLINE result<peft_lora> join_factors(const checkpoint& file, const peft_factors& f, const std::string& module,
                                            const peft_lora_config& c, const peft_rules& rules) {
     const auto about = [&](errc code, const tensor_info& t, std::string text) {
         return status{code, "tensor " + in_quotes(t.name) + " " + std::move(text)};
@@ -155,10 +155,10 @@ struct peft_kind<peft_lora> {
                : m.bias.size() != 0      ? "LoRA with a bias"
                                          : "LoRA";
     }
-    LOWRANK_API static module_shape shape([[maybe_unused]] const module& m) { return {m.lora.rows(), m.lora.cols()}; }
+    LOWRANK_INLINE static module_shape shape([[maybe_unused]] const module& m) { return {m.lora.rows(), m.lora.cols()}; }
     static bool fit(module&, index, index) { return true; }
-    LOWRANK_API static peft_facts facts([[maybe_unused]] const module& m) { return {m.lora.rank(), m.lora.lora_alpha}; }
-    LOWRANK_API static peft_change change(const module& m) {
+    LOWRANK_INLINE static peft_facts facts([[maybe_unused]] const module& m) { return {m.lora.rank(), m.lora.lora_alpha}; }
+    LOWRANK_INLINE static peft_change change(const module& m) {
         peft_change out{.is_table = m.is_table};
         if (m.magnitude.size() != 0) {
             out.weight = magnitude_change<float>{
@@ -171,7 +171,7 @@ struct peft_kind<peft_lora> {
         }
         return out;
     }
-    LOWRANK_API static void write(const module& m, detail::relative_tensors& to) {
+    LOWRANK_INLINE static void write(const module& m, detail::relative_tensors& to) {
         const char* dot_a = m.is_table ? ".lora_embedding_A" : ".lora_A.weight";
         const char* dot_b = m.is_table ? ".lora_embedding_B" : ".lora_B.weight";
         matrix<float> b = m.groups == 1 ? m.lora.lora_B : collect_groups(m.lora.lora_B, m.groups);
@@ -198,7 +198,7 @@ struct peft_kind<peft_lora> {
             to.add(".lora_B.bias", {detail::extent(m.bias.size())}, m.bias);
         }
     }
-    LOWRANK_API static result<any_adapter<float>> adapter(const module& m, const adapted_weight& w) {
+    LOWRANK_INLINE static result<any_adapter<float>> adapter(const module& m, const adapted_weight& w) {
         if (m.bias.size() > 0 || !m.kernel.empty() || m.is_table || m.magnitude_of_inputs) {
             return status{errc::unsupported, std::string("is ") + label(m) + ", which is more than a linear layer's"};
         }
@@ -210,7 +210,7 @@ struct peft_kind<peft_lora> {
         }
         return any_adapter<float>(dora_adapter<float>{.lora = m.lora, .magnitude = m.magnitude});
     }
-    LOWRANK_API static std::optional<module> from(const any_adapter<float>& a) {
+    LOWRANK_INLINE static std::optional<module> from(const any_adapter<float>& a) {
         if (const auto* dora = a.get<dora_adapter<float>>()) {
             return module{.lora = dora->lora, .magnitude = dora->magnitude};
         }

@@ -31,15 +31,15 @@ struct peft_kind<lycoris_oft> {
     static constexpr std::array<std::string_view, 0> leaves = {};
     static constexpr const char* only_merges = "is OFT of the outputs";
     static const char* label(const module&) { return "OFT of the outputs (LyCORIS)"; }
-    LOWRANK_API static module_shape shape([[maybe_unused]] const module& m) { return {m.out(), 0}; }
-    LOWRANK_API static bool fit(module& m, index out, [[maybe_unused]] index in) { return m.out() == out; }
-    LOWRANK_API static peft_facts facts([[maybe_unused]] const module& m) { return {}; }
+    LOWRANK_INLINE static module_shape shape([[maybe_unused]] const module& m) { return {m.out(), 0}; }
+    LOWRANK_INLINE static bool fit(module& m, index out, [[maybe_unused]] index in) { return m.out() == out; }
+    LOWRANK_INLINE static peft_facts facts([[maybe_unused]] const module& m) { return {}; }
     /// What its change depends on besides its tensors.
-    LOWRANK_API static double constant(const module& m) { return m.constraint; }
-    LOWRANK_API static peft_change change(const module& m) {
+    LOWRANK_INLINE static double constant(const module& m) { return m.constraint; }
+    LOWRANK_INLINE static peft_change change(const module& m) {
         return {.weight = row_change{detail::rotate_outputs(m), true}};
     }
-    LOWRANK_API static void write(const module& m, detail::relative_tensors& to) {
+    LOWRANK_INLINE static void write(const module& m, detail::relative_tensors& to) {
         const std::uint64_t b = detail::extent(m.block_size());
         std::vector<std::uint64_t> shape{detail::extent(m.block_count), b, b};
         if (m.is_butterfly) {

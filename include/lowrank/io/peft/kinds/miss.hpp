@@ -27,7 +27,7 @@ namespace lowrank::inline LOWRANK_ABI {
 
 namespace detail {
 
-LOWRANK_API std::variant<miss_adapter<float>, miss_bat_adapter<float>> join_miss(relative_parts& p,
+LOWRANK_INLINE std::variant<miss_adapter<float>, miss_bat_adapter<float>> join_miss(relative_parts& p,
                                                                                  const peft_lora_config& c) {
     const std::string leaf = c.peft_type == "BONE" ? "bone_block" : "miss_block";
     const tensor_info* t = p.find(leaf);
@@ -63,25 +63,25 @@ struct peft_kind<miss_adapter<float>> {
     static constexpr std::string_view leaves[] = {"miss_block"};
     static constexpr std::string_view old_leaves[] = {"bone_block"};
     static const char* label(const module&) { return "MiSS"; }
-    LOWRANK_API static module_shape shape([[maybe_unused]] const module& m) { return {m.out, m.in}; }
-    LOWRANK_API static bool fit(module& m, index out, index in) {
+    LOWRANK_INLINE static module_shape shape([[maybe_unused]] const module& m) { return {m.out, m.in}; }
+    LOWRANK_INLINE static bool fit(module& m, index out, index in) {
         const bool fits = (m.out == 0 || m.out == out) && out % m.miss_block.cols() == 0;
         m.out = fits ? out : m.out;
         m.in = fits ? in : m.in;
         return fits;
     }
-    LOWRANK_API static peft_facts facts([[maybe_unused]] const module& m) { return {m.rank(), 0}; }
-    LOWRANK_API static peft_change change(const module& m) {
+    LOWRANK_INLINE static peft_facts facts([[maybe_unused]] const module& m) { return {m.rank(), 0}; }
+    LOWRANK_INLINE static peft_change change(const module& m) {
         if (m.out == 0 || m.in == 0) {
             return {};
         }
         return {.weight = m.delta()};
     }
     /// Reads both forms: the tensor's dimensions tell them apart.
-    LOWRANK_API static auto join(detail::relative_parts& p, const detail::peft_context& c) {
+    LOWRANK_INLINE static auto join(detail::relative_parts& p, const detail::peft_context& c) {
         return detail::join_miss(p, c.config);
     }
-    LOWRANK_API static void write(const module& m, detail::relative_tensors& to) {
+    LOWRANK_INLINE static void write(const module& m, detail::relative_tensors& to) {
         to.add(".miss_block", m.miss_block);
     }
 };
@@ -93,20 +93,20 @@ struct peft_kind<miss_bat_adapter<float>> {
     static constexpr std::string_view old_type = "BONE";
     static constexpr const char* only_merges = "is MiSS of the form \"bat\"";
     static const char* label(const module&) { return "MiSS (bat)"; }
-    LOWRANK_API static module_shape shape([[maybe_unused]] const module& m) { return {m.out(), m.in}; }
-    LOWRANK_API static bool fit(module& m, index out, index in) {
+    LOWRANK_INLINE static module_shape shape([[maybe_unused]] const module& m) { return {m.out(), m.in}; }
+    LOWRANK_INLINE static bool fit(module& m, index out, index in) {
         const bool fits = m.out() == out && in % m.rank() == 0;
         m.in = fits ? in : m.in;
         return fits;
     }
-    LOWRANK_API static peft_facts facts([[maybe_unused]] const module& m) { return {m.rank(), 0}; }
-    LOWRANK_API static peft_change change(const module& m) {
+    LOWRANK_INLINE static peft_facts facts([[maybe_unused]] const module& m) { return {m.rank(), 0}; }
+    LOWRANK_INLINE static peft_change change(const module& m) {
         if (m.in == 0) {
             return {};
         }
         return {.weight = row_change{miss_bat_rows(m)}};
     }
-    LOWRANK_API static void write(const module& m, detail::relative_tensors& to) {
+    LOWRANK_INLINE static void write(const module& m, detail::relative_tensors& to) {
         const std::uint64_t r = detail::extent(m.rank());
         to.add(".miss_block", {r == 0 ? 0 : detail::extent(m.out()) / r, r, r}, m.miss_block);
     }

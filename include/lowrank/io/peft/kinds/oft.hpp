@@ -24,7 +24,7 @@ namespace lowrank::inline LOWRANK_ABI {
 
 namespace detail {
 
-LOWRANK_API oft_adapter<float> join_oft(relative_parts& p, const peft_kind_options& o) {
+LOWRANK_INLINE oft_adapter<float> join_oft(relative_parts& p, const peft_kind_options& o) {
     if (p.has("oft_embedding_R")) {
         p.fail(errc::unsupported, "adapts an embedding table by OFT, which is not supported");
         return {};
@@ -65,23 +65,23 @@ struct peft_kind<oft_adapter<float>> {
     static const char* label(const module&) { return "OFT"; }
     /// OFT's tensors end in ".weight".
     static constexpr bool ends_in_weight = true;
-    LOWRANK_API static module_shape shape([[maybe_unused]] const module& m) { return {0, m.in}; }
-    LOWRANK_API static bool fit(module& m, [[maybe_unused]] index out, index in) {
+    LOWRANK_INLINE static module_shape shape([[maybe_unused]] const module& m) { return {0, m.in}; }
+    LOWRANK_INLINE static bool fit(module& m, [[maybe_unused]] index out, index in) {
         const bool fits = m.in != 0 ? m.in == in : in > 0 && in % m.block_size() == 0;
         m.in = fits ? in : m.in;
         return fits;
     }
-    LOWRANK_API static peft_facts facts([[maybe_unused]] const module& m) { return {}; }
-    LOWRANK_API static peft_change change(const module& m) {
+    LOWRANK_INLINE static peft_facts facts([[maybe_unused]] const module& m) { return {}; }
+    LOWRANK_INLINE static peft_change change(const module& m) {
         if (m.in == 0) {
             return {};
         }
         return {.weight = row_change{row_rotation(m.rotation(), m.output_scale())}};
     }
-    LOWRANK_API static module join(detail::relative_parts& p, [[maybe_unused]] const detail::peft_context& c) {
+    LOWRANK_INLINE static module join(detail::relative_parts& p, [[maybe_unused]] const detail::peft_context& c) {
         return detail::join_oft(p, c.config.kind);
     }
-    LOWRANK_API static void write(const module& m, detail::relative_tensors& to) { to.add(".oft_R.weight", m.oft_R); }
+    LOWRANK_INLINE static void write(const module& m, detail::relative_tensors& to) { to.add(".oft_R.weight", m.oft_R); }
 };
 
 }  // namespace lowrank::inline LOWRANK_ABI

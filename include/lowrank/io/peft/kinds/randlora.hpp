@@ -36,18 +36,18 @@ struct peft_randlora {
 
 namespace detail {
 
-LOWRANK_API bool are_equal(const matrix<float>& a, const matrix<float>& b) {
+LOWRANK_INLINE bool are_equal(const matrix<float>& a, const matrix<float>& b) {
     return a.rows() == b.rows() && a.cols() == b.cols() && a == b;
 }
 
 /// The bases of RandLoRA among the tensors of a module, or of none.
-LOWRANK_API std::shared_ptr<const randlora_projections<float>> join_bases(relative_parts& p) {
+LOWRANK_INLINE std::shared_ptr<const randlora_projections<float>> join_bases(relative_parts& p) {
     randlora_projections<float> bases{.randlora_A = p.take("randlora_A"), .randlora_B = p.take("randlora_B")};
     p.agree(bases.randlora_A.rows() >= 1 && bases.randlora_B.cols() % std::max<index>(bases.randlora_A.rows(), 1) == 0);
     return std::make_shared<const randlora_projections<float>>(std::move(bases));
 }
 
-LOWRANK_API peft_randlora join_randlora(relative_parts& p, const peft_lora_config& c,
+LOWRANK_INLINE peft_randlora join_randlora(relative_parts& p, const peft_lora_config& c,
                                         const std::shared_ptr<const randlora_projections<float>>& shared) {
     peft_randlora out{.randlora = {.shared = shared,
                                    .lambda = p.take("randlora_lambda"),
@@ -80,7 +80,7 @@ LOWRANK_API peft_randlora join_randlora(relative_parts& p, const peft_lora_confi
     return out;
 }
 
-LOWRANK_API void add_bases(relative_tensors& to, const std::string& dot, const randlora_projections<float>& p) {
+LOWRANK_INLINE void add_bases(relative_tensors& to, const std::string& dot, const randlora_projections<float>& p) {
     const std::uint64_t r = extent(p.randlora_A.rows());
     to.add(dot + "randlora_A", {r, 1, extent(p.randlora_A.cols())}, p.randlora_A);
     to.add(dot + "randlora_B", {extent(p.randlora_B.rows()), r == 0 ? 0 : extent(p.randlora_B.cols()) / r, r},
@@ -95,45 +95,45 @@ struct peft_kind<peft_randlora> {
     static constexpr std::string_view type = "RANDLORA";
     static constexpr std::string_view leaves[] = {"randlora_lambda", "randlora_gamma", "randlora_A", "randlora_B"};
     static const char* label(const module&) { return "RandLoRA"; }
-    LOWRANK_API static module_shape shape([[maybe_unused]] const module& m) { return {m.randlora.out, m.randlora.in}; }
-    LOWRANK_API static bool fit(module& m, index out, index in) {
+    LOWRANK_INLINE static module_shape shape([[maybe_unused]] const module& m) { return {m.randlora.out, m.randlora.in}; }
+    LOWRANK_INLINE static bool fit(module& m, index out, index in) {
         auto& r = m.randlora;
         const bool fits = r.gamma.cols() == std::min(out, in) && std::max(out, in) <= r.shared->randlora_B.rows();
         r.out = fits ? out : r.out;
         r.in = fits ? in : r.in;
         return fits;
     }
-    LOWRANK_API static peft_facts facts([[maybe_unused]] const module& m) {
+    LOWRANK_INLINE static peft_facts facts([[maybe_unused]] const module& m) {
         return {m.randlora.lambda.rows(), m.randlora.randlora_alpha};
     }
-    LOWRANK_API static peft_change change(const module& m) {
+    LOWRANK_INLINE static peft_change change(const module& m) {
         if (m.randlora.out == 0) {
             return {};
         }
         return {.weight = m.randlora.delta()};
     }
     /// What all modules share.
-    LOWRANK_API static std::shared_ptr<const void> join_shared(detail::relative_parts& p) {
+    LOWRANK_INLINE static std::shared_ptr<const void> join_shared(detail::relative_parts& p) {
         return detail::join_bases(p);
     }
-    LOWRANK_API static void write_shared(const module& m, detail::relative_tensors& to) {
+    LOWRANK_INLINE static void write_shared(const module& m, detail::relative_tensors& to) {
         detail::add_bases(to, "", *m.randlora.shared);
     }
-    LOWRANK_API static module join(detail::relative_parts& p, [[maybe_unused]] const detail::peft_context& c) {
+    LOWRANK_INLINE static module join(detail::relative_parts& p, [[maybe_unused]] const detail::peft_context& c) {
         return detail::join_randlora(p, c.config,
                                      std::static_pointer_cast<const randlora_projections<float>>(c.shared));
     }
-    LOWRANK_API static void write(const module& m, detail::relative_tensors& to) {
+    LOWRANK_INLINE static void write(const module& m, detail::relative_tensors& to) {
         to.add(".randlora_lambda", m.randlora.lambda);
         to.add(".randlora_gamma", m.randlora.gamma);
         if (m.repeats_bases && m.randlora.shared != nullptr) {
             detail::add_bases(to, ".", *m.randlora.shared);
         }
     }
-    LOWRANK_API static result<any_adapter<float>> adapter(const module& m, const adapted_weight&) {
+    LOWRANK_INLINE static result<any_adapter<float>> adapter(const module& m, const adapted_weight&) {
         return any_adapter<float>(m.randlora);
     }
-    LOWRANK_API static std::optional<module> from(const any_adapter<float>& a) {
+    LOWRANK_INLINE static std::optional<module> from(const any_adapter<float>& a) {
         const auto* randlora = a.get<randlora_adapter<float>>();
         return randlora == nullptr ? std::nullopt : std::optional<module>({.randlora = *randlora});
     }

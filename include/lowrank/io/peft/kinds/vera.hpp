@@ -25,7 +25,7 @@ namespace lowrank::inline LOWRANK_ABI {
 namespace detail {
 
 /// `in` is not in the file of a module: the base's weight says it. Until then it is that of the projection.
-LOWRANK_API vera_adapter<float> join_vera(relative_parts& p,
+LOWRANK_INLINE vera_adapter<float> join_vera(relative_parts& p,
                                           const std::shared_ptr<const vera_projections<float>>& shared) {
     vera_adapter<float> out{
         .shared = shared, .lambda_b = p.take_vector("vera_lambda_b"), .lambda_d = p.take_vector("vera_lambda_d")};
@@ -49,27 +49,27 @@ struct peft_kind<vera_adapter<float>> {
     static constexpr std::string_view type = "VERA";
     static constexpr std::string_view leaves[] = {"vera_lambda_b", "vera_lambda_d", "vera_A", "vera_B"};
     static const char* label(const module&) { return "VeRA"; }
-    LOWRANK_API static module_shape shape([[maybe_unused]] const module& m) { return {m.lambda_b.size(), m.in}; }
-    LOWRANK_API static bool fit(module& m, index out, index in) {
+    LOWRANK_INLINE static module_shape shape([[maybe_unused]] const module& m) { return {m.lambda_b.size(), m.in}; }
+    LOWRANK_INLINE static bool fit(module& m, index out, index in) {
         const bool fits = in <= m.shared->vera_A.cols() && m.lambda_b.size() == out;
         m.in = fits ? in : m.in;
         return fits;
     }
-    LOWRANK_API static peft_facts facts([[maybe_unused]] const module& m) { return {m.lambda_d.size(), 0}; }
-    LOWRANK_API static peft_change change(const module& m) { return {.weight = m.delta()}; }
+    LOWRANK_INLINE static peft_facts facts([[maybe_unused]] const module& m) { return {m.lambda_d.size(), 0}; }
+    LOWRANK_INLINE static peft_change change(const module& m) { return {.weight = m.delta()}; }
     /// What all modules share.
-    LOWRANK_API static std::shared_ptr<const void> join_shared(detail::relative_parts& p) {
+    LOWRANK_INLINE static std::shared_ptr<const void> join_shared(detail::relative_parts& p) {
         return std::make_shared<const vera_projections<float>>(
             vera_projections<float>{.vera_A = p.take("vera_A"), .vera_B = p.take("vera_B")});
     }
-    LOWRANK_API static void write_shared(const module& m, detail::relative_tensors& to) {
+    LOWRANK_INLINE static void write_shared(const module& m, detail::relative_tensors& to) {
         to.add("vera_A", m.shared->vera_A);
         to.add("vera_B", m.shared->vera_B);
     }
-    LOWRANK_API static module join(detail::relative_parts& p, [[maybe_unused]] const detail::peft_context& c) {
+    LOWRANK_INLINE static module join(detail::relative_parts& p, [[maybe_unused]] const detail::peft_context& c) {
         return detail::join_vera(p, std::static_pointer_cast<const vera_projections<float>>(c.shared));
     }
-    LOWRANK_API static void write(const module& m, detail::relative_tensors& to) {
+    LOWRANK_INLINE static void write(const module& m, detail::relative_tensors& to) {
         to.add(".vera_lambda_b", {detail::extent(m.lambda_b.size())}, m.lambda_b);
         to.add(".vera_lambda_d", {detail::extent(m.lambda_d.size())}, m.lambda_d);
     }
