@@ -158,6 +158,10 @@ enum class direction_side;
 struct amplification_result;
 struct intruder;
 struct intruder_options;
+template <class Model, real S>
+struct typed_gradient;
+template <class A>
+struct holder;
 enum class corda_weighting;
 struct corda_options;
 class input_statistics;

@@ -81,6 +81,7 @@
 #include <lowrank/lora/convert/extract.hpp>
 #include <lowrank/lora/convert/resize.hpp>
 #include <lowrank/lora/diagnostics.hpp>
+#include <lowrank/lora/hold_adapter.hpp>
 #include <lowrank/lora/init/data_init.hpp>
 #include <lowrank/lora/init/init.hpp>
 #include <lowrank/lora/init/loftq.hpp>

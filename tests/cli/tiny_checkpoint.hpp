@@ -17,6 +17,7 @@
 
 #include <lowrank/core/philox.hpp>
 #include <lowrank/core/types.hpp>
+#include <lowrank/factor/factored_algebra.hpp>
 #include <lowrank/io/containers/safetensors.hpp>
 
 #include "process.hpp"

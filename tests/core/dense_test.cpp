@@ -6,6 +6,7 @@
 
 #include <Eigen/Core>
 
+#include <lowrank/core/check.hpp>
 #include <lowrank/core/dense.hpp>
 #include <lowrank/core/philox.hpp>
 #include <lowrank/core/workspace.hpp>

@@ -3,7 +3,9 @@
 
 #include <doctest/doctest.h>
 
+#include <lowrank/core/linear_operator.hpp>
 #include <lowrank/core/philox.hpp>
+#include <lowrank/core/workspace.hpp>
 #include <lowrank/factor/low_rank.hpp>
 
 using namespace lowrank;

@@ -9,6 +9,7 @@
 #include <doctest/doctest.h>
 
 #include <lowrank/core/philox.hpp>
+#include <lowrank/core/workspace.hpp>
 
 #include "support/skinny.hpp"
 

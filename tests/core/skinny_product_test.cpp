@@ -8,8 +8,10 @@
 
 #include <doctest/doctest.h>
 
+#include <lowrank/core/check.hpp>
 #include <lowrank/core/finite.hpp>
 #include <lowrank/core/philox.hpp>
+#include <lowrank/core/workspace.hpp>
 
 #include "support/allocations.hpp"
 #include "support/executors.hpp"

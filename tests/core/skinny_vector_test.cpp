@@ -7,6 +7,7 @@
 #include <doctest/doctest.h>
 
 #include <lowrank/core/philox.hpp>
+#include <lowrank/core/workspace.hpp>
 
 using namespace lowrank;
 

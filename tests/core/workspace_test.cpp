@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: MIT
+#include <lowrank/core/check.hpp>
 #include <lowrank/core/philox.hpp>
 #include <lowrank/core/workspace.hpp>
 

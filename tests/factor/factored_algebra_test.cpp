@@ -1,5 +1,8 @@
 // SPDX-License-Identifier: MIT
+#include <lowrank/core/check.hpp>
 #include <lowrank/factor/factored_algebra.hpp>
+#include <lowrank/factor/low_rank.hpp>
+#include <lowrank/factor/svd.hpp>
 
 #include <array>
 #include <limits>

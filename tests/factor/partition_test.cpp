@@ -1,5 +1,9 @@
 // SPDX-License-Identifier: MIT
+#include <lowrank/core/check.hpp>
+#include <lowrank/core/linear_operator.hpp>
+#include <lowrank/core/philox.hpp>
 #include <lowrank/factor/partition.hpp>
+#include <lowrank/factor/spectrum.hpp>
 
 #include <limits>
 

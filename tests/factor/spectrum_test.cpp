@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: MIT
+#include <lowrank/core/check.hpp>
 #include <lowrank/factor/spectrum.hpp>
+#include <lowrank/factor/svd.hpp>
 
 #include <array>
 #include <vector>

@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: MIT
+#include <lowrank/core/check.hpp>
 #include <lowrank/factor/truncated_svd.hpp>
 
 #include <limits>

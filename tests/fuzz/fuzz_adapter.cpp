@@ -14,6 +14,7 @@
 #include <variant>
 #include <vector>
 
+#include <lowrank/factor/factored_algebra.hpp>
 #include <lowrank/io/checkpoints/merge_checkpoint.hpp>
 #include <lowrank/io/formats/adapter_files.hpp>
 #include <lowrank/io/formats/plain_lora.hpp>

@@ -11,6 +11,8 @@
 #include <vector>
 
 #include <lowrank/core/linear_operator.hpp>
+#include <lowrank/core/workspace.hpp>
+#include <lowrank/factor/factored_algebra.hpp>
 #include <lowrank/lora/train/adalora_allocator.hpp>
 #include <lowrank/lora/train/adamw.hpp>
 

@@ -9,9 +9,11 @@
 #include <vector>
 
 #include <lowrank/core/linear_operator.hpp>
+#include <lowrank/core/workspace.hpp>
 #include <lowrank/lora/algebra/tucker.hpp>
 #include <lowrank/lora/any_adapter.hpp>
 #include <lowrank/lora/kinds/conv.hpp>
+#include <lowrank/lora/merge/merge_change.hpp>
 #include <lowrank/lora/mixed_batch.hpp>
 
 #include "adalora_training.hpp"

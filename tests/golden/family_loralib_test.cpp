@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: MIT
 // Family "loralib": A and B by the layer's own conventions, which no file of the library's readers has.
 #include <lowrank/core/linear_operator.hpp>
+#include <lowrank/core/workspace.hpp>
 #include <lowrank/factor/factored_algebra.hpp>
+#include <lowrank/factor/low_rank.hpp>
 #include <lowrank/lora/kinds/conv_lora.hpp>
 #include <lowrank/lora/kinds/embedding.hpp>
 #include <lowrank/lora/merge/merge.hpp>

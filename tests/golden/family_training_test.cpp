@@ -5,6 +5,7 @@
 #include <span>
 
 #include <lowrank/core/linear_operator.hpp>
+#include <lowrank/core/workspace.hpp>
 #include <lowrank/lora/kinds/dora.hpp>
 #include <lowrank/lora/kinds/embedding.hpp>
 #include <lowrank/lora/kinds/lora.hpp>

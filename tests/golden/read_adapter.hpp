@@ -21,6 +21,7 @@
 
 #include <lowrank/core/status.hpp>
 #include <lowrank/core/types.hpp>
+#include <lowrank/factor/factored_algebra.hpp>
 #include <lowrank/io/peft.hpp>
 #include <lowrank/lora/any_adapter.hpp>
 #include <lowrank/lora/kinds/dora.hpp>

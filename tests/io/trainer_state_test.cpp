@@ -6,6 +6,9 @@
 
 #include <doctest/doctest.h>
 
+#include <lowrank/core/linear_operator.hpp>
+#include <lowrank/core/philox.hpp>
+#include <lowrank/core/workspace.hpp>
 #include <lowrank/io/containers/safetensors.hpp>
 #include <lowrank/io/containers/safetensors_writer.hpp>
 #include <lowrank/lora/kinds/dora.hpp>

@@ -14,7 +14,9 @@
 #include <utility>
 #include <vector>
 
+#include <lowrank/core/linear_operator.hpp>
 #include <lowrank/core/philox.hpp>
+#include <lowrank/core/workspace.hpp>
 #include <lowrank/factor/svd.hpp>
 #include <lowrank/laser/edits/edit_list.hpp>
 #include <lowrank/laser/evidence/evaluation.hpp>

@@ -17,6 +17,7 @@
 
 #include <nlohmann/json.hpp>
 
+#include <lowrank/core/workspace.hpp>
 #include <lowrank/factor/spectrum.hpp>
 #include <lowrank/io/peft.hpp>
 #include <lowrank/lora/merge/merge.hpp>

@@ -5,6 +5,8 @@
 
 #include <doctest/doctest.h>
 
+#include <lowrank/core/workspace.hpp>
+#include <lowrank/factor/spectrum.hpp>
 #include <lowrank/laser/edits/edit.hpp>
 
 #include "llama/tiny_models.hpp"

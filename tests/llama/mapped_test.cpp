@@ -13,6 +13,8 @@
 
 #include <doctest/doctest.h>
 
+#include <lowrank/factor/factored_algebra.hpp>
+#include <lowrank/factor/spectrum.hpp>
 #include <lowrank/laser/search/gradient_search.hpp>
 #include <lowrank/laser/search/greedy_search.hpp>
 

@@ -7,6 +7,7 @@
 
 #include <doctest/doctest.h>
 
+#include <lowrank/factor/spectrum.hpp>
 #include <lowrank/laser/search/gradient_search.hpp>
 #include <lowrank/laser/search/search.hpp>
 

@@ -12,6 +12,7 @@
 
 #include <doctest/doctest.h>
 
+#include <lowrank/core/check.hpp>
 #include <lowrank/core/philox.hpp>
 
 namespace {

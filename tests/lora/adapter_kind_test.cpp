@@ -1,4 +1,6 @@
 // SPDX-License-Identifier: MIT
+#include <lowrank/core/linear_operator.hpp>
+#include <lowrank/core/workspace.hpp>
 #include <lowrank/lora/adapter_kind.hpp>
 
 #include "some_adapters.hpp"

@@ -1,4 +1,7 @@
 // SPDX-License-Identifier: MIT
+#include <lowrank/core/check.hpp>
+#include <lowrank/core/workspace.hpp>
+#include <lowrank/factor/low_rank.hpp>
 #include <lowrank/lora/change.hpp>
 
 #include <doctest/doctest.h>

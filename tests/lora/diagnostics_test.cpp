@@ -3,6 +3,8 @@
 
 #include <cmath>
 
+#include <lowrank/factor/low_rank.hpp>
+#include <lowrank/factor/spectrum.hpp>
 #include <lowrank/lora/convert/convert.hpp>
 
 #include "support.hpp"

@@ -6,6 +6,7 @@
 /// The gradient of a fixed loss through the change of a factored adapter, in its parameters.
 
 #include <lowrank/core/linear_operator.hpp>
+#include <lowrank/core/workspace.hpp>
 #include <lowrank/lora/adapter.hpp>
 
 #include "support.hpp"

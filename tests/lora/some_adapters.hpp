@@ -8,6 +8,8 @@
 #include <memory>
 #include <vector>
 
+#include <lowrank/core/linear_operator.hpp>
+#include <lowrank/core/workspace.hpp>
 #include <lowrank/lora/any_adapter.hpp>
 #include <lowrank/lora/kinds/list.hpp>
 

@@ -2,7 +2,12 @@
 // An adapter kind that the library does not know, defined here alone, is applied, trained, merged and unmerged.
 #include <string_view>
 
+#include <lowrank/core/linear_operator.hpp>
+#include <lowrank/core/workspace.hpp>
+#include <lowrank/factor/factored_algebra.hpp>
+#include <lowrank/factor/low_rank.hpp>
 #include <lowrank/lora/any_adapter.hpp>
+#include <lowrank/lora/hold_adapter.hpp>
 #include <lowrank/lora/merge/merge_change.hpp>
 #include <lowrank/lora/train/trainer.hpp>
 

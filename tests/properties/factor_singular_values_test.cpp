@@ -2,6 +2,7 @@
 
 // Laws of singular values and eigenvalues that hold for every matrix, on random shapes and spectra.
 
+#include <lowrank/core/philox.hpp>
 #include <lowrank/factor/sketched/krylov_svd.hpp>
 #include <lowrank/factor/sketched/randomized_svd.hpp>
 #include <lowrank/factor/svd.hpp>

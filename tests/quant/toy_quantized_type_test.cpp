@@ -8,6 +8,7 @@
 #include <cstring>
 #include <vector>
 
+#include <lowrank/core/check.hpp>
 #include <lowrank/io/containers/checkpoint.hpp>
 #include <lowrank/io/containers/gguf.hpp>
 #include <lowrank/io/containers/gguf_writer.hpp>

@@ -96,7 +96,7 @@ struct held_adapter {
     [[nodiscard]] virtual const lora_adapter<S>* lora() const = 0;
 };
 
-/// Puts an adapter of type A behind that type. Defined in any_adapter.ipp.
+/// Puts an adapter of type A behind that type. Defined in hold_adapter.hpp.
 template <class A>
 std::unique_ptr<held_adapter<typename A::scalar>> hold_adapter(A adapter);
 

@@ -5,6 +5,7 @@
 #include <numbers>
 #include <utility>
 
+#include <lowrank/core/check.hpp>
 #include <lowrank/factor/svd.hpp>
 
 #include <support/matrices.hpp>

@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: MIT
+#include <lowrank/core/check.hpp>
 #include <lowrank/factor/ranks/shrink.hpp>
+#include <lowrank/factor/spectrum.hpp>
 
 #include <support/matrices.hpp>
 

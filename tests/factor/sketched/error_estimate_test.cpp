@@ -3,6 +3,9 @@
 
 #include <limits>
 
+#include <lowrank/core/check.hpp>
+#include <lowrank/core/linear_operator.hpp>
+#include <lowrank/core/philox.hpp>
 #include <lowrank/factor/orthonormalize.hpp>
 #include <lowrank/factor/sketched/randomized_svd.hpp>
 #include <lowrank/factor/sketched/sketch.hpp>

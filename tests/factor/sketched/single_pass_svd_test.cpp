@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: MIT
+#include <lowrank/core/check.hpp>
 #include <lowrank/factor/sketched/single_pass_svd.hpp>
 
 #include <limits>

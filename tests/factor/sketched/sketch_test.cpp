@@ -1,4 +1,6 @@
 // SPDX-License-Identifier: MIT
+#include <lowrank/core/check.hpp>
+#include <lowrank/core/philox.hpp>
 #include <lowrank/factor/sketched/sketch.hpp>
 
 #include <cmath>

@@ -5,6 +5,8 @@
 #include <string>
 #include <vector>
 
+#include <lowrank/core/check.hpp>
+#include <lowrank/factor/low_rank.hpp>
 #include <lowrank/factor/spectrum.hpp>
 #include <lowrank/factor/weighted/statistics.hpp>
 

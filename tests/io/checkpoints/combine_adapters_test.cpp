@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: MIT
+#include <lowrank/core/philox.hpp>
 #include <lowrank/io/checkpoints/combine_adapters.hpp>
 
 #include <cmath>

@@ -9,6 +9,7 @@
 
 #include <nlohmann/json.hpp>
 
+#include <lowrank/core/philox.hpp>
 #include <lowrank/io/checkpoints/merge_checkpoint.hpp>
 #include <lowrank/io/formats/plain_lora.hpp>
 #include <lowrank/io/peft.hpp>

@@ -4,6 +4,7 @@
 #include <string>
 #include <vector>
 
+#include <lowrank/core/philox.hpp>
 #include <lowrank/io/checkpoints/merge_checkpoint.hpp>
 #include <lowrank/lora/merge/merge_change.hpp>
 

@@ -4,6 +4,8 @@
 #include <doctest/doctest.h>
 
 #include <lowrank/core/philox.hpp>
+#include <lowrank/core/workspace.hpp>
+#include <lowrank/factor/low_rank.hpp>
 
 using namespace lowrank;
 using detail::stored_change;

@@ -9,6 +9,7 @@
 
 #include <doctest/doctest.h>
 
+#include <lowrank/core/check.hpp>
 #include <lowrank/core/finite.hpp>
 
 using namespace lowrank;

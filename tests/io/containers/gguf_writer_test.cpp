@@ -4,6 +4,7 @@
 #include <string>
 #include <vector>
 
+#include <lowrank/core/check.hpp>
 #include <lowrank/io/containers/gguf.hpp>
 
 #include "io_support.hpp"

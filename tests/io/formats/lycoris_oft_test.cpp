@@ -10,6 +10,7 @@
 #include <Eigen/LU>
 
 #include <lowrank/core/philox.hpp>
+#include <lowrank/core/workspace.hpp>
 #include <lowrank/io/checkpoints/merge_checkpoint.hpp>
 #include <lowrank/io/formats/adapter_files.hpp>
 #include <lowrank/io/formats/plain_lora.hpp>

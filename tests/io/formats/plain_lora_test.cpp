@@ -3,6 +3,7 @@
 
 #include <string>
 
+#include <lowrank/core/philox.hpp>
 #include <lowrank/io/checkpoints/merge_checkpoint.hpp>
 #include <lowrank/io/peft.hpp>
 

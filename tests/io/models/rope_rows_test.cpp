@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: MIT
+#include <lowrank/core/check.hpp>
 #include <lowrank/io/models/rope_rows.hpp>
 
 #include <doctest/doctest.h>

@@ -6,6 +6,7 @@
 #include <utility>
 #include <vector>
 
+#include <lowrank/core/philox.hpp>
 #include <lowrank/io/peft.hpp>
 #include <lowrank/lora/kinds/randlora.hpp>
 #include <lowrank/lora/merge/merge_change.hpp>

@@ -6,6 +6,10 @@
 
 #include <doctest/doctest.h>
 
+#include <lowrank/core/linear_operator.hpp>
+#include <lowrank/core/philox.hpp>
+#include <lowrank/core/workspace.hpp>
+#include <lowrank/factor/low_rank.hpp>
 #include <lowrank/lora/merge/merge_change.hpp>
 #include <lowrank/lora/merge/merged_linear.hpp>
 

@@ -11,7 +11,9 @@
 
 #include <doctest/doctest.h>
 
+#include <lowrank/core/check.hpp>
 #include <lowrank/core/philox.hpp>
+#include <lowrank/factor/spectrum.hpp>
 
 using namespace lowrank;
 

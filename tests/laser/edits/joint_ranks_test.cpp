@@ -5,6 +5,7 @@
 
 #include <doctest/doctest.h>
 
+#include <lowrank/core/check.hpp>
 #include <lowrank/core/philox.hpp>
 
 using namespace lowrank;

@@ -9,6 +9,7 @@
 
 #include <doctest/doctest.h>
 
+#include <lowrank/core/check.hpp>
 #include <lowrank/core/philox.hpp>
 #include <lowrank/laser/search/greedy_search.hpp>
 #include <lowrank/laser/search/search.hpp>

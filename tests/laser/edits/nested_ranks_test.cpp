@@ -7,8 +7,11 @@
 
 #include <doctest/doctest.h>
 
+#include <lowrank/core/check.hpp>
 #include <lowrank/core/linear_operator.hpp>
 #include <lowrank/core/philox.hpp>
+#include <lowrank/core/workspace.hpp>
+#include <lowrank/factor/spectrum.hpp>
 #include <lowrank/laser/edits/edit.hpp>
 
 using namespace lowrank;

@@ -10,6 +10,7 @@
 #include <doctest/doctest.h>
 
 #include <lowrank/core/philox.hpp>
+#include <lowrank/factor/spectrum.hpp>
 #include <lowrank/laser/edits/edit_list.hpp>
 
 #include "laser/planted_model.hpp"

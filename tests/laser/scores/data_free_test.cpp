@@ -6,6 +6,7 @@
 
 #include <doctest/doctest.h>
 
+#include <lowrank/core/check.hpp>
 #include <lowrank/core/philox.hpp>
 #include <lowrank/factor/svd.hpp>
 

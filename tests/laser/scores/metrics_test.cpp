@@ -8,6 +8,7 @@
 #include <limits>
 #include <vector>
 
+#include <lowrank/core/finite.hpp>
 #include <lowrank/core/philox.hpp>
 
 using namespace lowrank;

@@ -7,7 +7,11 @@
 
 #include <doctest/doctest.h>
 
+#include <lowrank/core/check.hpp>
 #include <lowrank/core/philox.hpp>
+#include <lowrank/core/workspace.hpp>
+#include <lowrank/factor/spectrum.hpp>
+#include <lowrank/factor/svd.hpp>
 
 using namespace lowrank;
 

@@ -9,6 +9,8 @@
 
 #include <doctest/doctest.h>
 
+#include <lowrank/core/check.hpp>
+#include <lowrank/factor/spectrum.hpp>
 #include <lowrank/laser/search/search.hpp>
 
 #include "laser/planted_model.hpp"

@@ -6,6 +6,8 @@
 
 #include <doctest/doctest.h>
 
+#include <lowrank/core/check.hpp>
+#include <lowrank/core/philox.hpp>
 #include <lowrank/laser/search/search.hpp>
 
 #include "laser/planted_model.hpp"

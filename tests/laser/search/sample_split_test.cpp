@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: MIT
+#include <lowrank/core/check.hpp>
 #include <lowrank/laser/search/sample_split.hpp>
 
 #include <algorithm>

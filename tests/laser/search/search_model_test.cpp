@@ -7,6 +7,7 @@
 
 #include <doctest/doctest.h>
 
+#include <lowrank/core/check.hpp>
 #include <lowrank/laser/search/gradient_search.hpp>
 #include <lowrank/laser/search/greedy_search.hpp>
 #include <lowrank/laser/search/search.hpp>

@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: MIT
 #include <lowrank/lora/algebra/block_rotation.hpp>
 
+#include <lowrank/core/check.hpp>
 #include <lowrank/core/linear_operator.hpp>
+#include <lowrank/core/workspace.hpp>
 
 #include "support.hpp"
 

@@ -1,4 +1,6 @@
 // SPDX-License-Identifier: MIT
+#include <lowrank/factor/factored_algebra.hpp>
+#include <lowrank/factor/low_rank.hpp>
 #include <lowrank/lora/combine/arithmetic.hpp>
 
 #include <array>

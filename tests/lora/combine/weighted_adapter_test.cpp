@@ -1,4 +1,6 @@
 // SPDX-License-Identifier: MIT
+#include <lowrank/core/check.hpp>
+#include <lowrank/factor/spectrum.hpp>
 #include <lowrank/lora/combine/weighted_adapter.hpp>
 
 #include <cmath>

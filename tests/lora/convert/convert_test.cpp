@@ -4,7 +4,11 @@
 #include <cmath>
 #include <limits>
 
+#include <lowrank/core/check.hpp>
 #include <lowrank/core/linear_operator.hpp>
+#include <lowrank/factor/factored_algebra.hpp>
+#include <lowrank/factor/ranks/rank_choice.hpp>
+#include <lowrank/factor/spectrum.hpp>
 #include <lowrank/lora/kinds/loha.hpp>
 #include <lowrank/lora/kinds/lokr.hpp>
 

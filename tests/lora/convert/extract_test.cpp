@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: MIT
+#include <lowrank/factor/spectrum.hpp>
 #include <lowrank/lora/convert/extract.hpp>
 
 #include <cmath>

@@ -3,7 +3,9 @@
 
 #include <cmath>
 
+#include <lowrank/core/check.hpp>
 #include <lowrank/factor/orthonormalize.hpp>
+#include <lowrank/factor/spectrum.hpp>
 
 #include "support.hpp"
 

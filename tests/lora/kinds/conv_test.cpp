@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 #include <lowrank/lora/kinds/conv.hpp>
 
+#include <lowrank/core/check.hpp>
 #include <lowrank/core/linear_operator.hpp>
 #include <lowrank/lora/kinds/lora.hpp>
 

@@ -1,6 +1,10 @@
 // SPDX-License-Identifier: MIT
 #include <lowrank/lora/kinds/dora.hpp>
 
+#include <lowrank/core/linear_operator.hpp>
+#include <lowrank/core/workspace.hpp>
+#include <lowrank/factor/factored_algebra.hpp>
+#include <lowrank/factor/low_rank.hpp>
 #include <lowrank/lora/merge/merge.hpp>
 
 #include "support.hpp"

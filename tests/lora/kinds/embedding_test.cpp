@@ -3,7 +3,9 @@
 
 #include <vector>
 
+#include <lowrank/core/check.hpp>
 #include <lowrank/core/linear_operator.hpp>
+#include <lowrank/core/workspace.hpp>
 #include <lowrank/factor/factored_algebra.hpp>
 #include <lowrank/lora/merge/merge.hpp>
 

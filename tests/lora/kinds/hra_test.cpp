@@ -1,6 +1,9 @@
 // SPDX-License-Identifier: MIT
 #include <lowrank/lora/kinds/hra.hpp>
 
+#include <lowrank/core/check.hpp>
+#include <lowrank/core/linear_operator.hpp>
+#include <lowrank/core/workspace.hpp>
 #include <lowrank/lora/merge/merge_transformed.hpp>
 
 #include "support.hpp"

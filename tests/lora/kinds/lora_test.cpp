@@ -1,4 +1,6 @@
 // SPDX-License-Identifier: MIT
+#include <lowrank/core/check.hpp>
+#include <lowrank/core/linear_operator.hpp>
 #include <lowrank/lora/kinds/lora.hpp>
 
 #include "support.hpp"

@@ -1,4 +1,7 @@
 // SPDX-License-Identifier: MIT
+#include <lowrank/core/check.hpp>
+#include <lowrank/core/linear_operator.hpp>
+#include <lowrank/core/workspace.hpp>
 #include <lowrank/lora/kinds/oft.hpp>
 
 #include "support.hpp"

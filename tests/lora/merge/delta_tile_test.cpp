@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: MIT
+#include <lowrank/factor/low_rank.hpp>
 #include <lowrank/lora/merge/detail/delta_tile.hpp>
 
 #include "support.hpp"

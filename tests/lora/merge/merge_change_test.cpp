@@ -1,4 +1,6 @@
 // SPDX-License-Identifier: MIT
+#include <lowrank/core/check.hpp>
+#include <lowrank/factor/low_rank.hpp>
 #include <lowrank/lora/merge/merge_change.hpp>
 
 #include "some_adapters.hpp"

@@ -4,7 +4,10 @@
 #include <algorithm>
 #include <limits>
 
+#include <lowrank/core/check.hpp>
 #include <lowrank/core/linear_operator.hpp>
+#include <lowrank/factor/factored_algebra.hpp>
+#include <lowrank/factor/low_rank.hpp>
 
 #include "support.hpp"
 

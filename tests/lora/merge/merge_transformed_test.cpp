@@ -3,6 +3,8 @@
 
 #include <limits>
 
+#include <lowrank/core/check.hpp>
+#include <lowrank/core/linear_operator.hpp>
 #include <lowrank/lora/kinds/boft.hpp>
 #include <lowrank/lora/kinds/oft.hpp>
 

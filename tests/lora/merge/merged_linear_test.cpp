@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: MIT
 #include <lowrank/lora/merge/merged_linear.hpp>
 
+#include <lowrank/core/check.hpp>
 #include <lowrank/core/linear_operator.hpp>
+#include <lowrank/core/workspace.hpp>
 
 #include "support.hpp"
 

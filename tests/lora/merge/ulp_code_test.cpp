@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: MIT
+#include <lowrank/core/philox.hpp>
 #include <lowrank/lora/merge/detail/ulp_code.hpp>
 
 #include <cmath>
@@ -131,9 +132,7 @@ TEST_CASE("a broken code is read without harm") {
 
 TEST_CASE("the checksum sees every byte, its place, the length and the seed") {
     std::string text(100, 'a');
-    const auto sum = [](const std::string& s, std::uint64_t seed) {
-        return checksum(s.data(), s.size(), seed);
-    };
+    const auto sum = [](const std::string& s, std::uint64_t seed) { return checksum(s.data(), s.size(), seed); };
     const auto reference = sum(text, 1);
     CHECK(sum(text, 2) != reference);
     CHECK(sum(text + 'a', 1) != reference);

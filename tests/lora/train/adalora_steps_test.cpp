@@ -4,6 +4,10 @@
 #include <algorithm>
 #include <vector>
 
+#include <lowrank/core/check.hpp>
+#include <lowrank/core/linear_operator.hpp>
+#include <lowrank/core/philox.hpp>
+#include <lowrank/core/workspace.hpp>
 #include <lowrank/lora/train/trainer.hpp>
 
 #include "support.hpp"

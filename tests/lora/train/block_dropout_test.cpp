@@ -3,6 +3,9 @@
 
 #include <set>
 
+#include <lowrank/core/check.hpp>
+#include <lowrank/core/linear_operator.hpp>
+#include <lowrank/core/workspace.hpp>
 #include <lowrank/lora/kinds/boft.hpp>
 #include <lowrank/lora/kinds/oft.hpp>
 

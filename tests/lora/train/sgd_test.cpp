@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: MIT
+#include <lowrank/core/check.hpp>
 #include <lowrank/lora/train/sgd.hpp>
 
 #include "support.hpp"

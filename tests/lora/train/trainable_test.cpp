@@ -1,4 +1,6 @@
 // SPDX-License-Identifier: MIT
+#include <lowrank/core/check.hpp>
+#include <lowrank/core/finite.hpp>
 #include <lowrank/lora/train/trainable.hpp>
 
 #include <limits>

@@ -6,6 +6,9 @@
 #include <string>
 #include <utility>
 
+#include <lowrank/core/check.hpp>
+#include <lowrank/core/linear_operator.hpp>
+#include <lowrank/core/workspace.hpp>
 #include <lowrank/lora/kinds/dora.hpp>
 
 #include "support.hpp"
