@@ -17,6 +17,7 @@
 #include <vector>
 
 #include <lowrank/core/philox.hpp>
+#include <lowrank/lora/kinds/lora.hpp>
 
 namespace tiny {
 

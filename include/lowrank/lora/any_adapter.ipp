@@ -5,21 +5,4 @@
 #include <lowrank/lora/any_adapter.hpp>
 #include <lowrank/lora/hold_adapter.hpp>
 
-#ifdef LOWRANK_COMPILED
-#include <lowrank/lora/kinds/list.hpp>
-
-namespace lowrank::inline LOWRANK_ABI::detail {
-
-/// Their addresses make the compiler emit the functions of every kind of the library.
-template <class... A>
-struct held_kinds {
-    void (*functions[sizeof...(A)])();
-    explicit held_kinds(kind_list<A...>) : functions{reinterpret_cast<void (*)()>(&hold_adapter<A>)...} {}
-};
-extern const held_kinds held_float_kinds(adapter_kinds<float>{});
-extern const held_kinds held_double_kinds(adapter_kinds<double>{});
-
-}  // namespace lowrank::inline LOWRANK_ABI::detail
-#endif
-
 #endif  // LOWRANK_LORA_ANY_ADAPTER_IPP

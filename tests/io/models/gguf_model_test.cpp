@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: MIT
+#include <lowrank/io/containers/gguf_writer.hpp>
 #include <lowrank/io/models/gguf_model.hpp>
 
 #include <algorithm>

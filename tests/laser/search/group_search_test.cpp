@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT
 #include <lowrank/laser/search/group_search.hpp>
+#include <lowrank/laser/search/search.hpp>
 
 #include <cmath>
 #include <string>

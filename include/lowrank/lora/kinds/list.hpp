@@ -55,4 +55,8 @@ void for_each_adapter_kind(F&& f) {
 
 }  // namespace lowrank::inline LOWRANK_ABI
 
+#ifdef LOWRANK_DEFINITIONS
+#include <lowrank/lora/kinds/list.ipp>
+#endif
+
 #endif  // LOWRANK_LORA_KINDS_LIST_HPP
