@@ -52,4 +52,3 @@ endfunction()
 
 # Our programs link what they would otherwise each compile.
 target_link_libraries(lowrank_compiled PRIVATE $<BUILD_INTERFACE:lowrank_program_options>)
-target_precompile_headers(lowrank_compiled REUSE_FROM lowrank_pch)

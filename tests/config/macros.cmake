@@ -2,7 +2,7 @@
 # that are not ours.
 cmake_minimum_required(VERSION 3.25)
 
-file(GLOB_RECURSE headers ${SOURCE_DIR}/include/lowrank/*.hpp)
+file(GLOB_RECURSE headers ${SOURCE_DIR}/include/lowrank/*.hpp ${SOURCE_DIR}/include/lowrank/*.ipp)
 list(FILTER headers EXCLUDE REGEX "/include/lowrank/io/")
 set(foreign "")
 foreach(header IN LISTS headers)

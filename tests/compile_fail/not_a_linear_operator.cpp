@@ -16,6 +16,6 @@ struct half_an_operator {
 };
 
 int main() {
-    const lowrank::any_operator<float> erased = half_an_operator{};
+    const lowrank::any_operator<float> erased(half_an_operator{});
     return static_cast<int>(lowrank::apply(erased, lowrank::matrix<float>(1, 1)).rows()) - 1;
 }
