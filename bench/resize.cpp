@@ -6,6 +6,7 @@
 #include <benchmark/benchmark.h>
 
 #include <lowrank/core/philox.hpp>
+#include <lowrank/factor/factored_algebra.hpp>
 #include <lowrank/factor/spectrum.hpp>
 #include <lowrank/lora/convert/resize.hpp>
 
