@@ -42,9 +42,11 @@ TEST_CASE("every alternative of a change merges as what it says, and unmerges") 
     const vector<double> n = sum.rowwise().norm();
     const matrix<double> with_lengths = lengths.magnitude.cast<double>().cwiseQuotient(n).asDiagonal() * sum;
     const added_rows_change added{added_rows(product_rows<float>{d.left, d.right})};
-    for (const auto& [change, wanted] :
+    for (const auto& each :
          {one{d, sum}, one{scaled_change<float>{d, rows, columns}, scaled}, one{resolved(lengths, n), with_lengths},
           one{added, sum}, one{replacement<float>{other}, other.cast<double>()}}) {
+        const auto& change = each.change;
+        const auto& wanted = each.wanted;
         for (const double t : {1.0, 0.5, -0.25, 0.0}) {
             CAPTURE(change.index());
             CAPTURE(t);
