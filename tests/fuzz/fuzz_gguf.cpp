@@ -31,7 +31,10 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
             }
         }
         (void)check_gguf_base(*adapter, *file);
-        (void)peft_from_gguf(*adapter, {.n_head = 2, .n_head_kv = 1});
+        model_config model;
+        model.num_attention_heads = 2;
+        model.num_key_value_heads = 1;
+        (void)peft_from_gguf(*adapter, model);
     }
     return 0;
 }
