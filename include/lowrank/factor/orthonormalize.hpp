@@ -48,26 +48,10 @@ template <real S>
     return std::ldexp(S(1), std::min(-std::ilogb(magnitude), std::numeric_limits<S>::max_exponent - 1));
 }
 
-/// The largest magnitude of a matrix.
-template <real S>
-[[nodiscard]] S largest_entry(const matrix<S>& a) noexcept {
-    S largest(0);
-    for (index i = 0; i < a.size(); ++i) {
-        largest = std::max(largest, std::abs(a.data()[i]));
-    }
-    return largest;
-}
-
 /// Householder QR: A becomes Q if asked for, `r` the triangle if not null. Q has `q_cols` orthonormal columns if that
 /// is more than min(m, n). \pre A is of magnitude about one.
 template <real S>
 void householder_qr(matrix<S>& a, matrix<S>* r, bool want_q, index q_cols = 0);
-
-/// Y^T Y in double.
-template <real S>
-void gram_lower(const matrix<S>& y, matrix<double>& out) {
-    out = lowrank::gram(y);
-}
 
 /// One Cholesky-QR pass: Y := Y R^-1 with Y^T Y = R^T R, given that Gram matrix, which is overwritten. False, and Y
 /// unchanged, if the Gram matrix is not safely positive definite.

@@ -154,7 +154,7 @@ thin_qr_result<S> thin_qr_of(matrix<S> a, bool want_q) {
         out.r.setZero(p, a.cols());
         return out;
     }
-    const S scale = power_of_two_scale(largest_entry(a));
+    const S scale = power_of_two_scale(max_abs(a));
     a *= scale;
     householder_qr<S>(a, &out.r, want_q);
     out.r /= scale;

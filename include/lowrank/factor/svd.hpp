@@ -59,12 +59,6 @@ namespace detail {
 template <real S>
 void normalize_columns(matrix<S>& b, vector<S>& s, matrix<S>& follows, S safe_ratio, S vanishing = S(0));
 
-/// A V0 with A (m x n, m >= n) in its own scalar and the product in double.
-template <real S>
-[[nodiscard]] matrix<double> wide_product(const matrix<S>& a, const matrix<double>& v) {
-    return product_in<double>(a, v);
-}
-
 /// The work of `svd` on a finite matrix that is at least as tall as wide.
 template <real S>
 [[nodiscard]] svd_result<S> svd_of_tall(matrix<S> a);
@@ -85,12 +79,7 @@ template <real S, class W>
                         std::string(function) + ": the matrix holds NaN or infinity; repair or exclude the weight"}};
     }
     const bool tall = w.rows() >= w.cols();
-    matrix<S> a(tall ? w.rows() : w.cols(), tall ? w.cols() : w.rows());
-    for (index j = 0; j < a.cols(); ++j) {
-        for (index i = 0; i < a.rows(); ++i) {
-            a(i, j) = static_cast<S>(tall ? w(i, j) : w(j, i));
-        }
-    }
+    matrix<S> a = tall ? copy_in<S>(w) : copy_in<S>(transposed(w));
     svd_result<S> out = want_vectors ? svd_of_tall<S>(std::move(a)) : values_of_tall<S>(std::move(a));
     if (!tall) {
         out.u.swap(out.v);

@@ -229,12 +229,7 @@ template <real S>
         const S eps = std::numeric_limits<S>::epsilon();
         auto qr = thin_qr_of<S>(std::move(out.u), want_vectors);
         const index n = a.cols();
-        jacobi_state<S> state{matrix<S>(n, n), {}};
-        for (index j = 0; j < n; ++j) {
-            for (index i = 0; i < n; ++i) {
-                state.y(i, j) = qr.r(j, i);
-            }
-        }
+        jacobi_state<S> state{copy_in<S>(transposed(qr.r)), {}};
         if (want_vectors) {
             state.j.setIdentity(n, n);
         }
@@ -278,7 +273,7 @@ template <real S>
     // Doubles are brought to magnitude one, so that no square overflows or underflows; floats cannot in double.
     double scale = 1.0;
     if constexpr (std::same_as<S, double>) {
-        scale = power_of_two_scale(largest_entry(a));
+        scale = power_of_two_scale(max_abs(a));
         a *= scale;
     }
     svd_result<double> wide = tall_svd<S>(a, want_vectors);
@@ -292,13 +287,9 @@ template <real S>
                    "svd: the largest singular value exceeds the range of the scalar; scale the matrix down"};
         return out;
     }
-    const auto narrow = [](const auto& from, auto& to) {
-        to.resize(from.rows(), from.cols());
-        std::transform(from.data(), from.data() + from.size(), to.data(), [](double x) { return static_cast<S>(x); });
-    };
-    narrow(wide.u, out.u);
-    narrow(wide.s, out.s);
-    narrow(wide.v, out.v);
+    out.u = copy_in<S>(wide.u);
+    out.s = head_in<S>(wide.s, wide.s.size());
+    out.v = copy_in<S>(wide.v);
     return out;
 }
 
