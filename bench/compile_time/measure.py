@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""What compiling costs, in multiples of #include <Eigen/Core>, beside its budget.
+"""What compiling costs, in multiples of #include <Eigen/Core>, with its budget.
 
     bench/compile_time/measure.py                     # g++, the Eigen that pkg-config or the usual places know
     bench/compile_time/measure.py --compiler clang++ --runs 5 --headers

@@ -13,7 +13,7 @@ namespace tool {
 namespace fs = std::filesystem;
 namespace {
 
-/// What belongs to a model beside its weights: configuration, tokenizer, licence.
+/// What belongs to a model besides its weights: configuration, tokenizer, licence.
 bool belongs_to_model(const std::string& name) {
     for (const char* pattern : {"*.json", "*.txt", "*.model", "*.jinja", "*.tsv", "tok*.bin", "LICENSE*", "NOTICE*"}) {
         if (glob_match(pattern, name)) {

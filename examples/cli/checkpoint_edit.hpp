@@ -31,7 +31,7 @@ public:
     std::ptrdiff_t write(int file, const std::byte* data, std::size_t size) override;
 };
 
-/// Copies what belongs to a model beside its weights: configuration, tokenizer, licence. Nothing if `source` is a file.
+/// Copies what belongs to a model besides its weights: configuration, tokenizer, licence. Nothing if `source` is a file.
 void copy_companions(const std::filesystem::path& source, const std::filesystem::path& target);
 
 /// Writes the checkpoint in `source` into the folder `target`: the same files with the same tensors, those that

@@ -90,7 +90,7 @@ std::vector<std::string> format_names() {
     return names;
 }
 
-/// The keys llama.cpp wants of a llama2.c tokenizer: its pieces are those of a sentencepiece model.
+/// The keys llama.cpp needs for a llama2.c tokenizer: its pieces are those of a sentencepiece model.
 std::vector<lowrank::gguf_entry> tokenizer_entries(const llama::tokenizer& tokenizer) {
     using lowrank::gguf_type;
     using lowrank::gguf_value;

@@ -206,10 +206,13 @@ void take_groups(lowrank::search_result found, const std::vector<lowrank::weight
 
 lowrank::screening_policy policy_named(const std::string& name) {
     using enum lowrank::screening_policy;
-    static const std::map<std::string, lowrank::screening_policy> policies = {
-        {"trusted-tail", trusted_tail}, {"best-tail", best_tail},           {"positive-part", positive_part},
-        {"fisher-tail", fisher_tail},   {"best-tail-sure", best_tail_sure}, {"taylor", taylor},
-        {"gradient", gradient}};
+    static const std::map<std::string, lowrank::screening_policy> policies = {{"trusted-tail", trusted_tail},
+                                                                              {"best-tail", best_tail},
+                                                                              {"positive-part", positive_part},
+                                                                              {"fisher-tail", fisher_tail},
+                                                                              {"best-tail-z-score", best_tail_z_score},
+                                                                              {"taylor", taylor},
+                                                                              {"gradient", gradient}};
     return policies.at(name);
 }
 
@@ -510,7 +513,7 @@ void add_laser(CLI::App& app) {
         ->capture_default_str();
     command->add_option("--screen-policy", options->screen_policy, "gradient: what ranks the matrices")
         ->check(CLI::IsMember(
-            {"trusted-tail", "best-tail", "positive-part", "fisher-tail", "best-tail-sure", "taylor", "gradient"}))
+            {"trusted-tail", "best-tail", "positive-part", "fisher-tail", "best-tail-z-score", "taylor", "gradient"}))
         ->capture_default_str();
     command
         ->add_option("--probe-matrices", options->probe_matrices,

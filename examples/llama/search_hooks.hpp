@@ -416,7 +416,7 @@ private:
         return {errc::non_finite, "the model's loss is not a number; a weight must be broken"};
     }
 
-    /// Groups of samples are sequences: their tokens meet in attention and cannot be told apart in one pass.
+    /// Groups of samples are sequences: their tokens interact in attention, so one pass cannot separate them.
     [[nodiscard]] status gradients(lowrank::sample_range r, const lowrank::gradient_sink<S>& sink) const {
         tape<S> record;
         workspace ws;

@@ -341,7 +341,7 @@ std::string demo_page(const demo_results& r) {
                                     r.merge_difference, r.adapter_effect)},
                             {"adapter unmerged", "weights: " + verdict(r.unmerged_same_bits) +
                                                      "; logits: " + verdict(r.unmerged_same_logits)},
-                            {"what undoing needs beside the adapter",
+                            {"what undoing needs in addition to the adapter",
                              format("%.0f bytes for %.0f bytes of weights", r.receipt_bytes, r.merged_bytes)}}));
     return out.text();
 }

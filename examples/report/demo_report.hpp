@@ -68,7 +68,7 @@ struct demo_results {
     double largest_logit = 0;         ///< and the largest logit, for comparison.
     double merge_difference = 0;      ///< Largest difference of logits, adapter beside the weights against merged.
     bool merged_changed = false;      ///< Merging did change the weights.
-    double receipt_bytes = 0;         ///< What undoing the merges needs beside the adapter,
+    double receipt_bytes = 0;         ///< What undoing the merges needs in addition to the adapter,
     double merged_bytes = 0;          ///< of so many bytes of weights.
     bool unmerged_same_bits = false;
     bool unmerged_same_logits = false;

@@ -45,7 +45,7 @@ double p_after_selection(const laser_results& r) {
                                 static_cast<index>(r.candidates.size()));
 }
 
-/// How many held-out samples would be needed to be sure of the gain that was seen; empty when it is sure or not a gain.
+/// How many held-out samples would show the gain that was seen to be significant; empty when it is, or is not a gain.
 std::string warning(const laser_results& r) {
     if (!r.found.evidence || gain_is_significant(r)) {
         return "";
@@ -122,7 +122,7 @@ nlohmann::ordered_json laser_json(const laser_results& r) {
             held_out["accuracy_gain_interval"] = {e.accuracy_interval.low, e.accuracy_interval.high};
             held_out["mcnemar_p"] = e.mcnemar_p;
         }
-        held_out["sure"] = gain_is_significant(r);
+        held_out["significant"] = gain_is_significant(r);
         if (const auto text = warning(r); !text.empty()) {
             held_out["warning"] = text;
         }
@@ -261,7 +261,7 @@ std::string laser_text(const laser_results& r, std::size_t top) {
                       100.0 * e.accuracy_interval.high, e.mcnemar_p);
     }
     out += gain_is_significant(r) ? "the gain is real at this confidence\n"
-                                  : "the held-out samples do not show a sure gain\n";
+                                  : "the held-out samples show no significant gain\n";
     if (const auto text = warning(r); !text.empty()) {
         out += text + "\n";
     }
@@ -308,7 +308,7 @@ std::string laser_page(const laser_results& r) {
             rows.push_back({"with a random change of the same size instead", figure(*r.random_change)});
         }
         rows.push_back({"verdict", gain_is_significant(r) ? "the gain is real at this confidence"
-                                                          : "no sure gain: " + warning(r)});
+                                                          : "no significant gain: " + warning(r)});
         outcome += html_table({"", ""}, rows);
     }
     out.section("Outcome", outcome);

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// Help, version and wrong command lines: what a stranger meets first.
+// Help, version and wrong command lines: what a new user sees first.
 #include <doctest/doctest.h>
 
 #include <string>

@@ -5,7 +5,7 @@
 /// \file
 /// Broken contracts: a wrong shape, a rank out of range. A mistake of the program, never of its data.
 ///
-///     detail::expects_in_range("truncated_svd", "rank", rank, 0, 768);
+///     lowrank::detail::expects_in_range("truncated_svd", "rank", rank, lowrank::index(0), lowrank::index(768));
 ///     // throws contract_violation: "truncated_svd: rank must be in [0, 768], got 900"
 ///
 /// Facts about data and files are not contracts; they come back as `status` (status.hpp).

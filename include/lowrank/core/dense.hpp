@@ -6,9 +6,9 @@
 /// Products, triangular solves and sums of dense matrices, on views: the one thin layer below all linear algebra of the
 /// library, compiled once for float and double.
 ///
-///     lowrank::matrix<double> g = lowrank::product(lowrank::transposed(a), a);      // A^T A
-///     lowrank::add_product(-1.0, q, h, y);                                          // Y += -1 Q H
-///     lowrank::solve_right_upper(r, y);                                             // Y := Y R^-1
+///     lowrank::matrix<float> g = lowrank::product(lowrank::transposed(x), x);       // X^T X
+///     lowrank::add_product(-1.0F, w, x, y);                                         // Y += -1 W X
+///     lowrank::solve_right_upper(g, y);                                             // Y := Y G^-1, G upper triangular
 ///
 /// Each different expression of Eigen's that multiplies or solves costs one to two seconds to compile; these functions
 /// take any two strides, so a block, a transpose and a row-major matrix are one type here. A product with a weight and

@@ -901,7 +901,7 @@ void swap_rows(const dense_view<S>& a, index i, index k) {
 }
 
 /// Panels of columns: each is factored with its pivots, then the rows of U to its right follow, and one product takes
-/// the panel out of all that is below and to the right. B goes along as more columns of A.
+/// the panel out of all that is below and to the right. B is treated as further columns of A.
 template <real S>
 bool solve_of(const dense_view<S>& a, const dense_view<S>& b) {
     constexpr index block = 32;

@@ -5,7 +5,7 @@
 /// \file
 /// Finiteness read from bits, because engines compile with -ffast-math, where std::isfinite(NaN) is true.
 ///
-///     if (!lowrank::all_finite(w)) return {.code = errc::non_finite, ...};
+///     if (!lowrank::all_finite(w)) log("the weight contains NaN or infinity");
 
 #include <bit>
 #include <concepts>

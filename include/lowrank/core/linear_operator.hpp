@@ -5,9 +5,9 @@
 /// \file
 /// The concept on which everything composes: a matrix we can only multiply with.
 ///
-///     lowrank::row_matrix<float> w = ...;              // or bfloat16, or a memory-mapped view
-///     lowrank::matrix<float> y = lowrank::apply(w, x); // y = W x
-///     lowrank::any_operator<float> m = lowrank::as_operator(w);  // erased: any base, any adapter, one type
+///     lowrank::row_matrix<float> w(out, in);                     // or bfloat16, or a memory-mapped view
+///     lowrank::matrix<float> y = lowrank::apply(w, x);           // y = W x
+///     lowrank::any_operator<float> m = lowrank::as_operator(w);  // type-erased: any base, any adapter
 ///
 /// A linear operator M has `rows()`, `cols()`, a compute scalar, and adds alpha M X or alpha M^T X into Y. Dense matrices,
 /// low-rank products, quantized weights, sums of maps and adapted layers are all linear operators.

@@ -5,8 +5,8 @@
 /// \file
 /// A borrowed linear operator of any type: what a function takes that multiplies by a base and does not keep it.
 ///
-///     void layer(lowrank::operator_reference<float> base, ...);
-///     layer(lowrank::as_operator(w), ...);                  // any map; nothing is allocated, nothing is owned
+///     auto layer = [](lowrank::operator_reference<float> base) { return base.rows(); };
+///     layer(lowrank::as_operator(w));                       // any linear operator; nothing is allocated or copied
 ///
 /// Where `any_operator` shares ownership and may be stored, a reference is two pointers and must not outlive its map.
 
@@ -20,7 +20,7 @@
 
 namespace lowrank::inline LOWRANK_ABI {
 
-/// A linear operator of scalar S that somebody else owns; itself a linear operator.
+/// A non-owning, type-erased reference to a linear operator of scalar S; itself a linear operator.
 template <real S>
 class operator_reference {
 public:

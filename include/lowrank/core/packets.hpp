@@ -5,8 +5,8 @@
 /// \file
 /// Eigen's packets under names of ours: the one place that an upgrade of Eigen may touch. For kernels of this library.
 ///
-///     using P = lowrank::detail::packet_of<float>;     // lanes<float> scalars
-///     lowrank::detail::unroll<4>([&](auto i) { ... }); // i is a constant
+///     using P = lowrank::detail::packet_of<float>;                  // lanes<float> scalars
+///     lowrank::detail::unroll<4>([&](auto i) { log(i + 1); });      // i is a constant
 
 #include <type_traits>
 #include <utility>

@@ -6,7 +6,7 @@
 /// The executor hook: headers start no threads, the engine's own pool runs their loops.
 ///
 ///     lowrank::workspace ws;
-///     ws.exec = [&pool](index n, const lowrank::task& body) { pool.parallel_for(n, body); };
+///     ws.exec = [&](lowrank::index n, const lowrank::task& body) { pool.parallel_for(n, body); };
 ///
 /// Work is split by problem size, never by the number of threads, so results do not depend on the pool.
 

@@ -5,9 +5,9 @@
 /// \file
 /// Random numbers as a pure function of (seed, stream, position): Philox4x32-10.
 ///
-///     lowrank::philox rng(seed, stream);
+///     lowrank::philox rng(seed, 3);                       // stream 3 of a seed
 ///     float u = rng.uniform<float>(17);                   // the same on every machine, in any order, on any thread
-///     lowrank::fill_uniform(a, -bound, bound, rng);
+///     lowrank::fill_uniform(w, -0.1F, 0.1F, rng);
 ///
 /// Salmon, Moraes, Dror, Shaw: Parallel random numbers: as easy as 1, 2, 3. SC 2011. The known answers of its
 /// reference implementation (Random123) are pinned in tests/core/philox_test.cpp.

@@ -5,7 +5,8 @@
 /// \file
 /// Progress of anything that takes long, with cancellation.
 ///
-///     options.on_progress = [](const lowrank::progress& p) { draw(p.fraction()); return !stop_requested; };
+///     lowrank::search_options how{.validation = {0, 200}};
+///     how.on_progress = [](const lowrank::progress& p) { log(p.fraction()); return !stop_requested; };
 ///
 /// Long-running functions call it between steps; a `false` makes them return `errc::cancelled` with their arguments
 /// as they were.

@@ -5,7 +5,7 @@
 /// \file
 /// Facts about data and files (NaN in a weight, a broken file, no convergence), as values with a sentence of advice.
 ///
-///     result<low_rank<float>> f = load(path);
+///     lowrank::result<lowrank::spectrum<float>> f = lowrank::make_spectrum(w);
 ///     if (!f) return log(f.error().message);
 ///     use(*f);                                  // or f.value(), which throws `failure`
 ///
@@ -62,16 +62,14 @@ struct [[nodiscard]] status {
 };
 
 /// The base of every result that says why there is none and is empty then. Contextually true when all is well.
-///
-///     struct thing : fallible { matrix<float> u = {}; };
-///     return {{.why = {errc::non_finite, "thing: ..."}}};   // a failure; a success sets its own members
+/// With `struct thing : fallible { matrix<float> u; }` a failure is `thing{{.why = {errc::non_finite, "thing: ..."}}}`.
 struct fallible {
     status why = {};
 
     explicit operator bool() const noexcept { return static_cast<bool>(why); }
 };
 
-/// What `.value()` throws when there is none: a `status` for those who like exceptions.
+/// What `.value()` throws when there is no value: a `status` as an exception.
 class failure : public std::runtime_error {
 public:
     explicit failure(status why) : std::runtime_error(why.message), why_(std::move(why)) {}

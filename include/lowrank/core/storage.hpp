@@ -5,8 +5,9 @@
 /// \file
 /// The one rounding rule between stored weights and arithmetic, for every storage type.
 ///
-///     const double exact = lowrank::to_double(w(i, j)) + delta;
-///     w(i, j) = lowrank::to_storage<lowrank::bfloat16>(exact);      // to float, then to the nearest bfloat16
+///     lowrank::row_matrix<lowrank::bfloat16> stored(out, in);
+///     const double exact = lowrank::to_double(stored(0, 0)) + 0.001;
+///     stored(0, 0) = lowrank::to_storage<lowrank::bfloat16>(exact);      // to float, then to the nearest bfloat16
 
 #include <lowrank/core/config.hpp>
 #include <lowrank/core/detail/widen.hpp>

@@ -7,7 +7,7 @@
 ///
 ///     lowrank::workspace ws;                           // one per thread
 ///     {
-///         lowrank::workspace::frame scope(ws);         // everything taken below is given back here
+///         lowrank::workspace::frame scope(ws);         // its end gives back what was taken inside
 ///         auto z = ws.take<float>(rank, tokens);       // uninitialised, 64-byte aligned
 ///     }
 ///
@@ -112,8 +112,8 @@ private:
             {block_pointer(static_cast<std::byte*>(::operator new[](size, std::align_val_t{alignment}))), size});
     }
 
-    /// One block that holds everything, so that the next pass runs without a seam. Called when nothing is taken; where
-    /// memory is too short for one block, the next pass asks again and reports it.
+    /// Replaces all blocks by one that is large enough for the next pass. Called when nothing is in use; where
+    /// memory is too short for one block, the next pass allocates again and reports it.
     void merge_blocks() noexcept {
         if (blocks_.size() > 1) {
             const std::size_t size = total_bytes();

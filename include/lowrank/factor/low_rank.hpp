@@ -5,7 +5,7 @@
 /// \file
 /// A product of two factors, kept as two factors: the one type behind a truncated SVD, a LoRA update and an edit.
 ///
-///     lowrank::low_rank<float> d{.left = b, .right = a};   // m x k and k x n
+///     lowrank::low_rank<float> d{.left = lora_B, .right = lora_A};   // m x k and k x n
 ///     auto y = lowrank::apply(d, x);                       // B (A x): k (m + n) multiplications per column, not m n
 ///     double size = lowrank::frobenius_norm(d);            // without forming the m x n product
 

@@ -5,9 +5,8 @@
 /// \file
 /// Orthonormal columns with the same range: Cholesky-QR2 with a checked fallback to Householder reflections.
 ///
-///     lowrank::matrix<float> y = ...;                  // m x k, k small
-///     lowrank::orthonormalize(y);                      // Y^T Y = I, range(Y) kept
-///     auto [q, r] = lowrank::thin_qr(a);               // A = Q R, when R is wanted as well
+///     lowrank::orthonormalize(y);                          // m x k, k small: Y^T Y = I, range(Y) kept
+///     auto [q, r] = lowrank::thin_qr(x);                   // X = Q R, when R is wanted as well
 ///
 /// Two Gram matrices and two triangular solves are matrix products, several times faster than reflections for tall
 /// panels. The Gram matrix is formed in double, so float panels up to condition 1e6 take the fast path.

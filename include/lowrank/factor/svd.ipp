@@ -19,7 +19,7 @@ namespace lowrank::inline LOWRANK_ABI::detail {
 template <real S>
 struct jacobi_state {
     matrix<S> y;  ///< Columns being made orthogonal.
-    matrix<S> j;  ///< y = (original) * j; empty if nobody asks for it.
+    matrix<S> j;  ///< y = (original) * j; empty if it is not wanted.
 };
 
 /// The angle of the rotation that makes columns p, q orthogonal, |angle| <= pi/4: y_p' = c y_p - s y_q.
@@ -211,7 +211,7 @@ template <real S>
     }
     index resolved = a.cols();
     if constexpr (!wide) {
-        // The eigenvalues know columns of B below 3e-8 of the largest; see below why nobody needs these.
+        // The eigenvalues know columns of B below 3e-8 of the largest; see below why these are not needed.
         while (resolved > 1 && eigen.values(resolved - 1) <= 9e-16 * eigen.values(0)) {
             --resolved;
         }

@@ -5,7 +5,7 @@
 /// \file
 /// Eigenvalues and eigenvectors of a symmetric matrix, largest first: G = V diag(lambda) V^T.
 ///
-///     auto e = lowrank::symmetric_eigen(gram);         // float or double in, computed in double
+///     auto e = lowrank::symmetric_eigen(lowrank::gram(x));    // float or double in, computed in double
 ///     if (!e) return log(e.why.message);
 ///
 /// Reduction to tridiagonal form, divide and conquer, and the way back by blocks of reflections. Everything that needs

@@ -7,8 +7,8 @@
 ///
 ///     auto adapter = lowrank::read_peft("shakespeare-lora");
 ///     if (!adapter) return log(adapter.error().message);
-///     for (const auto& [module, lora] : adapter->modules) ...      // "model.layers.0.self_attn.q_proj"
-///     auto why = lowrank::write_peft("copy", *adapter);            // byte for byte what was read
+///     for (const auto& [module, lora] : adapter->modules) log(module);     // "model.layers.0.self_attn.q_proj"
+///     auto why = lowrank::write_peft("copy", *adapter);                    // byte for byte what was read
 ///
 /// Names, shapes and keys follow huggingface/peft, save_pretrained.
 

@@ -5,8 +5,10 @@
 /// \file
 /// A frozen base under any number of adapters, itself a linear operator.
 ///
+///     auto style = std::make_shared<const lowrank::lora_adapter<float>>(poet);
+///     auto skill = std::make_shared<const lowrank::lora_adapter<float>>(coder);
 ///     lowrank::adapted_linear<float> layer{.base = lowrank::as_operator(w),
-///                                          .adapters = {{.adapter = poet, .strength = 0.5F}, {.adapter = coder}}};
+///                                          .adapters = {{.adapter = style, .strength = 0.5F}, {.adapter = skill}}};
 ///     auto y = lowrank::apply(layer, x);               // W x + 0.5 s1 B1 A1 x + s2 B2 A2 x
 ///
 /// There is no merged or active state: adapters are shared and immutable while they serve, and a layer is a cheap

@@ -5,10 +5,10 @@
 /// \file
 /// What every adapter of the family is: a way to write a low-rank change, and the way back through it.
 ///
-///     auto change = adapter.delta();                               // left * right, whatever the parameters are
+///     auto change = loha.delta();                                  // left * right, whatever the parameters are
 ///     auto g = lowrank::zero_gradient(change);
 ///     lowrank::delta_backward(change, x, dy, g, &dx, ws);          // shared by all adapters
-///     auto gradient = adapter.pull_back(g);                        // each adapter's own, on small matrices
+///     auto gradient = loha.pull_back(g);                           // each adapter's own, on small matrices
 ///
 /// LoRA, AdaLoRA, VeRA, LoHa and fused projections differ in how their parameters become the two factors and in nothing
 /// else. Merging, sums, norms, conversion and serving know only the factors.

@@ -6,12 +6,19 @@
 /// The one description of an adapter kind, from which applying, training, merging and reporting follow.
 ///
 ///     template <lowrank::real S>
+///     struct my_adapter {
+///         using scalar = S;
+///         lowrank::matrix<S> A, B;
+///         lowrank::low_rank<S> delta() const { return {.left = B, .right = A}; }
+///         my_adapter pull_back(const lowrank::delta_gradient<S>& g) const { return {.A = g.right, .B = g.left}; }
+///     };
+///     template <lowrank::real S>
 ///     struct lowrank::adapter_kind<my_adapter<S>> {
 ///         static constexpr std::string_view name = "mine";
 ///         static void visit(auto& a, auto&& f) { f("my_A", a.A); f("my_B", a.B); }    // its parameters, in order
 ///         using applied = lowrank::applied_factors<my_adapter<S>>;                    // how it acts and is trained
 ///     };
-///     lowrank::any_adapter<float> a = my_adapter<float>{...};                         // any_adapter.hpp
+///     inline const lowrank::any_adapter<float> mine = my_adapter<float>{lora_A, lora_B};     // any_adapter.hpp
 ///
 /// `applied` is a class over the adapter: `applied_factors` for a product of two factors (`factored_adapter`),
 /// `applied_rotation` (algebra/rotation.hpp) for a rotation of the inputs, or one of its own, with the members that

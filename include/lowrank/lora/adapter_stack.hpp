@@ -5,9 +5,13 @@
 /// \file
 /// A base under any number of adapters of any kind, forward and backward: W + sum t_i (W_i - W).
 ///
-///     std::vector<lowrank::used_adapter<float>> adapters = {{.adapter = poet, .strength = 0.5F}, {.adapter = coder}};
-///     lowrank::add_adapted_product<float>(lowrank::as_operator(w), adapters, x, y, ws);
-///     lowrank::adapted_backward<float>(lowrank::as_operator(w), adapters, x, dy, gradient_of, &dx, ws);
+///     auto first = std::make_shared<const lowrank::any_adapter<float>>(poet);
+///     auto second = std::make_shared<const lowrank::any_adapter<float>>(coder);
+///     std::vector<lowrank::used_adapter<float>> used = {{.adapter = first, .strength = 0.5F}, {.adapter = second}};
+///     lowrank::add_adapted_product<float>(lowrank::as_operator(w), used, x, y, ws);
+///     auto g = first->zero_gradient();                      // the first is trained, the second is frozen
+///     auto gradient_of = [&](const lowrank::any_adapter<float>& a) { return &a == first.get() ? &g : nullptr; };
+///     lowrank::adapted_backward<float>(lowrank::as_operator(w), used, x, dy, gradient_of, &dx, ws);
 ///
 /// W_i is what adapter i alone makes of the original W, so the order does not matter (PEFT's does, for DoRA). Adapters
 /// that add a low-rank change cost their own flops; the first of the other kinds multiplies by the base in the place of

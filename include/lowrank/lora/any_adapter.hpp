@@ -5,12 +5,13 @@
 /// \file
 /// An adapter of any kind behind one type: apply it over a base, train it, merge it, without knowing which it is.
 ///
-///     lowrank::any_adapter<float> a = lowrank::make_dora(w, {.r = 8});       // kinds/dora.hpp
+///     lowrank::any_adapter<float> a = lowrank::make_dora(w, {.r = 8});      // kinds/dora.hpp
 ///     a.refresh(lowrank::as_operator(w));                                   // after every change of the parameters
-///     a.add_product(lowrank::as_operator(w), 1.0F, x, y, ws);               // y += W' x, or (W' - W) x if a.additive()
+///     a.add_product(lowrank::as_operator(w), 1.0F, x, y, ws);               // y += W' x; (W' - W) x if a.additive()
 ///     auto g = a.zero_gradient();
-///     a.backward(lowrank::as_operator(w), 1.0F, x, dy, g, &dx, ws);
-///     a.pull_back(g, parameter_gradient);                              // once per step, in the order of parameters()
+///     a.backward(lowrank::as_operator(w), 1.0F, x, dy, g, &dx, ws);         // dx: a column_view<float>
+///     std::vector<float> parameter_gradient(a.parameter_count());
+///     a.pull_back(g, parameter_gradient);                                   // once per step, ordered as parameters()
 ///
 /// Strength t stands for the weight W + t (W' - W), where W' is what the adapter alone makes of W; several adapters add
 /// their changes, each of the original W, in any order: `add_adapted_product`. Kinds: everything that `adapter_kind`

@@ -5,9 +5,9 @@
 /// \file
 /// What an adapter does to a weight, whatever its kind: one closed sum that merging, auditing and converting know.
 ///
-///     lowrank::weight_change<float> change = adapter.change();          // of an `any_adapter`
+///     lowrank::weight_change<float> change = lowrank::any_adapter<float>(adapter).change();
 ///     change = lowrank::at_strength(std::move(change), 0.5);            // W + 0.5 (W' - W)
-///     auto receipt = lowrank::merge(lowrank::weight_view<half>(w), change);          // merge/merge_change.hpp
+///     auto receipt = lowrank::merge(lowrank::weight_view<float>(w), change);          // merge/merge_change.hpp
 ///
 /// The alternatives: a low-rank sum, scales around one, lengths of rows or columns (DoRA), a transform of rows
 /// (rotations, entrywise products), added rows, another weight. `at_strength` is the one place that says what a

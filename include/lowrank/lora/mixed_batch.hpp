@@ -5,7 +5,10 @@
 /// \file
 /// One batch whose columns use different adapters, of any ranks.
 ///
-///     const std::vector<lowrank::index> which = {0, -1, 2, 0};              // -1: the base alone
+///     const std::vector<lowrank::active_adapter<float>> adapters = {
+///         {.adapter = std::make_shared<const lowrank::lora_adapter<float>>(poet)},
+///         {.adapter = std::make_shared<const lowrank::lora_adapter<float>>(coder), .strength = 0.5F}};
+///     const std::vector<lowrank::index> which = {0, -1, 1, 0};              // -1: the base alone
 ///     lowrank::mixed_forward<float>(adapters, which, x, y, ws);             // Y[:, j] += adapter which[j] of X[:, j]
 ///
 /// Columns of one adapter are gathered, multiplied together and scattered back, as in Punica's SGMV (Chen et al.,

@@ -6,7 +6,8 @@
 /// Unstructured magnitude pruning: small entries become zero.
 ///
 ///     lowrank::prune_to_rate(lowrank::weight_view<float>(w), 9.0);   // LASER's rate: zeroes the smaller 90 %
-///     lowrank::keep_largest<float>(values, 100);                     // PEFT's rule: the 100 largest stay
+///     std::vector<float> values = {3, -1, 2};
+///     lowrank::keep_largest<float>(values, 2);                       // PEFT's rule: the 2 largest stay
 ///
 /// The two rules of the field differ at ties and by one entry; both are here under their own names.
 /// Sharma, Ash, Misra, LASER, arXiv 2312.13558 (code: `dropout`); PEFT, merge_utils: magnitude_based_pruning.

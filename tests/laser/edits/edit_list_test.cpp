@@ -45,7 +45,7 @@ TEST_CASE("a list that cannot be applied changes nothing") {
     CHECK(apply_edits<float>(weights, {}).value().empty());
 }
 
-TEST_CASE("undo stops at a weight that somebody changed, and names it") {
+TEST_CASE("undo stops at a weight that was modified since, and names it") {
     lowrank_tests::planted_model<float> model(3, 1);
     const auto weights = model.weights();
     const auto done = apply_edits<float>(weights, {{"head", kept_components{component_set::first(3), 12}}}).value();

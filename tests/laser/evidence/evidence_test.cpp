@@ -81,7 +81,7 @@ TEST_CASE("95 % intervals cover the truth about 95 times in 100") {
     CHECK(loss_covered < 0.97 * trials);
 }
 
-TEST_CASE("a choice among many is corrected for, and its luck is known") {
+TEST_CASE("p-values are corrected for the number of candidates, and the expected maximum is known") {
     CHECK(corrected_p(0.01, 5) == doctest::Approx(0.05));
     CHECK(corrected_p(0.4, 5) == 1);
     CHECK_THROWS_AS((void)corrected_p(0.1, 0), contract_violation);

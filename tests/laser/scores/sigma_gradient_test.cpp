@@ -202,9 +202,10 @@ TEST_CASE("every policy puts a matrix whose tail harms before one whose tail hel
         g.add(x, dy, starts, ws);
         scores.push_back(g.scores());
     }
-    for (const auto policy : {screening_policy::trusted_tail, screening_policy::best_tail,
-                              screening_policy::positive_part, screening_policy::fisher_tail,
-                              screening_policy::best_tail_sure, screening_policy::taylor, screening_policy::gradient}) {
+    for (const auto policy :
+         {screening_policy::trusted_tail, screening_policy::best_tail, screening_policy::positive_part,
+          screening_policy::fisher_tail, screening_policy::best_tail_z_score, screening_policy::taylor,
+          screening_policy::gradient}) {
         CHECK(screen(scores, policy) == std::vector<lowrank::index>{1, 0});
     }
     // The three directions of the signal have no gradient but rounding: the best rank is 3, or as good as 3.
@@ -221,8 +222,8 @@ TEST_CASE("every policy puts a matrix whose tail harms before one whose tail hel
     const std::vector<lowrank::index> few = {7, 5};
     CHECK(scores[1].best_rank(false, 1, few) == 5);
     CHECK(screening_score(scores[1], screening_policy::best_tail, few) == -scores[1].loss_change(5));
-    CHECK(screening_score(scores[1], screening_policy::best_tail_sure, few) <=
-          screening_score(scores[1], screening_policy::best_tail_sure));
+    CHECK(screening_score(scores[1], screening_policy::best_tail_z_score, few) <=
+          screening_score(scores[1], screening_policy::best_tail_z_score));
     const std::vector<double> none = {1.0};  // no truncation: nothing to tell them apart
     CHECK(screen(scores, screening_policy::trusted_tail, none) == std::vector<lowrank::index>{0, 1});
 }

@@ -240,7 +240,7 @@ TEST_CASE_TEMPLATE("the wrong order, change, weight or receipt is noticed before
     damaged = *receipt2;
     damaged.rows = 15;
     CHECK(refused(damaged, second));
-    // An edit of one entry by somebody else.
+    // Another edit of one entry.
     const T kept = w(5, 5);
     w(5, 5) = T(9);
     CHECK(unmerge(weight_view<T>(w), *receipt2, second).code == errc::mismatch);

@@ -3,7 +3,7 @@
 #define LOWRANK_CORE_DETAIL_SKINNY_KERNEL_HPP
 
 /// \file
-/// The loops around the register tiles of the skinny product: what is packed, what stays in which cache, who does what.
+/// The loops around the register tiles of the skinny product: packing, cache blocking and division into tasks.
 ///
 ///     lowrank::detail::skinny_along(alpha, r, x, y, ws);   // Y += alpha R X   for R row-major
 ///     lowrank::detail::skinny_across(alpha, r, x, y, ws);  // Y += alpha R^T X
@@ -63,7 +63,7 @@ void with_tile(index taken, F&& f) {
     }
 }
 
-/// A cursor over rows x cols of R from (row, col) on, as far as R goes, that is through after `steps` lines of depth.
+/// A cursor over the rows x cols block of R at (row, col), clipped to R; `steps` lines of depth traverse it.
 template <storage T>
 fetch_cursor<T> fetch_block(const strided_view<const T, 1>& r, index row, index col, index rows, index cols,
                             index steps) noexcept {

@@ -5,7 +5,7 @@
 /// \file
 /// Which singular values noise cannot explain: the Marchenko-Pastur edge and the Gavish-Donoho threshold.
 ///
-///     index k = lowrank::marchenko_pastur_rank(spec.values(), spec.rows(), spec.cols());
+///     lowrank::index k = lowrank::marchenko_pastur_rank(spec.values(), spec.rows(), spec.cols());
 ///     double t = lowrank::gavish_donoho_threshold(spec.values(), spec.rows(), spec.cols());
 ///
 /// Model: W = low rank + noise with independent entries of standard deviation sigma. With a = min(m, n), b = max(m, n),

@@ -6,8 +6,10 @@
 /// One parameter budget over many weights: who gets how many ranks.
 ///
 ///     std::vector<lowrank::budget_item> items;
-///     for (each weight) items.push_back({.values = spec.values().cast<double>(), .rows = m, .cols = n});
-///     auto plan = lowrank::allocate_ranks(items, total_parameters / 2);
+///     for (const auto& s : spectra) {
+///         items.push_back({.values = s.values().cast<double>(), .rows = s.rows(), .cols = s.cols()});
+///     }
+///     auto plan = lowrank::allocate_ranks(items, parameters / 2);
 ///
 /// Each component of each weight buys s_i^2 for m + n parameters. Values descend, so taking the best price first takes
 /// prefixes, and is optimal up to the last component that does not fit.

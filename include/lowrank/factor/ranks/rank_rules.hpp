@@ -5,11 +5,11 @@
 /// \file
 /// How many singular values to keep: every convention in use, each under its own name.
 ///
-///     auto s = spec.values();                               // descending
-///     index a = lowrank::rank_from_fraction(0.05, m, n);    // LASER: floor(rho min(m, n))
-///     index b = lowrank::rank_from_energy(s, 0.9);          // 90 % of sum s^2
-///     index c = lowrank::rank_from_frobenius_share(s, 0.9); // 90 % of sqrt(sum s^2): not the same
-///     index d = lowrank::marchenko_pastur_rank(s, m, n);    // what noise cannot explain
+///     auto s = spec.values();                                        // descending
+///     lowrank::index a = lowrank::rank_from_fraction(0.05, m, n);    // LASER: floor(rho min(m, n))
+///     lowrank::index b = lowrank::rank_from_energy(s, 0.9);          // 90 % of sum s^2
+///     lowrank::index c = lowrank::rank_from_frobenius_share(s, 0.9); // 90 % of sqrt(sum s^2): not the same
+///     lowrank::index d = lowrank::marchenko_pastur_rank(s, m, n);    // what noise cannot explain
 ///
 /// Four tools call four different things "keep 90 %"; the names here say which one is meant. Rules read from shapes
 /// come first, then shares, then single numbers that describe a spectrum, then noise thresholds.

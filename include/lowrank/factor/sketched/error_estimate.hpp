@@ -6,8 +6,9 @@
 /// How far off a factorization is, from a few random products: the spectral norm of the rest with its confidence, and
 /// the leave-one-out error of a sketch.
 ///
+///     auto f = lowrank::randomized_svd(w, 8);
 ///     auto e = lowrank::spectral_norm(lowrank::residual(w, f), {.samples = 10});
-///     std::printf("between %g and %g, sure to %g\n", e.lower, e.upper, e.confidence);
+///     std::printf("between %g and %g with probability %g\n", e.lower, e.upper, e.confidence);
 ///
 /// Halko, Martinsson, Tropp, SIAM Review 53 (2011), Lemma 4.1; Dixon, SIAM J. Numer. Anal. 20 (1983), for the powers.
 /// Epperly, Tropp, SIAM J. Sci. Comput. 46 (2024), for leaving one out.

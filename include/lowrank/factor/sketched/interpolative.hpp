@@ -8,8 +8,8 @@
 ///     auto f = lowrank::interpolative(w, 16);          // W ~ W(:, columns) Z: 16 columns span the others
 ///     auto g = lowrank::cur(w, 16);                    // W ~ C U R with columns C and rows R of W
 ///
-/// Real rows and columns keep sparsity, sign and meaning (channels, tokens), at an error above the SVD's by a modest
-/// factor. Pivoting picks the column of largest rest; ties go to the first.
+/// The factors are rows and columns of W, so they keep its sparsity, signs and meaning (channels, tokens). The error
+/// exceeds the SVD's by a modest factor. The pivot is the column with the largest residual; the first wins a tie.
 ///
 /// Businger, Golub, Numer. Math. 7 (1965). Voronin, Martinsson, Adv. Comput. Math. 43 (2017), for ID and CUR from it.
 

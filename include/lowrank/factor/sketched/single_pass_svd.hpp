@@ -5,8 +5,12 @@
 /// \file
 /// A truncated SVD of data that can be read only once, in panels of rows, in any order, on any number of machines.
 ///
-///     lowrank::single_pass_sketch<float> sketch(rows, cols, 32, {.seed = 7});
-///     for (each panel) throw_if_failed(sketch.add_rows(first, panel));     // nothing is kept of the panel
+///     lowrank::single_pass_sketch<float> sketch(m, n, 32, {.seed = 7});
+///     lowrank::index first = 0;
+///     for (const auto& panel : panels) {                                   // a panel of rows is read once
+///         lowrank::throw_if_failed(sketch.add_rows(first, panel));
+///         first += panel.rows();
+///     }
 ///     auto f = sketch.finish(32);                                          // k triplets, with a sampled error
 ///
 /// Two sketches are kept, Y = A Omega and Z = Psi A; a third, Theta A, is held back for the error. All are linear in

@@ -5,8 +5,9 @@
 /// \file
 /// An SVD after the matrix has changed a little: rows or columns appended, a rank-one or low-rank change added.
 ///
+///     auto f = lowrank::svd(w);
 ///     auto g = lowrank::append_rows(f, new_rows);                        // of [U diag(s) V^T; B]
-///     auto h = lowrank::add_low_rank(f, {.left = a, .right = b});        // of U diag(s) V^T + a b
+///     auto h = lowrank::add_low_rank(f, a);                              // of U diag(s) V^T + left * right
 ///     auto k = lowrank::truncated(h, 16);                                // keep 16 of them
 ///
 /// Each is the exact SVD of the changed matrix, through QR of the grown factors and a core of size k + p, in place of a

@@ -6,6 +6,7 @@
 /// Several weights that read the same inputs, W_g ~ C_g B with one basis B (k x n) for all: q, k and v of a layer, the
 /// experts of a mixture, one projection of neighbouring layers.
 ///
+///     const std::vector<lowrank::matrix<float>> weights = {base, tuned};
 ///     auto f = lowrank::shared_basis<float>(weights, 128);
 ///     log(f->relative, f->separate_relative);          // at equal parameters: shared, each for itself
 ///

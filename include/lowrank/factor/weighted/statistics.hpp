@@ -5,9 +5,9 @@
 /// \file
 /// What a weighted factorization needs to know of activations and gradients, collected batch by batch in double.
 ///
-///     lowrank::gram_accumulator c(w.cols());
-///     for (const auto& x : batches) throw_if_failed(c.add(x));     // x: in x tokens
-///     c.merge(other_shard);                                        // the same as having seen its batches, too
+///     lowrank::gram_accumulator c(w.cols()), shard(w.cols());
+///     for (const auto& x : batches) lowrank::throw_if_failed(c.add(x));     // x: in x tokens
+///     c.merge(shard);                                   // the same as having seen its batches, too
 ///
 /// Every accumulator is a sum, so shards merge in any grouping, equal to rounding. A batch with NaN or infinity is
 /// refused and leaves the sums as they were. Float sums over 1e5 tokens lose the definiteness of a Gram matrix.

@@ -6,9 +6,9 @@
 /// min over rank k of || L (W - W') R ||_F: the truncation that is best for given inputs, gradients, or both.
 ///
 ///     lowrank::gram_accumulator c(w.cols());                       // inputs of the layer: L = I, R R^T = X X^T
-///     ... c.add(x) ...
+///     for (const auto& x : batches) lowrank::throw_if_failed(c.add(x));
 ///     auto best = lowrank::weighted_svd(w, 64, {.right = *lowrank::gram_weighting(c.sum())});
-///     log(best->error, best->product);                             // || (W - W') X ||_F, exactly
+///     log(best.error, best.product);                               // || (W - W') X ||_F, exactly
 ///
 /// One function, seven methods: identity is the plain SVD; a diagonal on the right is ASVD, LQER or QERA-approx, on
 /// either side FWSVD; a Gram matrix on the right is SVD-LLM (Cholesky: v1, eigenvectors: v2) and DRONE; a triangle from

@@ -5,10 +5,10 @@
 /// \file
 /// What counts on one side of a weight: a symmetric positive semidefinite matrix C, held as a root F with C = F F^T.
 ///
-///     auto none = lowrank::weighting();                                      // identity
-///     auto asvd = lowrank::diagonal_weighting(x.mean_abs().cwiseSqrt());     // alpha = 0.5
-///     auto svdllm = lowrank::gram_weighting(c.sum());                        // Cholesky, or eigen where that fails
-///     auto coala = lowrank::triangle_weighting(t.triangle());                // from QR of activations, nothing squared
+///     auto none = lowrank::weighting();                                               // identity
+///     auto asvd = lowrank::diagonal_weighting(statistics.mean_abs().cwiseSqrt());     // alpha = 0.5
+///     auto svdllm = lowrank::gram_weighting(c.sum());                   // Cholesky, or eigen where that fails
+///     auto coala = lowrank::triangle_weighting(t.triangle());           // from QR of activations, nothing squared
 ///
 /// Singular weightings are ordinary: fewer tokens than channels, dead channels and duplicated channels all give one.
 

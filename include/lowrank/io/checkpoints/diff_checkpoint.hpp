@@ -5,7 +5,7 @@
 /// \file
 /// What differs between two checkpoints of any size, tensor by tensor, in bounded memory.
 ///
-///     auto diff = lowrank::diff_checkpoints(*base, *tuned);
+///     auto diff = lowrank::diff_checkpoints(*before, *after);
 ///     for (const auto& t : diff->tensors)
 ///         if (t.kind != lowrank::difference_kind::same) std::printf("%s %g\n", t.name.c_str(), t.relative());
 
@@ -52,7 +52,7 @@ struct tensor_difference {
     double first_norm = 0;         ///< ||first||_F over finite elements.
     std::uint64_t not_finite = 0;  ///< Elements that are NaN or infinite in either.
 
-    /// ||second - first||_F / ||first||_F; infinity for a change of zero.
+    /// ||second - first||_F / ||first||_F; infinity if `first` is zero.
     [[nodiscard]] double relative() const noexcept {
         return norm == 0 ? 0.0 : first_norm > 0 ? norm / first_norm : INFINITY;
     }

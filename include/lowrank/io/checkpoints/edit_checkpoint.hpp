@@ -5,8 +5,12 @@
 /// \file
 /// A checkpoint of any size with some tensors changed by the caller's function, one of them in memory at a time.
 ///
-///     auto done = lowrank::edit_checkpoint(*base, "edited", [](const auto& t) { return t.name == "head.weight"; },
-///                                          [](const lowrank::tensor_info& t, std::span<std::byte> bytes) { ... });
+///     auto done = lowrank::edit_checkpoint(
+///         *before, "edited", [](const lowrank::tensor_info& t) { return t.name == "head.weight"; },
+///         [](const lowrank::tensor_info&, std::span<std::byte> bytes) {
+///             std::ranges::fill(bytes, std::byte{0});
+///             return std::vector<double>{};            // numbers for the report
+///         });
 ///
 /// With `resume`, an edit that took long is made once, whatever happens to the process.
 

@@ -5,7 +5,7 @@
 /// \file
 /// The adapter that leads from one checkpoint to another, and adapters at another rank.
 ///
-///     auto found = lowrank::extract_adapter(*base, *tuned, {.lora = {.rank = lowrank::fixed_rank(16)}});
+///     auto found = lowrank::extract_adapter(*before, *after, {.lora = {.rank = lowrank::fixed_rank(16)}});
 ///     auto why = lowrank::write_peft("what-it-learned", found->adapter);
 ///     auto small = lowrank::resize_adapter(found->adapter, lowrank::fixed_rank(4));
 ///

@@ -5,9 +5,9 @@
 /// \file
 /// Merge adapters into a checkpoint of any size, shard by shard, with one tile of one weight in memory.
 ///
-///     auto report = lowrank::merge_checkpoint(*base, *adapter, "merged");
+///     auto report = lowrank::merge_checkpoint(*before, *poet, "merged");
 ///     if (!report) return log(report.error().message);
-///     report->weights.at("model.layers.0.mlp.up_proj.weight").unchanged_fraction();
+///     log(report->weights.at("model.layers.0.mlp.up_proj.weight").unchanged_fraction());
 ///
 /// The rounding and the audit are those of merge.hpp.
 

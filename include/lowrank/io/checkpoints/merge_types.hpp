@@ -5,7 +5,7 @@
 /// \file
 /// What a merge of whole checkpoints takes and what it says of each weight.
 ///
-///     const lowrank::adapter_to_merge half{.adapter = &adapter, .strength = 0.5};
+///     const lowrank::adapter_to_merge half{.adapter = &*poet, .strength = 0.5};
 
 #include <lowrank/core/config.hpp>
 #include <lowrank/core/types.hpp>

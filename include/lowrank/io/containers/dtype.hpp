@@ -5,9 +5,10 @@
 /// \file
 /// The element types a safetensors file can name, and which of them are scalars here.
 ///
-///     lowrank::dtype_named("BF16")                     // dtype::bf16
-///     lowrank::dtype_of<float>                         // dtype::f32
-///     lowrank::convert_elements(dtype::f16, bytes, out)   // to float or double, exactly where that is possible
+///     lowrank::dtype_named("BF16");                    // dtype::bf16
+///     lowrank::dtype_of<float>;                        // dtype::f32
+///     std::vector<float> values(bytes.size() / 2);
+///     lowrank::convert_elements<float>(lowrank::dtype::f16, bytes, values);   // exactly where that is possible
 
 #include <array>
 #include <cstddef>

@@ -5,7 +5,7 @@
 /// \file
 /// The typed values and the tensor descriptions of a GGUF file.
 ///
-///     lowrank::gguf_entry{"adapter.lora.alpha", lowrank::gguf_value::of(8.0F)}
+///     const lowrank::gguf_entry alpha{"adapter.lora.alpha", lowrank::gguf_value::of(8.0F)};
 
 #include <bit>
 #include <cstddef>

@@ -5,10 +5,8 @@
 /// \file
 /// Writes safetensors files, byte for byte as the reference implementation does.
 ///
-///     lowrank::row_matrix<float> a = ..., b = ...;
-///     auto why = lowrank::write_safetensors("ab.safetensors", {lowrank::tensor_of("a", a), lowrank::tensor_of("b",
-///     b)},
-///                                           {{"format", "pt"}});
+///     auto why = lowrank::write_safetensors(
+///         "ab.safetensors", {lowrank::tensor_of("a", w), lowrank::tensor_of("b", base)}, {{"format", "pt"}});
 ///
 /// For data larger than memory, `safetensors_writer` takes them piece by piece. The file appears whole or not at all.
 

@@ -7,7 +7,7 @@
 ///
 ///     auto out = lowrank::staged_folder::create("merged", {.inputs = {"base", "adapter"}});
 ///     if (!out) return log(out.error().message);
-///     write_files_into(out->path());
+///     use(out->path());                                              // write files into it
 ///     if (auto why = out->commit(); !why) return log(why.message);   // one rename; without it nothing stays
 
 #include <filesystem>

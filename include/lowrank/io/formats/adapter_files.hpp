@@ -6,7 +6,7 @@
 /// Adapters of every tool, read whatever they are and written as any of them.
 ///
 ///     auto source = lowrank::read_adapter("style.safetensors");           // its format is detected
-///     for (const std::string& line : source->unmapped) ...                // what was not understood
+///     for (const std::string& line : source->unmapped) log(line);         // what was not understood
 ///     auto why = lowrank::write_adapter("style.gguf", source->adapter, "gguf", {.model = &config});
 ///
 /// A PEFT adapter is the hub: names become those of its modules. `read_lora_file` stays with the names of the file.

@@ -5,9 +5,9 @@
 /// \file
 /// A file format of adapters as a value: how it is recognized, what its names mean, how it is written, what it can hold.
 ///
-///     const lowrank::adapter_format mine{.name = "mine", .parse = parse_my_name, .emit = emit_my_tensors};
-///     std::vector<lowrank::adapter_format> all{mine};             // and those of lowrank::adapter_formats()
-///     auto file = lowrank::read_adapter("x.safetensors", {}, all);
+///     std::vector<lowrank::adapter_format> formats;                    // and those of lowrank::adapter_formats()
+///     formats.push_back({.name = "mine", .parse = parse_my_name, .emit = emit_my_tensors});
+///     auto file = lowrank::read_adapter("x.safetensors", {}, formats);
 ///
 /// A format of one safetensors file gives `parse` and `emit`; any other gives `recognizes`, `read` and `write`.
 

@@ -6,7 +6,7 @@
 /// Adapters of diffusers, whose scaling is 1: M.lora.down.weight and M.lora.up.weight, and before that
 /// A.processor.to_k_lora.down.weight and up for the projections of an attention A.
 ///
-///     lowrank::write_adapter("x.safetensors", adapter, "diffusers")       // lora_B is multiplied by the scaling
+///     auto why = lowrank::write_adapter("x.safetensors", *poet, "diffusers");     // lora_B times the scaling
 ///
 /// huggingface/diffusers.
 

@@ -6,7 +6,7 @@
 /// Adapters of kohya's tools, ComfyUI and LyCORIS: M_with_underscores.lora_down.weight, .lora_up.weight, .alpha, and
 /// LyCORIS's names for DoRA, convolutions, LoHa, LoKr and OFT.
 ///
-///     lowrank::unflatten_kohya_name("lora_unet_a_to_k", {"to_k", "a.to_k"})      // "a.to_k"
+///     auto path = lowrank::unflatten_kohya_name("lora_unet_a_to_k", {"to_k", "a.to_k"});      // "a.to_k"
 ///
 /// kohya-ss/sd-scripts, KohakuBlueleaf/LyCORIS. The alpha says the scaling (rsLoRA included) exactly where r times it is a
 /// float; one of 0 means the rank.

@@ -5,7 +5,7 @@
 /// \file
 /// Adapters of loralib: M.lora_A and M.lora_B; alpha is in the program that trained it.
 ///
-///     lowrank::read_adapter("x.safetensors", {.lora_alpha = 16})
+///     auto read = lowrank::read_adapter("x.safetensors", {.lora_alpha = 16});     // the file does not hold alpha
 ///
 /// microsoft/LoRA.
 

@@ -3,10 +3,10 @@
 #define LOWRANK_IO_FORMATS_LYCORIS_OFT_HPP
 
 /// \file
-/// OFT and BOFT as LyCORIS has them: the outputs of a layer are turned, where PEFT turns the inputs.
+/// OFT and BOFT of LyCORIS, which rotate the outputs of a layer; those of PEFT rotate the inputs.
 ///
-///     const lowrank::lycoris_oft a{.oft_blocks = blocks, .block_count = out / b};   // W' = blockdiag(R_k)^T W
-///     auto turned = lowrank::apply(a.rotation(), w);
+///     const lowrank::lycoris_oft a{.oft_blocks = blocks, .block_count = 4};       // W' = blockdiag(R_k)^T W
+///     auto rotated = lowrank::apply(a.rotation(), lowrank::matrix<double>(64, 8));
 ///
 /// KohakuBlueleaf/LyCORIS, modules/diag_oft.py and modules/boft.py.
 

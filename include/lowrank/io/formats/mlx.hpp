@@ -6,7 +6,7 @@
 /// Adapters of MLX: a folder with adapter_config.json, where the one scale is, and adapters.safetensors with M.lora_a
 /// (in x r), M.lora_b (r x out) and, for DoRA, M.m.
 ///
-///     lowrank::write_adapter("folder", adapter, "mlx")
+///     auto why = lowrank::write_adapter("folder", *poet, "mlx");
 ///
 /// ml-explore/mlx-lm.
 

@@ -5,7 +5,7 @@
 /// \file
 /// PEFT's adapters as a format: the folder (peft.hpp), and its tensors alone in one file.
 ///
-///     lowrank::write_adapter("folder", adapter, "peft")
+///     auto why = lowrank::write_adapter("folder", *poet, "peft");
 
 #include <lowrank/core/config.hpp>
 #include <lowrank/io/formats/adapter_format.hpp>

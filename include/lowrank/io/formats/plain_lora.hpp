@@ -5,7 +5,7 @@
 /// \file
 /// An adapter of any type as plain LoRA, for programs that know nothing else (llama.cpp, kohya's, MLX's).
 ///
-///     auto plain = lowrank::to_plain_lora(*dora, &*base, {.rank = lowrank::fixed_rank(16)});
+///     auto plain = lowrank::to_plain_lora(*poet, &*before, {.rank = lowrank::fixed_rank(16)});
 ///     if (!plain) return log(plain.error().message);
 ///     log(plain->relative_errors.at("model.layers.0.self_attn.q_proj"));
 ///

@@ -6,7 +6,8 @@
 /// Architectures as data: what the modules and configuration keys of a model are called in transformers and in GGUF.
 ///
 ///     const lowrank::architecture& llama = **lowrank::find_architecture("llama");
-///     lowrank::find_module(llama, "model.layers.3.self_attn.q_proj.weight")->gguf.front()    // "blk.3.attn_q.weight"
+///     auto module = lowrank::find_module(llama, "model.layers.3.self_attn.q_proj.weight");
+///     log(module->gguf.front());                                                  // "blk.3.attn_q.weight"
 ///
 /// Conversions of models and of adapters take a list of these and know no architecture otherwise. A program adds one by
 /// passing a list of its own. Names as in ggml-org/llama.cpp, its converters.

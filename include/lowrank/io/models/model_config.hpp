@@ -6,8 +6,8 @@
 /// The config.json of a model of transformers: its shape, read once for everybody, and written.
 ///
 ///     const auto config = lowrank::read_model_config("base/config.json");
-///     if (!config) return report(config.error().message);
-///     config->num_attention_heads
+///     if (!config) return log(config.error().message);
+///     log(config->num_attention_heads);
 ///
 /// Null counts as absent, as in transformers. Keys that are not read change nothing here.
 

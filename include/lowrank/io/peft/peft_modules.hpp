@@ -5,7 +5,7 @@
 /// \file
 /// What a PEFT adapter can hold for a module, what each does to a weight, and how it becomes an adapter that serves.
 ///
-///     for (const auto& [module, relative] : adapter.relatives) {
+///     for (const auto& [module, relative] : poet->relatives) {
 ///         const lowrank::peft_change change = lowrank::change_of(relative);             // of the weight, of the bias
 ///         auto a = lowrank::to_any_adapter(relative, {.out = 4096, .in = 4096});        // applies, trains, merges
 ///     }

@@ -5,10 +5,11 @@
 /// \file
 /// From an adapter file to serving: every module of it as an `any_adapter` that fits its layer.
 ///
-///     auto adapters = lowrank::to_any_adapters(*lowrank::read_peft("poet"), [&](const std::string& module) {
-///         return lowrank::result<lowrank::adapted_weight>({.out = engine.rows(module), .in = engine.cols(module)});
-///     });
-///     for (auto& [module, a] : *adapters) a.refresh(engine.weight(module));        // once, then add_product
+///     const auto weight_of = [&](const std::string& module) -> lowrank::result<lowrank::adapted_weight> {
+///         return lowrank::adapted_weight{.out = rows_of(module), .in = cols_of(module)};
+///     };
+///     auto adapters = lowrank::to_any_adapters(*lowrank::read_peft("poet"), weight_of);
+///     for (auto& [module, a] : *adapters) a.refresh(lowrank::as_operator(w));    // its weight, once; then add_product
 
 #include <functional>
 #include <map>

@@ -7,7 +7,6 @@
 ///
 ///     auto s = lowrank::make_spectrum(w).value();
 ///     auto receipt = lowrank::truncate_weight(lowrank::weight_view<float>(w), s, 5).value();   // W := W_5
-///     evaluate(model);
 ///     lowrank::throw_if_failed(lowrank::undo_edit(lowrank::weight_view<float>(w), receipt));   // the bits of before
 ///
 /// The intervention of LASER (Sharma, Ash, Misra: The Truth is in There, arXiv 2312.13558, section 4), with the exact

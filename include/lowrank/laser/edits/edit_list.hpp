@@ -5,8 +5,8 @@
 /// \file
 /// Several edits of a model, applied and undone together.
 ///
-///     auto done = lowrank::apply_edits<float>(weights, edits);          // all, or none and the reason
-///     if (done) lowrank::throw_if_failed(lowrank::undo_edits<float>(weights, *done));
+///     auto done = lowrank::apply_edits<float>(model.weights, edits);    // all, or none and the reason
+///     if (done) lowrank::throw_if_failed(lowrank::undo_edits<float>(model.weights, *done));
 
 #include <cstddef>
 #include <span>

@@ -5,9 +5,9 @@
 /// \file
 /// Ranks for all matrices at once under a budget of parameters, by what the gradient predicts.
 ///
-///     auto found = lowrank::gradient_search(model, how);             // or any sigma_scores
+///     auto found = lowrank::gradient_search(model, {.validation = {0, 400}});       // or any sigma_scores
 ///     auto plan = lowrank::joint_ranks(found.scores, shapes, 200000);
-///     plan.ranks[3]; plan.predicted_change;
+///     log(plan.ranks[3], plan.predicted_change);
 ///
 /// Minimizes sum_w change_w(k_w) subject to sum_w k_w (m_w + n_w) <= budget, where change_w(k) is the predicted change
 /// of the mean loss if weight w keeps its first k components. Lagrange multiplier and bisection: optimal among the

@@ -6,10 +6,10 @@
 /// What a search has evaluated so far, as plain lines, so that an interrupted search goes on where it stopped.
 ///
 ///     std::ofstream file("search.log", std::ios::app);
-///     auto log = lowrank::search_journal::read(old_text, [&](std::string_view line) {
+///     auto journal = lowrank::search_journal::read(old_text, [&](std::string_view line) {
 ///         return file << line << std::flush ? lowrank::status{} : lowrank::status{lowrank::errc::io_failure, "disk"};
 ///     }).value();
-///     auto r = lowrank::exhaustive_search(model, {.validation = {0, 200}, .log = &log});
+///     auto r = lowrank::exhaustive_search(model, {.validation = {0, 200}, .log = &journal});
 ///
 /// A search is a function of its evaluations. Those in the journal are read instead of evaluated again, bit for bit, so
 /// that the resumed search ends where the uninterrupted one does. The library writes no file: the caller keeps the

@@ -5,8 +5,7 @@
 /// \file
 /// A weight of a model, borrowed under its name.
 ///
-///     std::vector<lowrank::named_weight<float>> weights = {{"mlp.up_proj.weight", up},
-///                                                          {"mlp.down_proj.weight", down}};
+///     std::vector<lowrank::named_weight<float>> weights = {{"mlp.up", up}, {"mlp.down", down}};
 
 #include <memory>
 #include <string>

@@ -5,9 +5,9 @@
 /// \file
 /// Products with several truncations of one weight, for about the price of the largest.
 ///
-///     lowrank::nested_ranks<float> nested(spectrum, {1, 6, 25, 51});
-///     nested.for_each(x, [&](auto y) { weight.add_product(1.0F, x, y, ws); }, ws,     // adds W x, if that pays
-///                     [&](lowrank::index i, auto y) { evaluate_rest(i, y); });        // y = W_{ranks[i]} x
+///     const auto add_wx = [&](auto y) { lowrank::as_operator(w).add_product(1.0F, x, y, ws); };      // if that pays
+///     lowrank::nested_ranks<float> nested(spec, {1, 6, 25, 51});
+///     nested.for_each(x, add_wx, ws, [&](lowrank::index i, auto y) { use(i, y); });      // y = W_{ranks[i]} x
 ///
 /// Let z = diag(s) V^T x and U_ab the columns a to b - 1 of U. Then W_b x = W_a x + U_ab z_ab: from one rank to a higher
 /// one only the columns between them are needed. Low ranks are computed upwards from zero, high ranks downwards from

@@ -5,8 +5,8 @@
 /// \file
 /// The control of an edit: a random change of the same size.
 ///
-///     auto receipt = lowrank::apply_random_change<float>(w, edit_receipt.removed_norm, 7).value();
-///     evaluate(model);                                     // as good as the edit? then it was not these components
+///     auto receipt = lowrank::apply_random_change<float>(w, edited.removed_norm, 7).value();   // as large as an edit
+///     // evaluate: if this helps as much as the edit, it was not the components that the edit removed
 ///     lowrank::throw_if_failed(lowrank::undo_edit<float>(w, receipt));
 
 #include <cmath>

@@ -5,10 +5,10 @@
 /// \file
 /// A weight as it was, with its factorizations: writes any edit of it, each factorization made once.
 ///
-///     auto w = lowrank::weight_editor<float>::open({"mlp.up_proj.weight", up}).value();
-///     auto size = w.write(w.truncation(0.1), up);                                            // W := W_k
-///     auto four = w.write({w.name(), lowrank::kept_blocks::fraction(0.1, 96, 64, 4)}, up);   // 4 blocks of rows
-///     auto thin = w.write({w.name(), lowrank::kept_entries::fraction(0.1, 96, 64)}, up);     // magnitude pruning
+///     auto e = lowrank::weight_editor<float>::open({"mlp.up_proj.weight", up}).value();
+///     auto size = e.write(e.truncation(0.1), up);                                            // W := W_k
+///     auto four = e.write({e.name(), lowrank::kept_blocks::fraction(0.1, 96, 64, 4)}, up);   // 4 blocks of rows
+///     auto thin = e.write({e.name(), lowrank::kept_entries::fraction(0.1, 96, 64)}, up);     // magnitude pruning
 ///
 /// Groups of rows are the second idea of Sreeram, Maalouf, Sharma, Rus: Compress to Impress, arXiv 2510.20800; the
 /// clusters are those of factor/partition.hpp.

@@ -7,7 +7,7 @@
 ///
 ///     lowrank::evaluator evaluate = [&](lowrank::sample_range r) -> lowrank::result<lowrank::sample_scores> {
 ///         lowrank::sample_scores s;
-///         for (auto i = r.begin; i < r.end; ++i) s.add(predicts_right(model, i), log_loss(model, i));
+///         for (auto i = r.begin; i < r.end; ++i) s.add(predicts_right(i), log_loss(i));    // of your model
 ///         return s;
 ///     };
 ///
@@ -58,7 +58,7 @@ struct sample_scores {
 };
 
 /// Scores the samples of a range with the model as it is now. A status ends the search. With an executor it
-/// is called concurrently, on disjoint ranges, while nobody writes to the model.
+/// is called concurrently, on disjoint ranges, while the model is not written to.
 using evaluator = std::function<result<sample_scores>(sample_range)>;
 
 /// Scores of many samples in two numbers.

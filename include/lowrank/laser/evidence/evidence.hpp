@@ -3,10 +3,10 @@
 #define LOWRANK_LASER_EVIDENCE_EVIDENCE_HPP
 
 /// \file
-/// How sure a before/after comparison on the same samples is: paired intervals and McNemar's exact test.
+/// Uncertainty of a before/after comparison on the same samples: paired intervals and McNemar's exact test.
 ///
-///     auto e = lowrank::compare_paired(before, after);       // two sample_scores of the same samples
-///     e.accuracy_gain; e.accuracy_interval.low; e.mcnemar_p; // +0.21, +0.15, 3e-9
+///     auto e = lowrank::compare_paired(before, after);         // two sample_scores of the same samples
+///     log(e.accuracy_gain, e.accuracy_interval.low, e.mcnemar_p);     // +0.21, +0.15, 3e-9
 ///
 /// Valid on held-out samples. On the validation samples the best of many candidates looks better than it is.
 ///

@@ -5,10 +5,11 @@
 /// \file
 /// The change of the loss by every truncation of a weight, to first order, from one backward pass.
 ///
-///     lowrank::sigma_gradient<float> g(spectrum);            // of W, y = W x
-///     for (const auto& b : batches) g.add(b.x, b.dy, b.starts, ws);   // the layer's input, the gradient of its output
+///     lowrank::sigma_gradient<float> g(spec);                // of W, y = W x
+///     const std::vector<lowrank::index> starts = {0, 64, 128};      // samples are columns [0, 64) and [64, 128)
+///     g.add(x, dy, starts, ws);                              // the layer's input, the gradient of its output
 ///     auto scores = g.scores();
-///     scores.loss_change(5);                                 // predicted change of the mean loss at rank 5
+///     log(scores.loss_change(5));                            // predicted change of the mean loss at rank 5
 ///
 /// With G = dL/dW = D X^T the derivative by a singular value is dL/ds_i = u_i^T G v_i. Its share from one sample is
 /// rowsum((U^T D) o (V^T X)) over the sample's columns, so neither G nor a gradient per sample is ever formed.
@@ -81,13 +82,13 @@ struct sigma_scores {
 
 /// How promising the truncation of a matrix is: larger is better.
 enum class screening_policy {
-    trusted_tail,    ///< Largest predicted fall over the ranks that leave half of the layer's output or more.
-    best_tail,       ///< Largest predicted fall of the loss over all ranks.
-    positive_part,   ///< sum_i max(0, s_i g_i): all that first order could gain with any index set.
-    fisher_tail,     ///< As best_tail, with the Fisher diagonal as curvature.
-    best_tail_sure,  ///< Largest predicted fall in units of its standard error.
-    taylor,          ///< sum_i |s_i g_i|, the importance GRASP sums.
-    gradient,        ///< sum_i |g_i|.
+    trusted_tail,       ///< Largest predicted fall over the ranks that leave half of the layer's output or more.
+    best_tail,          ///< Largest predicted fall of the loss over all ranks.
+    positive_part,      ///< sum_i max(0, s_i g_i): all that first order could gain with any index set.
+    fisher_tail,        ///< As best_tail, with the Fisher diagonal as curvature.
+    best_tail_z_score,  ///< Largest predicted fall in units of its standard error.
+    taylor,             ///< sum_i |s_i g_i|, the importance GRASP sums.
+    gradient,           ///< sum_i |g_i|.
 };
 
 /// The score of one matrix under a policy. The policies that look for the best rank look among `ranks`, or among all
@@ -99,7 +100,7 @@ enum class screening_policy {
         case screening_policy::best_tail: return -s.loss_change(s.best_rank(false, 1, ranks));
         case screening_policy::positive_part: return s.sigma.cwiseProduct(s.gradient).cwiseMax(0.0).sum();
         case screening_policy::fisher_tail: return -s.loss_change(s.best_rank(true, 1, ranks), true);
-        case screening_policy::best_tail_sure: {
+        case screening_policy::best_tail_z_score: {
             double best = 0;
             for (index k = 0; k < s.size(); ++k) {
                 const bool listed = ranks.empty() || std::find(ranks.begin(), ranks.end(), k) != ranks.end();

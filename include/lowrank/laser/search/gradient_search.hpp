@@ -5,9 +5,9 @@
 /// \file
 /// One backward pass says which matrices are promising; only those are tried.
 ///
-///     auto found = lowrank::gradient_search(model, {.validation = {0, 400}, .held_out = {400, 2000}},
-///                                           {.matrices = 3});
-///     found.scores[0].loss_change(5);            // predicted change of the mean loss: matrix 0 at rank 5
+///     const lowrank::search_options how{.validation = {0, 400}, .held_out = {400, 2000}};
+///     auto found = lowrank::gradient_search(model, how, {.matrices = 3});
+///     log(found.scores[0].loss_change(5));       // predicted change of the mean loss: matrix 0 at rank 5
 ///
 /// Sreeram, Maalouf, Sharma, Rus: Compress to Impress, arXiv 2510.20800: gradients of the singular values on 100
 /// samples rank the matrices, and the top ones are scanned, whole and cut into blocks of rows (`groups` of the

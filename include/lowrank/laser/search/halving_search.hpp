@@ -206,7 +206,7 @@ template <storage T>
 
 /// The best edit of all weights and fractions by successive halving. The candidates that reach the last round are
 /// judged as in `exhaustive_search`; the others carry the score of the round in which they were dropped, on its fewer
-/// samples. `rounds` of the result says how well each round told its candidates apart, `warning` if the first could
+/// samples. `rounds` of the result says how well each round separated its candidates, `warning` if the first could
 /// not.
 ///
 /// When the search returns, for whatever reason, every weight has the bits it had.

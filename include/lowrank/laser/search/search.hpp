@@ -6,7 +6,7 @@
 /// Which matrix, reduced to which rank, makes the model better: try all, choose on some samples, report on others.
 ///
 ///     std::vector<lowrank::named_weight<float>> weights = {{"mlp.up", up}, {"mlp.down", down}};
-///     auto found = lowrank::exhaustive_search<float>({.weights = weights, .evaluate = evaluate},
+///     auto found = lowrank::exhaustive_search<float>({.weights = weights, .evaluate = model.evaluate},
 ///                                                    {.validation = {0, 200}, .held_out = {200, 1000}});
 ///     if (found) auto done = lowrank::apply_edits<float>(weights, found.edits());   // none if nothing is better
 ///

@@ -5,7 +5,7 @@
 /// \file
 /// What a search needs of an engine: its weights and its scores; more if the engine can do more.
 ///
-///     lowrank::search_model<float> model{.weights = {{"fc1", fc1}, {"fc2", fc2}}, .evaluate = score_samples};
+///     lowrank::search_model<float> model{.weights = {{"up", up}, {"down", down}}, .evaluate = score_samples};
 ///     auto found = lowrank::exhaustive_search(model, {.validation = {0, 200}, .held_out = {200, 1000}});
 ///
 /// The first two fields are the minimum. With `layers`, `layer_of` and `evaluate_from_layer` an edit of layer l costs

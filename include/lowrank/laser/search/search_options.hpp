@@ -103,7 +103,7 @@ struct search_result {
     std::optional<paired_evidence> selection = {};
     score held_out_before = {};                    ///< The unedited model on the held-out samples,
     score held_out_after = {};                     ///< the model with the winner there,
-    std::optional<paired_evidence> evidence = {};  ///< and how sure the difference is. None without a winner.
+    std::optional<paired_evidence> evidence = {};  ///< The difference and its interval. None without a winner.
     std::vector<search_round> rounds = {};         ///< Of a halving search.
     std::string warning = {};                      ///< Not empty: the search had too little information, and why.
     std::vector<sigma_scores> scores = {};         ///< Of each weight, if a gradient was taken;

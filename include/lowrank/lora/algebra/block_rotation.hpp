@@ -5,7 +5,7 @@
 /// \file
 /// A rotation of the inputs as a sequence of block-diagonal factors, each on its own order of the coordinates.
 ///
-///     const auto r = adapter.rotation();               // of OFT (one factor) or BOFT (butterfly factors)
+///     const auto r = oft.rotation();                   // of OFT (one factor) or BOFT (butterfly factors)
 ///     auto z = lowrank::apply(r, x);                   // 2 in b n flops a factor, b the block size
 ///     double error = lowrank::orthogonality_error(r);  // max |B^T B - I| over the blocks
 

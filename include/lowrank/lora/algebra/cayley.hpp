@@ -5,9 +5,10 @@
 /// \file
 /// Orthogonal matrices from skew-symmetric ones: the Cayley transform, its Neumann series, and both backwards.
 ///
+///     const lowrank::vector<double> entries = lowrank::vector<double>::Constant(28, 0.1);
 ///     const auto q = lowrank::skew_from_upper(entries, 8);       // n (n - 1) / 2 entries, row by row
-///     const auto r = lowrank::cayley(q);                         // (I - Q)^-1 (I + Q), orthogonal
-///     const auto dq = lowrank::cayley_backward(q, r, dr);
+///     const lowrank::matrix<double> r = lowrank::cayley(q);      // (I - Q)^-1 (I + Q), orthogonal
+///     const auto dq = lowrank::cayley_backward(q, r, lowrank::matrix<double>::Identity(8, 8));
 ///
 /// The series with N terms is the one of PEFT's OFT: I + 2 Q + 2 Q^2 + ... + 2 Q^(N-2) + Q^(N-1), which for N = 3 has
 /// the value of N = 4. Everything here is in double: blocks are small and are rounded once by who stores them.

@@ -5,11 +5,11 @@
 /// \file
 /// Adapters that turn the inputs of a layer: y = diag(s) W (R x), with R orthogonal (nearly, for series) and trained.
 ///
-///     const auto layer = lowrank::rotate(lowrank::any_operator<float>(lowrank::as_operator(w)), adapter);   // a linear_operator
-///     auto y = lowrank::apply(layer, x);
+///     const auto layer = lowrank::rotate(lowrank::any_operator<float>(lowrank::as_operator(w)), oft);
+///     auto y = lowrank::apply(layer, x);                         // a linear operator: W (R x)
 ///     auto g = lowrank::zero_gradient(layer);
 ///     lowrank::rotated_backward(layer, x, dy, g, &dx, ws);       // the same for OFT, BOFT and HRA
-///     auto gradient = adapter.pull_back(g);                      // each adapter's own parameters
+///     auto gradient = oft.pull_back(g);                          // each adapter's own parameters
 ///
 /// The base is any linear operator and is never changed. Merging into a dense weight is in merge_transformed.hpp.
 

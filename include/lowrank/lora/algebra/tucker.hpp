@@ -5,7 +5,7 @@
 /// \file
 /// The small core of a convolution's factor in LoHa and LoKr ("effective conv2d"): sum_j t[i, j, k] b[j, q].
 ///
-///     lowrank::matrix<float> right = lowrank::tucker_right(t, b, taps);     // r x (columns of b * taps)
+///     lowrank::matrix<float> right = lowrank::tucker_right(core, factor, 9);     // r x (columns of factor * taps)
 ///
 /// With it sum_ij t[i, j, k] a[i, p] b[j, q] is the product a^T * right, and LoHa and LoKr need no case of their own.
 

@@ -5,9 +5,9 @@
 /// \file
 /// Arithmetic on adapters as vectors of weight space: negate, subtract, average, project out, orthogonalize.
 ///
-///     auto skill = lowrank::subtract(tuned, style);                        // an adapter of rank r1 + r2, exact
-///     auto forget = lowrank::negate(toxic);
-///     auto clean = lowrank::project_out(task.delta(), style.delta());      // <clean, style> = 0
+///     auto skill = lowrank::subtract(coder, poet);                         // an adapter of rank r1 + r2, exact
+///     auto forget = lowrank::negate(poet);
+///     auto clean = lowrank::project_out(coder.delta(), poet.delta());      // <clean, poet> = 0
 ///     auto small = lowrank::to_lora(clean, lowrank::fixed_rank(8));        // at a rank again (convert.hpp)
 ///
 /// Everything is exact on the factors and cheap; no out x in matrix is formed. Functions on `low_rank` apply to the

@@ -7,8 +7,8 @@
 ///
 ///     auto lora = lowrank::to_lora(loha, {.rule = lowrank::rank_rule::energy, .value = 0.99});
 ///     if (!lora) return log(lora.why.message);
-///     log(lora.relative);                                          // exact ||delta - scaling B A||_F / ||delta||_F
-///     auto plain = lowrank::plain_lora(trained, at_start);         // PiSSA, OLoRA, CorDA -> LoRA on the original W
+///     log(lora.relative);                                        // exact ||delta - scaling B A||_F / ||delta||_F
+///     auto plain = lowrank::plain_lora(adapter, at_start);       // PiSSA, OLoRA, CorDA -> LoRA on the original W
 ///
 /// Adapters go through QR of their two factors and a small core, never through a dense out x in matrix. The result has
 /// lora_alpha = r, so its scaling is 1.
@@ -203,7 +203,7 @@ template <real S>
 [[nodiscard]] lora_adapter<S> transpose(const lora_adapter<S>& a);
 
 /// The same change at another rank >= r, by zero rows of A and zero columns of B, with the same scaling: several
-/// adapters of different ranks in one batch, or room for more training. Bit-exact. \pre rank >= a.rank()
+/// adapters of different ranks in one batch, or more rank for further training. Bit-exact. \pre rank >= a.rank()
 template <real S>
 [[nodiscard]] lora_adapter<S> pad_rank(const lora_adapter<S>& a, index rank);
 

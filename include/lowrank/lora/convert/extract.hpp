@@ -7,7 +7,7 @@
 ///
 ///     auto lora = lowrank::extract_lora(base, tuned, {.rank = {.rule = lowrank::rank_rule::ratio, .value = 0.1}});
 ///     if (!lora) return log(lora.why.message);
-///     if (lora.changed) save(lora.adapter);
+///     if (lora.changed) use(lora.adapter);
 ///     auto as_kohya = lowrank::extract_lora(base, tuned, lowrank::kohya_extraction(16));
 ///
 /// The five selectors of the field (full, fixed, threshold, ratio, quantile) are rank choices; so is every other rule.

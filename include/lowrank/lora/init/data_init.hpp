@@ -10,7 +10,7 @@
 ///     auto corda = lowrank::corda(w, c.sum() / double(c.count()), {.r = 16, .lora_alpha = 16});
 ///     lowrank::input_statistics x(w.cols());                                       // fed with the layer's inputs
 ///     auto eva = lowrank::eva(lowrank::principal_components(x, 32).value(), w.rows(), {.r = 16});
-///     auto ga = lowrank::lora_ga(lowrank::make_spectrum(gradient).value(), {.r = 16, .lora_alpha = 16});
+///     auto ga = lowrank::lora_ga(lowrank::make_spectrum(dw).value(), {.r = 16, .lora_alpha = 16});    // dw = dL/dW
 ///
 /// CorDA and LoRA-GA start with a change that is not zero: `subtract_init` (spectral_init.hpp) subtracts it from the
 /// base.

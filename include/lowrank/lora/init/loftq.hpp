@@ -6,7 +6,7 @@
 /// LoftQ: a quantized base and an adapter that corrects its error, computed alternately.
 ///
 ///     auto start = lowrank::loftq(w, lowrank::normal_float_quantizer{}, {.r = 16, .lora_alpha = 16});
-///     use_base(start.base);                         // the dequantized Q
+///     use(start.base);                              // the dequantized Q
 ///     log(start.relative, start.relative_without);  // ||W - Q - scaling B A|| / ||W||, and without the adapter
 ///
 /// A quantizer maps a row-major float matrix to its quantized and dequantized version.

@@ -5,8 +5,12 @@
 /// \file
 /// Gradients of LoRA factors corrected for the shape of the other factor, before any optimizer sees them.
 ///
-///     lowrank::precondition_riemannian<float>(a.lora_A, a.lora_B, gradient.lora_A, gradient.lora_B);
-///     lowrank::adamw_step(list, state, options);               // "scaled AdamW"; sgd_step: "scaled GD"
+///     auto gradient = lowrank::zero_gradient(adapter);         // filled by lora_backward
+///     std::vector<lowrank::trainable<float>> list;
+///     lowrank::append(list, adapter, gradient, 0, 0);
+///     auto state = lowrank::make_adamw_state(list);
+///     lowrank::precondition_riemannian<float>(adapter.lora_A, adapter.lora_B, gradient.lora_A, gradient.lora_B);
+///     lowrank::adamw_step(list, state, {.groups = {{.learning_rate = 1e-3}}});   // "scaled AdamW"
 ///
 /// Riemannian preconditioning: Zhang, Pilanci, arXiv 2402.02347, makes a step of B A independent of how the product is
 /// split into factors. LoRA-FA: Zhang et al., arXiv 2308.03303, freezes A; its gradient of B is the one whose step of B

@@ -7,7 +7,7 @@
 ///
 ///     auto adapter = lowrank::pissa(spec, {.r = 16, .lora_alpha = 32});  // spec: the spectrum of W
 ///     auto receipt = lowrank::subtract_init(lowrank::weight_view<float>(w), adapter);
-///     // ... train; W is now W - scaling B A ...
+///     auto trained = adapter;                              // train it on W - scaling B A, which is in w now
 ///     auto plain = lowrank::plain_lora(trained, adapter);  // LoRA on the original W
 ///
 /// The model does not change: the initial change of the adapter is subtracted from the base. The receipt restores the

@@ -6,9 +6,10 @@
 /// aLoRA: a LoRA that applies from the last occurrence of its invocation tokens on, so that what comes before can share
 /// the base's KV cache.
 ///
-///     lowrank::alora_adapter<float> a{.lora = lora, .invocation_tokens = {1, 529, 7}};
-///     const lowrank::index start = lowrank::alora_start(tokens, a.invocation_tokens);   // tokens.size(): nowhere
-///     lowrank::alora_forward(a, 1.0F, starts, x, y, ws);     // columns before its row's start stay the base's
+///     lowrank::alora_adapter<float> a{.lora = adapter, .invocation_tokens = {1, 529, 7}};
+///     const std::vector<std::int64_t> ids = {5, 1, 529, 7, 9};
+///     const lowrank::index starts[] = {lowrank::alora_start(ids, a.invocation_tokens)};   // ids.size(): nowhere
+///     lowrank::alora_forward<float>(a, 1.0F, starts, x, y, ws);     // columns before its row's start stay the base's
 ///
 /// Greenewald et al., arXiv 2504.12397; the same columns as PEFT's `alora_offsets`. It cannot be merged: `merge` with
 /// it does not compile.

@@ -7,8 +7,8 @@
 /// them.
 ///
 ///     const lowrank::conv_geometry g{.kernel = {1, 3, 3}, .stride = {1, 2, 2}, .padding = {0, 1, 1}};
-///     lowrank::unfold<float>(g, image, size, patches);          // in * 3 * 3 rows, one column per output position
-///     auto y = lowrank::apply(layer, patches);                  // any linear operator: base, adapted, merged
+///     lowrank::unfold<float>(g, image, {1, 32, 32}, x);         // in * 3 * 3 rows, one column per output position
+///     auto y = lowrank::apply(w, x);                            // any linear operator: base, adapted, merged
 ///
 /// A weight (out, in / groups, kd, kh, kw) is, as it lies in memory, the out x (in / groups * kd * kh * kw) matrix that
 /// multiplies patches; LoRA's A (r, in, k...) and B (out, r, 1...) are the factors of its change. Dilation, padding

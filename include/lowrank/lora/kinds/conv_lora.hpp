@@ -5,8 +5,8 @@
 /// \file
 /// loralib's ConvLoRA: the product B A read again, row by row, as a weight of the convolution's shape.
 ///
-///     lowrank::conv_lora_adapter<float> a{.lora_A = A, .lora_B = B, .rows = out, .cols = in / groups * k * k, .r = 4};
-///     w += a.dense_delta();                            // scaling * reshape(B A)
+///     lowrank::conv_lora_adapter<float> a{.lora_A = lora_A, .lora_B = lora_B, .rows = out, .cols = in, .r = 4};
+///     w += a.dense_delta();                            // scaling * reshape(B A); cols: in / groups * kernel size
 ///
 /// A is (r k) x (in k) and B (out / groups k) x (r k). The reshape is not a product of small factors of the weight's
 /// own shape (its rank as an out x in k k matrix is not r), so this adapter is applied and merged through its dense

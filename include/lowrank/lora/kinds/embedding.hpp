@@ -5,8 +5,9 @@
 /// \file
 /// LoRA on an embedding table: y = W[id] + scaling * B A[:, id].
 ///
-///     lowrank::embedding_lookup<half>(table, ids, y);                       // table: num x dim, y: dim x tokens
+///     lowrank::embedding_lookup<float>(table, ids, y);                      // table: num x dim, y: dim x tokens
 ///     lowrank::embedding_forward(adapter, 1.0F, ids, y, ws);                // adapter: A r x num, B dim x r
+///     auto gradient = lowrank::zero_gradient(adapter);
 ///     lowrank::embedding_backward(adapter, 1.0F, ids, dy, gradient, ws, {.padding_index = 0});
 ///
 /// The table is stored transposed with respect to a linear layer: merge `transpose(adapter.delta())` into it. PEFT and
@@ -82,7 +83,7 @@ void embedding_forward(const lora_adapter<S>& adapter, std::type_identity_t<S> s
     add_product<S, 0>(strength * adapter.scaling(), const_column_view<S>(adapter.lora_B), z, y, ws);
 }
 
-/// What an embedding layer may be told.
+/// Options of an embedding layer.
 struct embedding_options {
     index padding_index = -1;  ///< This row of the table takes part in the forward pass and gets no gradient.
 };

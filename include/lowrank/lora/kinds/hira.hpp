@@ -6,9 +6,10 @@
 /// HiRA: the change is the entrywise product of the weight with a low-rank matrix, W o (B A). Its rank can be full.
 ///
 ///     auto a = lowrank::make_hira<float>(out, in, {.r = 32});                   // B = 0: changes nothing yet
-///     const lowrank::hira_operator<half> change(w, a);                               // borrows the weight
-///     auto y = lowrank::apply(lowrank::operator_sum<float>({{base}, {change}}), x);  // (W + W o (B A)) x
-///     auto receipt = lowrank::merge_transformed(lowrank::weight_view<half>(w), lowrank::hira_rows(a));
+///     const lowrank::hira_operator<float> change(w, a);                         // borrows the weight
+///     const lowrank::operator_sum<float> layer({{lowrank::as_operator(w)}, {change}});
+///     auto y = lowrank::apply(layer, x);                                        // (W + W o (B A)) x
+///     auto receipt = lowrank::merge_transformed(lowrank::weight_view<float>(w), lowrank::hira_rows(a));
 ///
 /// Huang et al., HiRA, ICLR 2025; parameters as in PEFT (no scaling). Products go through a few rows of the weight at a
 /// time; nothing of the size of W is formed. For a base that can only be multiplied with (a quantized weight) there are

@@ -227,7 +227,7 @@ private:
 
 /// A new adapter for an out x in weight, of which `out` does not matter: columns of +-1/sqrt(r / 2), each one twice, so
 /// that reflections cancel and R = I up to rounding. An odd r, and apply_GS (where equal columns have no meaning),
-/// start from r different columns: such a layer is turned from the first step on.
+/// start from r different columns: such a layer is rotated from the first step on.
 template <real S>
 [[nodiscard]] hra_adapter<S> make_hra([[maybe_unused]] index out, index in, const hra_options& options = {}) {
     detail::expects(in >= 1 && options.r >= 1, "make_hra: in and r must be at least 1");

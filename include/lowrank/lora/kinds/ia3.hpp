@@ -5,7 +5,7 @@
 /// \file
 /// (IA)^3: learned scales on a layer's outputs or, in feed-forward layers, on its inputs.
 ///
-///     lowrank::scaled_operator<float> layer{.base = lowrank::as_operator(w), .output_scale = l};
+///     lowrank::scaled_operator<float> layer{.base = lowrank::as_operator(w), .output_scale = magnitude};
 ///     auto y = lowrank::apply(layer, x);               // l o (W x)
 ///
 /// Liu et al., arXiv 2205.05638. Merged, it is `merge(w, rank-zero change, {.row_scale = l})` (column_scale for

@@ -6,7 +6,7 @@
 /// KaSA: the change scaling * B diag(d) A on a weight without its r smallest singular components.
 ///
 ///     auto [adapter, noise] = lowrank::kasa(spec, {.r = 8, .lora_alpha = 16, .seed = 1});
-///     auto receipt = lowrank::merge(view, lowrank::scale(noise, -1.0F));   // W <- W - noise
+///     auto receipt = lowrank::merge(lowrank::weight_view<float>(w), lowrank::scale(noise, -1.0F));   // W <- W - noise
 ///
 /// Wang et al., KaSA: Knowledge-Aware Singular-Value Adaptation, arXiv 2412.06071. Penalties as in PEFT's KasaConfig.
 

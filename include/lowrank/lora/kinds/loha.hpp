@@ -5,7 +5,7 @@
 /// \file
 /// LoHa: the entrywise product of two low-rank products, (w1_a w1_b) o (w2_a w2_b) * alpha / r.
 ///
-///     lowrank::loha_adapter<float> a{.w1_a = u1, .w1_b = v1, .w2_a = u2, .w2_b = v2, .alpha = 8};
+///     lowrank::loha_adapter<float> a{.w1_a = lora_B, .w1_b = lora_A, .w2_a = lora_B, .w2_b = lora_A, .alpha = 8};
 ///     auto change = a.delta();                         // exact, with r^2 columns; never forms out x in
 ///
 /// Hyeon-Woo et al., FedPara, arXiv 2108.06098; LyCORIS, PEFT. An entrywise product of rank-r matrices is a product of

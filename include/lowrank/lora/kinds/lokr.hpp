@@ -5,7 +5,7 @@
 /// \file
 /// LoKr: the Kronecker product of two small matrices, each whole or a low-rank product, times alpha / r.
 ///
-///     lowrank::lokr_adapter<float> a{.w1 = {.left = w1}, .w2 = {.left = w2_a, .right = w2_b}, .alpha = 8, .r = 4};
+///     lowrank::lokr_adapter<float> a{.w1 = {.left = small}, .w2 = {.left = lora_B, .right = lora_A}, .alpha = 8};
 ///     auto y = lowrank::apply(a.map(), x);             // reshapes columns: no product of size out x in
 ///     auto change = a.delta();                         // for merging and algebra
 ///

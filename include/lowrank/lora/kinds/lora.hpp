@@ -7,9 +7,9 @@
 ///
 ///     auto adapter = lowrank::make_lora<float>(out, in, {.r = 8, .lora_alpha = 16, .seed = 1});
 ///     lowrank::low_rank<float> change = adapter.delta();   // left = scaling * B, right = A
-///     lowrank::lora_forward(adapter, 1.0F, x, y, ws, key);                    // y  += s B A drop(x)
+///     lowrank::lora_forward(adapter, 1.0F, x, y, ws);                    // y += s B A x
 ///     auto gradient = lowrank::zero_gradient(adapter);
-///     lowrank::lora_backward(adapter, 1.0F, x, dy, gradient, &dx, ws, key);   // dA, dB, dx +=
+///     lowrank::lora_backward(adapter, 1.0F, x, dy, gradient, &dx, ws);   // dA, dB, dx +=
 ///
 /// The backward pass needs only the layer's input: A drop(x) and the dropout mask are computed again. After the first
 /// call with the same shapes neither function allocates, except what Eigen's general product takes from malloc when

@@ -7,9 +7,10 @@
 /// M.
 ///
 ///     auto a = lowrank::make_miss_bat<float>(out, in, {.r = 64});               // zero: changes nothing yet
-///     const lowrank::miss_bat_operator<half> change(w, a);                           // borrows the weight
-///     auto y = lowrank::apply(lowrank::operator_sum<float>({{base}, {change}}), x);  // base + change
-///     auto receipt = lowrank::merge_transformed(lowrank::weight_view<half>(w), lowrank::miss_bat_rows(a));
+///     const lowrank::miss_bat_operator<float> change(w, a);                     // borrows the weight
+///     const lowrank::operator_sum<float> layer({{lowrank::as_operator(w)}, {change}});
+///     auto y = lowrank::apply(layer, x);                                        // base + change
+///     auto receipt = lowrank::merge_transformed(lowrank::weight_view<float>(w), lowrank::miss_bat_rows(a));
 ///
 /// Kang, Yin, arXiv 2409.15371; parameters as in PEFT. r must divide both dimensions.
 

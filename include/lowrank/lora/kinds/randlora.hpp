@@ -5,7 +5,7 @@
 /// \file
 /// RandLoRA: a change of full rank from frozen random bases that all layers share; only diagonal scales are trained.
 ///
-///     auto shared = lowrank::make_randlora_projections<float>(max_out, max_in, {.r = 32, .seed = 1});
+///     auto shared = lowrank::make_randlora_projections<float>(4096, 4096, {.r = 32});   // for the largest layer
 ///     auto a = lowrank::make_randlora(shared, out, in);             // lambda = 0: changes nothing yet
 ///     auto change = a.delta();
 ///

@@ -3,9 +3,9 @@
 #define LOWRANK_LORA_KINDS_VERA_HPP
 
 /// \file
-/// VeRA: diag(lambda_b) B diag(lambda_d) A with random A and B that all layers share and nobody trains.
+/// VeRA: diag(lambda_b) B diag(lambda_d) A with random A and B that are frozen and shared by all layers.
 ///
-///     auto shared = lowrank::make_vera_projections<float>(max_out, max_in, 256, seed);
+///     auto shared = lowrank::make_vera_projections<float>(4096, 4096, 256, seed);   // of the largest layer
 ///     auto a = lowrank::make_vera(shared, out, in);            // lambda_d = 0.1, lambda_b = 0
 ///     auto change = a.delta();
 ///

@@ -5,10 +5,10 @@
 /// \file
 /// Merge a low-rank change into a weight in place, and undo it bit for bit.
 ///
-///     auto receipt = lowrank::merge(lowrank::weight_view<half>(w), adapter.delta());
+///     auto receipt = lowrank::merge(lowrank::weight_view<float>(w), adapter.delta());
 ///     if (!receipt) return log(receipt.error().message);
-///     report(receipt->audit.unchanged_fraction());          // what rounding swallowed
-///     lowrank::throw_if_failed(lowrank::unmerge(lowrank::weight_view<half>(w), *receipt, adapter.delta()));
+///     log(receipt->audit.unchanged_fraction());             // the share of the changes that rounding lost
+///     lowrank::throw_if_failed(lowrank::unmerge(lowrank::weight_view<float>(w), *receipt, adapter.delta()));
 ///
 /// One rule for every storage type: new = round(float(W) + delta), the sum taken in double from an exactly defined
 /// delta, rounded to float once (not at all for double weights) and then to storage. An entry whose delta is zero keeps
@@ -54,7 +54,7 @@ struct merge_audit {
     }
 };
 
-/// What `unmerge` needs beside the change itself. A plain value; store it with the weight.
+/// What `unmerge` needs in addition to the change. A plain value; store it with the weight.
 struct merge_receipt {
     merge_audit audit = {};
     index rows = 0;
@@ -74,7 +74,7 @@ struct merge_receipt {
     }
 };
 
-/// What else a merge may be told. Both scales must outlive the call and be given again to `unmerge`.
+/// Options of a merge. Both scales must outlive the call and be passed to `unmerge` again.
 template <real S>
 struct merge_options {
     std::span<const S> row_scale = {};     ///< If not empty, row i of W + delta is multiplied by row_scale[i] (DoRA).
@@ -333,8 +333,8 @@ template <storage T>
 
 /// Gives W back the bits it had before the merge that made `receipt`. `change` and the scales are those of the merge.
 ///
-/// \return `mismatch`, with W untouched, if W is not what that merge left (another merge came after it, or somebody
-///         edited it), or if the change or the receipt is another one.
+/// \return `mismatch`, with W untouched, if W was modified after that merge, or if the change or the receipt belongs to
+///         another merge.
 /// \cost   One pass over W more than the merge.
 template <storage T>
 status unmerge(weight_view<T> w, const merge_receipt& receipt, const low_rank<compute_t<T>>& change,

@@ -5,9 +5,10 @@
 /// \file
 /// Merges whatever an adapter does to a weight in place, and undoes it bit for bit.
 ///
-///     auto receipt = lowrank::merge(lowrank::weight_view<half>(w), adapter, 0.5F);      // an `any_adapter`
-///     auto receipt = lowrank::merge(lowrank::weight_view<half>(w), change);             // a `weight_change`
-///     lowrank::throw_if_failed(lowrank::unmerge(lowrank::weight_view<half>(w), *receipt, change));
+///     lowrank::any_adapter<float> a = adapter;
+///     auto receipt = lowrank::merge(lowrank::weight_view<float>(w), a, 0.5F);
+///     lowrank::throw_if_failed(lowrank::unmerge(lowrank::weight_view<float>(w), *receipt, a, 0.5F));
+///     auto other = lowrank::merge(lowrank::weight_view<float>(w), a.change());      // a `weight_change`
 ///
 /// Sums and scales go through `merge`, transforms of rows and replacements through `merge_transformed`.
 

@@ -5,10 +5,11 @@
 /// \file
 /// Several changes merged into one weight, added and removed in any order.
 ///
-///     lowrank::merge_stack<bfloat16> stack(lowrank::weight_view<bfloat16>(w));
-///     throw_if_failed(stack.add("poet", poet.delta()));
-///     throw_if_failed(stack.add("coder", coder.delta(0.5F)));
-///     throw_if_failed(stack.remove("poet"));           // w now has the bits of the original merged with coder alone
+///     lowrank::row_matrix<lowrank::bfloat16> w(out, in);
+///     lowrank::merge_stack<lowrank::bfloat16> stack{lowrank::weight_view<lowrank::bfloat16>(w)};
+///     lowrank::throw_if_failed(stack.add("poet", poet.delta()));
+///     lowrank::throw_if_failed(stack.add("coder", coder.delta(0.5F)));
+///     lowrank::throw_if_failed(stack.remove("poet"));      // w has the bits of the original merged with coder alone
 ///
 /// The weight always holds round(float(original) + sum of the changes), rounded once however many there are, with the
 /// sum taken in the order of their names. Its bits depend on which changes are in, not on how they came in.

@@ -6,10 +6,10 @@
 /// Merge a change that is not a sum of two factors (a rotation, an entrywise product) in place, and undo it bit for
 /// bit.
 ///
-///     const auto layer = lowrank::rotate(base, adapter);                       // OFT, BOFT, HRA
-///     auto receipt = lowrank::merge_transformed(lowrank::weight_view<half>(w), lowrank::row_rotation(layer));
-///     lowrank::throw_if_failed(
-///         lowrank::unmerge_transformed(lowrank::weight_view<half>(w), *receipt, lowrank::row_rotation(layer)));
+///     const auto layer = lowrank::rotate(lowrank::any_operator<float>(lowrank::as_operator(w)), oft);
+///     const lowrank::row_rotation rows(layer);                                 // of OFT, BOFT, HRA
+///     auto receipt = lowrank::merge_transformed(lowrank::weight_view<float>(w), rows);
+///     lowrank::throw_if_failed(lowrank::unmerge_transformed(lowrank::weight_view<float>(w), *receipt, rows));
 ///
 /// The rule is that of `merge`: the new row is computed in double from the old one and rounded to storage once. The
 /// receipt holds what the inverse transform of the merged row misses of the old one. A rotation mixes the rounding
@@ -36,7 +36,7 @@
 
 namespace lowrank::inline LOWRANK_ABI {
 
-/// What a transformed merge may be told.
+/// Options of a transformed merge.
 struct transformed_merge_options {
     bool transposed = false;  ///< the weight is stored in x out (fan-in-fan-out)
     executor exec = {};       ///< Runs the groups of rows.

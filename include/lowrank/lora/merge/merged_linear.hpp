@@ -6,7 +6,7 @@
 /// LoRA on a fused projection (query, key, value in one weight), some of whose parts are adapted: loralib's
 /// MergedLinear.
 ///
-///     lowrank::merged_linear_adapter<float> qkv{.lora_A = a, .lora_B = b, .enable = {true, false, true}};
+///     lowrank::merged_linear_adapter<float> qkv{.lora_A = lora_A, .lora_B = lora_B, .enable = {true, false, true}};
 ///     auto change = qkv.delta();                       // out x in, zero rows where a part is not enabled
 ///
 /// With n enabled parts of r rows each, A is (r n) x in and B is (n out / parts) x r: part j uses rows j r .. of A and

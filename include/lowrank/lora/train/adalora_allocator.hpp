@@ -5,13 +5,14 @@
 /// \file
 /// AdaLoRA's rank allocator: all triplets of all layers share one budget that shrinks during training.
 ///
+///     std::vector<lowrank::adalora_adapter<float>> adapters(3), gradients(3);
 ///     auto state = lowrank::make_adalora_allocator(
 ///         adapters, {.target_r = 4, .tinit = 200, .tfinal = 500, .deltaT = 10, .total_step = 3000});
 ///     // each step, after the optimizer's, with the gradients that step used:
-///     auto done = lowrank::adalora_allocate(state, step, adapters, gradients);
+///     auto done = lowrank::adalora_allocate<float>(state, 300, adapters, gradients);
 ///     if (done.masked) log(done.budget, done.threshold);
 ///     // at the end:
-///     small[k] = lowrank::keep_triplets(adapters[k], state.pattern[k]);
+///     auto small = lowrank::keep_triplets(adapters[0], state.pattern[0]);
 ///
 /// Zhang et al., arXiv 2303.10512, with PEFT's schedule and order of operations. The state is a plain value: store it
 /// with the adapters and the step to resume bit for bit.

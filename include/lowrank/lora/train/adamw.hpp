@@ -5,6 +5,7 @@
 /// \file
 /// AdamW over any list of parameters, with groups.
 ///
+///     auto gradient = lowrank::zero_gradient(adapter);
 ///     std::vector<lowrank::trainable<float>> list;
 ///     lowrank::append(list, adapter, gradient, 0, 1);  // lora_A in group 0, lora_B in group 1
 ///     auto state = lowrank::make_adamw_state(list);

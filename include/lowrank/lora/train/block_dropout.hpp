@@ -5,9 +5,9 @@
 /// \file
 /// Multiplicative dropout for OFT and BOFT: in training, some blocks of the rotation are replaced by identities.
 ///
-///     auto layer = lowrank::rotate(base, adapter);
+///     auto layer = lowrank::rotate(lowrank::any_operator<float>(lowrank::as_operator(w)), oft);
 ///     const auto dropped = lowrank::drop_blocks(layer.rotation, {.probability = 0.1, .seed = 1, .step = step});
-///     // forward, rotated_backward(layer, ...)
+///     auto g = lowrank::zero_gradient(layer);          // forward, then rotated_backward(layer, ...)
 ///     lowrank::clear_dropped(g.rotation, dropped);     // they got no gradient
 ///
 /// As in PEFT's BOFT, floor(probability * count) blocks of one factor, both drawn anew, become the identity; a shared

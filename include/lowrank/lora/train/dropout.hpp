@@ -6,7 +6,8 @@
 /// Inverted dropout whose mask is a pure function of an entry's position, so that it is never stored.
 ///
 ///     const lowrank::dropout_key key{.probability = 0.1, .seed = 1, .layer = 3, .step = 40};
-///     lowrank::apply_dropout(key, 0, x, kept);            // the backward pass repeats the call and gets the same mask
+///     lowrank::matrix<float> kept(x.rows(), x.cols());
+///     lowrank::apply_dropout<float>(key, 0, x, kept);     // the backward pass repeats the call and gets the same mask
 ///
 /// An entry survives with probability 1 - p and is then divided by 1 - p (Srivastava et al., JMLR 15, 2014).
 

@@ -6,7 +6,7 @@
 /// Learning-rate schedules: warmup, then constant, linear, cosine or polynomial decay.
 ///
 ///     const lowrank::learning_rate_schedule s{.kind = lowrank::decay::cosine, .steps = 1000, .warmup_steps = 50};
-///     const double rate = peak * lowrank::learning_rate_share(s, step);
+///     const double rate = 1e-3 * lowrank::learning_rate_share(s, step);
 ///
 /// A pure function of the step: a resumed run continues as an uninterrupted one.
 

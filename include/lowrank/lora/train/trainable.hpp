@@ -5,6 +5,7 @@
 /// \file
 /// The interface of optimizers: a list of parameters with their gradients and groups.
 ///
+///     auto gradient = lowrank::zero_gradient(adapter);
 ///     std::vector<lowrank::trainable<float>> list;
 ///     lowrank::append(list, adapter, gradient, 0, 1);  // lora_A in group 0, lora_B in group 1
 ///     double norm = lowrank::clip_gradients(list, 1.0);

@@ -8,7 +8,7 @@
 ///     lowrank::trainer<float> trainer({.learning_rate = 1e-2, .clip_norm = 1});
 ///     const auto layer = trainer.add("q_proj", lowrank::make_dora(w, {.r = 8}), lowrank::as_operator(w));
 ///     auto gradient = trainer.adapter(layer).zero_gradient();
-///     ...  trainer.adapter(layer).backward(base, 1.0F, x, dy, gradient, nullptr, ws);
+///     trainer.adapter(layer).backward(lowrank::as_operator(w), 1.0F, x, dy, gradient, nullptr, ws);
 ///     trainer.accumulate(layer, gradient);             // as often as there are layers and micro-batches
 ///     auto done = trainer.step();                      // clip, precondition, update, refresh
 ///

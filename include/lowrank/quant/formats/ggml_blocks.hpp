@@ -5,9 +5,11 @@
 /// \file
 /// Quantized types as entries of a list, and weights in ggml's blocks of few bits: to float and back.
 ///
-///     std::vector<float> x(elements);
-///     lowrank::dequantize_ggml(lowrank::ggml_type::q4_k, bytes, x);
-///     lowrank::quantize_ggml(lowrank::ggml_type::q8_0, x, bytes);
+///     std::vector<float> values(256);                                        // whole blocks
+///     std::vector<std::byte> blocks(144);
+///     lowrank::dequantize_ggml(lowrank::ggml_type::q4_k, blocks, values);
+///     blocks.resize(272);
+///     lowrank::quantize_ggml(lowrank::ggml_type::q8_0, values, blocks);
 ///
 /// What reads and writes types takes the list; a program adds a type by passing a list of its own.
 /// Block layouts and the rounding of both encoders as in ggml-org/ggml, ggml-quants.c (the *_ref functions).

@@ -5,7 +5,7 @@
 /// \file
 /// The numbers that ggml gives to types of elements; `quantized_types` (ggml_blocks.hpp) says what they are.
 ///
-///     gguf_tensor{.type = lowrank::ggml_type::q8_0}
+///     const lowrank::ggml_type type = lowrank::ggml_type::q8_0;
 ///
 /// Numbers as in ggml-org/ggml, ggml.h.
 

@@ -3,7 +3,7 @@
 #define LOWRANK_IO_CONTAINERS_DETAIL_JSON_HPP
 
 /// \file
-/// JSON from files nobody vouches for: bounded depth and size, no duplicate keys, no exceptions.
+/// JSON from untrusted files: bounded depth and size, no duplicate keys, no exceptions.
 ///
 ///     auto config = detail::read_json(bytes);          // a document
 ///     auto why = detail::read_json_events(bytes, handler);   // or events, for large files
@@ -32,7 +32,7 @@ using json = nlohmann::json;
     return {reinterpret_cast<const char*>(bytes.data()), bytes.size()};
 }
 
-/// What the JSON parser would let pass: it takes a NUL for the end of input and skips a byte order mark.
+/// What the JSON parser accepts and the formats do not: it takes a NUL for the end of input and skips a byte order mark.
 [[nodiscard]] inline status check_json_text(std::string_view text) {
     if (text.starts_with("version https://git-lfs")) {
         return {errc::invalid_format,

@@ -5,7 +5,7 @@
 /// \file
 /// AdaLoRA in an adapter of PEFT: three tensors a module.
 ///
-///     const lowrank::peft_module module = lowrank::adalora_adapter<float>{...};         // in an adapter of peft_type ADALORA
+///     const lowrank::peft_module module = lowrank::adalora_adapter<float>{};    // in an adapter of peft_type ADALORA
 ///
 /// Names and shapes follow huggingface/peft.
 

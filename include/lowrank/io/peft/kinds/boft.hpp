@@ -5,7 +5,7 @@
 /// \file
 /// BOFT in an adapter of PEFT: the blocks of its factors and a scale of the outputs.
 ///
-///     const lowrank::peft_module module = lowrank::peft_boft{...};    // in an adapter of peft_type BOFT
+///     const lowrank::peft_module module = lowrank::peft_boft{};    // in an adapter of peft_type BOFT
 ///
 /// Names and shapes follow huggingface/peft.
 

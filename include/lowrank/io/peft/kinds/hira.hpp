@@ -5,7 +5,7 @@
 /// \file
 /// HiRA in an adapter of PEFT: two factors a module.
 ///
-///     const lowrank::peft_module module = lowrank::hira_adapter<float>{...};         // in an adapter of peft_type HIRA
+///     const lowrank::peft_module module = lowrank::hira_adapter<float>{};    // in an adapter of peft_type HIRA
 ///
 /// Names and shapes follow huggingface/peft.
 

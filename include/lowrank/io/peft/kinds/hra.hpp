@@ -5,7 +5,7 @@
 /// \file
 /// HRA in an adapter of PEFT: the directions of its reflections.
 ///
-///     const lowrank::peft_module module = lowrank::hra_adapter<float>{...};         // in an adapter of peft_type HRA
+///     const lowrank::peft_module module = lowrank::hra_adapter<float>{};    // in an adapter of peft_type HRA
 ///
 /// Names and shapes follow huggingface/peft.
 

@@ -5,7 +5,7 @@
 /// \file
 /// (IA)^3 in an adapter of PEFT: one scale a module.
 ///
-///     const lowrank::peft_module module = lowrank::peft_ia3{...};    // in an adapter of peft_type IA3
+///     const lowrank::peft_module module = lowrank::peft_ia3{};    // in an adapter of peft_type IA3
 ///
 /// Names and shapes follow huggingface/peft.
 

@@ -5,7 +5,7 @@
 /// \file
 /// Every adapter kind that is read and written.
 ///
-///     const lowrank::peft_module module = lowrank::peft_lora{.lora = lora};
+///     const lowrank::peft_module module = lowrank::peft_lora{.lora = adapter};
 ///
 /// A new kind is a header beside this one and a line in each of the two lists here.
 

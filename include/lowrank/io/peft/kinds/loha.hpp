@@ -5,7 +5,7 @@
 /// \file
 /// LoHa in an adapter of PEFT or LyCORIS: two pairs of factors a module, or kernels apart from them.
 ///
-///     const lowrank::peft_module module = lowrank::loha_adapter<float>{...};         // in an adapter of peft_type LOHA
+///     const lowrank::peft_module module = lowrank::loha_adapter<float>{};    // in an adapter of peft_type LOHA
 ///
 /// Names and shapes follow huggingface/peft.
 

@@ -5,7 +5,7 @@
 /// \file
 /// LoKr in an adapter of PEFT or LyCORIS: two small matrices a module, whole or as factors.
 ///
-///     const lowrank::peft_module module = lowrank::lokr_adapter<float>{...};         // in an adapter of peft_type LOKR
+///     const lowrank::peft_module module = lowrank::lokr_adapter<float>{};    // in an adapter of peft_type LOKR
 ///
 /// Names and shapes follow huggingface/peft.
 

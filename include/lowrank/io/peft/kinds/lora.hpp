@@ -5,7 +5,7 @@
 /// \file
 /// LoRA in an adapter of PEFT, with what PEFT may add to it: DoRA, a bias, the kernel of a convolution.
 ///
-///     const lowrank::peft_module module = lowrank::peft_lora{.lora = lora};      // in an adapter of peft_type LORA
+///     const lowrank::peft_module module = lowrank::peft_lora{.lora = adapter};    // in an adapter of peft_type LORA
 ///
 /// Names and shapes follow huggingface/peft.
 

@@ -5,7 +5,7 @@
 /// \file
 /// OFT of the outputs as LyCORIS has it. PEFT has no such thing, other tools' files do.
 ///
-///     const lowrank::peft_module module = lycoris_oft{...};         // in an adapter of peft_type LYCORIS
+///     const lowrank::peft_module module = lowrank::lycoris_oft{};    // in an adapter of peft_type LYCORIS
 ///
 /// Names and shapes follow huggingface/peft.
 

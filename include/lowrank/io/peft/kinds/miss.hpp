@@ -5,7 +5,7 @@
 /// \file
 /// MiSS in an adapter of PEFT, both of its forms: one matrix a module.
 ///
-///     const lowrank::peft_module module = lowrank::miss_adapter<float>{...};    // in an adapter of peft_type MISS (once BONE)
+///     const lowrank::peft_module module = lowrank::miss_adapter<float>{};    // in an adapter of peft_type MISS
 ///
 /// Names and shapes follow huggingface/peft.
 

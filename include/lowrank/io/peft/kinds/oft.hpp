@@ -5,7 +5,7 @@
 /// \file
 /// OFT in an adapter of PEFT: the triangles of its blocks.
 ///
-///     const lowrank::peft_module module = lowrank::oft_adapter<float>{...};         // in an adapter of peft_type OFT
+///     const lowrank::peft_module module = lowrank::oft_adapter<float>{};    // in an adapter of peft_type OFT
 ///
 /// Names and shapes follow huggingface/peft.
 

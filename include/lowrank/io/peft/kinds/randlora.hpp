@@ -5,7 +5,7 @@
 /// \file
 /// RandLoRA in an adapter of PEFT: two scales a module, and bases that all modules share.
 ///
-///     const lowrank::peft_module module = lowrank::peft_randlora{...};    // in an adapter of peft_type RANDLORA
+///     const lowrank::peft_module module = lowrank::peft_randlora{};    // in an adapter of peft_type RANDLORA
 ///
 /// Names and shapes follow huggingface/peft.
 

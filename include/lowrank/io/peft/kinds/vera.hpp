@@ -5,7 +5,7 @@
 /// \file
 /// VeRA in an adapter of PEFT: two scales a module, and projections that all modules share.
 ///
-///     const lowrank::peft_module module = lowrank::vera_adapter<float>{...};         // in an adapter of peft_type VERA
+///     const lowrank::peft_module module = lowrank::vera_adapter<float>{};    // in an adapter of peft_type VERA
 ///
 /// Names and shapes follow huggingface/peft.
 

@@ -190,7 +190,7 @@ public:
     }
 
 private:
-    /// What `peek` is sure to show.
+    /// Bits that `peek` always provides.
     static constexpr int peeked = 57;
 
     /// The next bits, at least 57 of them, zeros past the end of the code.

@@ -1,0 +1,30 @@
+# The extractor on headers with what CMake likes to eat, and on one without an example.
+cmake_minimum_required(VERSION 3.25)
+set(folder ${BINARY_DIR}/header_examples_test)
+file(REMOVE_RECURSE ${folder})
+function(extract name comment)
+  file(WRITE ${folder}/${name}/lowrank/core/a.hpp "// licence\n\n${comment}\nint code;\n")
+  execute_process(COMMAND ${CMAKE_COMMAND} -DINCLUDE_DIR=${folder}/${name} -DFLOOR=core -DOUTPUT=${folder}/${name}.cpp
+                          -P ${CMAKE_CURRENT_LIST_DIR}/header_examples.cmake RESULT_VARIABLE failed ERROR_VARIABLE message)
+  set(failed "${failed}" PARENT_SCOPE)
+  set(message "${message}" PARENT_SCOPE)
+endfunction()
+
+set(code "f([&](int i) { return a[i]; });;  // \"\${x}\" \\ ]]\n")
+extract(whole "/// \\file\n/// Text.\n///\n///     ${code}///     g();\n///\n///     no code: a formula\n")
+file(READ ${folder}/whole.cpp text)
+set(expected "#include \"header_examples.hpp\"\n\n#include <lowrank/core/a.hpp>\n\nvoid example_of_lowrank_core_a_hpp() {\nusing namespace examples_of_core;\n#line 6 \"${folder}/whole/lowrank/core/a.hpp\"\n${code}g();\n}\n")
+if(failed OR NOT "${text}" STREQUAL "${expected}")
+  message(FATAL_ERROR "the example changed:\n${text}\nexpected:\n${expected}${message}")
+endif()
+
+extract(specialization "/// \\file\n/// Text.\n///\n///     template <>\n///     struct s<int> {};\n")
+file(READ ${folder}/specialization.cpp text)
+if(failed OR text MATCHES "void example_of")
+  message(FATAL_ERROR "a specialization is in a function:\n${text}${message}")
+endif()
+
+extract(without "/// \\file\n/// Text.\n")
+if(NOT failed OR NOT message MATCHES "has no example")
+  message(FATAL_ERROR "a header without an example was accepted")
+endif()
