@@ -1,14 +1,18 @@
-# Writes OUTPUT, a translation unit of the examples in the public headers of FLOOR, a folder of INCLUDE_DIR/lowrank.
+# Writes OUTPUT, a translation unit of the examples in the public headers of INCLUDE_DIR/lowrank: those of io if IO is
+# true, those of the other floors otherwise.
 #
 # The first indented lines of a header's \file comment are its example. It becomes the body of a function, which is
 # compiled and not run; one that starts with `template` stays outside of functions. header_examples.hpp declares the names
 # that examples use without saying what they are: `w`, `x`, `log` and so on.
 cmake_minimum_required(VERSION 3.25)
-file(GLOB_RECURSE headers RELATIVE ${INCLUDE_DIR} ${INCLUDE_DIR}/lowrank/${FLOOR}/*.hpp)
+file(GLOB_RECURSE headers RELATIVE ${INCLUDE_DIR} ${INCLUDE_DIR}/lowrank/*/*.hpp)
 list(FILTER headers EXCLUDE REGEX "/detail/")
-set(context header_examples.hpp)
-if(FLOOR STREQUAL "io")
+if(IO)
+  list(FILTER headers INCLUDE REGEX "^lowrank/io/")
   set(context header_examples_io.hpp)
+else()
+  list(FILTER headers EXCLUDE REGEX "^lowrank/io/")
+  set(context header_examples.hpp)
 endif()
 set(text "#include \"${context}\"\n\n")
 foreach(header IN LISTS headers)
@@ -36,7 +40,8 @@ foreach(header IN LISTS headers)
   set(code "#line ${line} \"${INCLUDE_DIR}/${header}\"\n${code}")
   if(NOT "${code}" MATCHES "^[^\n]*\ntemplate <")
     string(MAKE_C_IDENTIFIER "${header}" name)
-    set(code "void example_of_${name}() {\nusing namespace examples_of_${FLOOR};\n${code}}\n")
+    string(REGEX REPLACE "^lowrank/([a-z]+)/.*" "\\1" floor "${header}")
+    set(code "void example_of_${name}() {\nusing namespace examples_of_${floor};\n${code}}\n")
   endif()
   string(APPEND text "\n${code}")
 endforeach()

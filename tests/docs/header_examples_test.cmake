@@ -4,7 +4,7 @@ set(folder ${BINARY_DIR}/header_examples_test)
 file(REMOVE_RECURSE ${folder})
 function(extract name comment)
   file(WRITE ${folder}/${name}/lowrank/core/a.hpp "// licence\n\n${comment}\nint code;\n")
-  execute_process(COMMAND ${CMAKE_COMMAND} -DINCLUDE_DIR=${folder}/${name} -DFLOOR=core -DOUTPUT=${folder}/${name}.cpp
+  execute_process(COMMAND ${CMAKE_COMMAND} -DINCLUDE_DIR=${folder}/${name} -DIO=OFF -DOUTPUT=${folder}/${name}.cpp
                           -P ${CMAKE_CURRENT_LIST_DIR}/header_examples.cmake RESULT_VARIABLE failed ERROR_VARIABLE message)
   set(failed "${failed}" PARENT_SCOPE)
   set(message "${message}" PARENT_SCOPE)

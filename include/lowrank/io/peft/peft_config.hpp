@@ -5,8 +5,9 @@
 /// \file
 /// The adapter_config.json of an adapter as PEFT reads and writes it.
 ///
-///     auto config = lowrank::parse_peft_config(bytes);      // adapter_config.json
-///     log(config->r_for("model.layers.0.mlp.up_proj"));     // r, or what rank_pattern says
+///     std::vector<std::string> warnings;
+///     auto config = lowrank::parse_peft_config(bytes, warnings, {});      // adapter_config.json
+///     log(config->r_for("model.layers.0.mlp.up_proj"));                   // r, or what rank_pattern says
 ///
 /// Keys, defaults and the rule for patterns follow huggingface/peft, LoraConfig and its relatives.
 
