@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// Merge an adapter into a bfloat16 weight, see what rounding swallowed, and take it back bit for bit.
+// Merge an adapter into a bfloat16 weight, see what rounding lost, and undo it bit for bit.
 #include <cstdio>
 #include <cstring>
 

@@ -290,7 +290,7 @@ void convert_adapter(const convert_options& options) {
 void run_convert(const convert_options& options) {
     const source_kind kind = kind_of_source(options.source);
     if (options.output.resume && kind != source_kind::gguf_model) {
-        throw usage_error("--resume: only a GGUF model becomes several files; all else is one file, begun anew");
+        throw usage_error("--resume: only a GGUF model becomes several files; all else is one file, written from the start");
     }
     switch (kind) {
         case source_kind::adapter: return convert_adapter(options);

@@ -127,7 +127,7 @@ void attend(const config& c, const_column_view<S> q, const_column_view<S> k, con
     }
 }
 
-/// The way back through `attend` for a whole sequence (as many queries as keys): adds to dq, dk, dv. The probabilities
+/// The backward pass of `attend` for a whole sequence (as many queries as keys): adds to dq, dk, dv. The probabilities
 /// are computed again from q, k and `lse`.
 template <real S>
 void attend_backward(const config& c, const_column_view<S> q, const_column_view<S> k, const_column_view<S> v,

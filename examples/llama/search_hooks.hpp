@@ -118,7 +118,7 @@ public:
         return out;
     }
 
-    /// Forgets kept layer inputs. \pre called after the weights were changed for good
+    /// Forgets kept layer inputs. \pre called after the weights were changed permanently
     void forget() { kept_.clear(); }
     /// Bytes of kept layer inputs.
     [[nodiscard]] std::size_t cache_bytes() const {

@@ -23,7 +23,7 @@ public:
     workspace_pool(const workspace_pool&) = delete;
     workspace_pool& operator=(const workspace_pool&) = delete;
 
-    /// A workspace that goes back at the end of its scope.
+    /// A workspace that is returned to the pool at the end of its scope.
     class borrowed {
     public:
         borrowed(workspace_pool& owner, std::unique_ptr<lowrank::workspace> ws) : owner_(&owner), ws_(std::move(ws)) {}

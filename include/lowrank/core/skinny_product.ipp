@@ -12,7 +12,7 @@
 namespace lowrank::inline LOWRANK_ABI::detail {
 
 /// Where a matrix is big enough for the skinny kernels: it does not stay in a second-level cache, and has enough rows and
-/// columns to pay for packing X. Depends on shapes alone, so that one product always goes one way.
+/// columns to pay for packing X. Depends on shapes alone, so that one product always takes the same path.
 template <real S>
 [[nodiscard]] inline bool is_big(index rows, index cols) noexcept {
     constexpr index bytes = 2 << 20, least = 64;

@@ -10,7 +10,7 @@
 ///     double cosine = lowrank::inner_product(a, b) / (lowrank::frobenius_norm(a) * lowrank::frobenius_norm(b));
 ///
 /// With left = Q_l R_l and right^T = Q_r R_r, the singular values of left * right are those of the k x k matrix
-/// R_l R_r^T, and its singular vectors are those of the core turned by Q_l and Q_r.
+/// R_l R_r^T, and its singular vectors are those of the core multiplied by Q_l and Q_r.
 
 #include <span>
 #include <utility>

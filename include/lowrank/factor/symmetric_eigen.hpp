@@ -8,7 +8,7 @@
 ///     auto e = lowrank::symmetric_eigen(lowrank::gram(x));    // float or double in, computed in double
 ///     if (!e) return log(e.why.message);
 ///
-/// Reduction to tridiagonal form, divide and conquer, and the way back by blocks of reflections. Everything that needs
+/// Reduction to tridiagonal form, divide and conquer, and back-transformation by blocks of reflections. Everything that needs
 /// an eigensolver (SVD, weightings, low-rank cores) comes here with a plain `matrix<double>`.
 
 #include <concepts>

@@ -3,7 +3,7 @@
 #define LOWRANK_LORA_ADAPTER_HPP
 
 /// \file
-/// What every adapter of the family is: a way to write a low-rank change, and the way back through it.
+/// What factored adapters have in common: their change as two factors, and the gradient of those factors.
 ///
 ///     auto change = loha.delta();                                  // left * right, whatever the parameters are
 ///     auto g = lowrank::zero_gradient(change);

@@ -109,7 +109,7 @@ struct ignore_parameter {
 }  // namespace detail
 
 /// How an adapter is applied and trained. It keeps the adapter and what applying needs (factors, row norms, rotations),
-/// made anew by `refresh` after the parameters changed. An `additive` one adds alpha (W' - W) x, the others alpha W' x.
+/// recomputed by `refresh` after the parameters changed. An `additive` one adds alpha (W' - W) x, the others alpha W' x.
 /// `backward` adds gradients of the applied form, whose entries are `spans(gradient)`; `pull_back` adds them to the
 /// gradient of the parameters, once per step. `change` is what the adapter does to the weight it was refreshed with.
 template <class M>

@@ -175,7 +175,7 @@ public:
     [[nodiscard]] std::vector<adapter_parameter<S>> parameters() { return self_->parameters(); }
     [[nodiscard]] index parameter_count() const { return self_->parameter_count(); }
 
-    /// Makes anew what applying needs (factors, row norms, rotations) from the parameters. Needed after they changed,
+    /// Recomputes what applying needs (factors, row norms, rotations) from the parameters. Needed after they changed,
     /// and once before use for kinds that are not additive. \cost Small matrices; DoRA also W A^T, once more ||W|| by
     /// rows.
     void refresh(operator_reference<S> base) {

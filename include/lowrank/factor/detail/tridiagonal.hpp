@@ -9,7 +9,7 @@
 ///     apply_reflections(a, t.scale, z);                // Z := Q Z
 ///
 /// Half of the arithmetic is a product of the remaining matrix with one vector, read once per column; the other half,
-/// and all of the way back, are matrix products with blocks of reflections.
+/// and all of the back-transformation, are matrix products with blocks of reflections.
 ///
 /// Dongarra, Sorensen, Hammarling, J. Comput. Appl. Math. 27 (1989). Schreiber, Van Loan, SIAM J. Sci. Stat. Comput. 10
 /// (1989), the compact WY form.

@@ -107,7 +107,7 @@ template <storage T>
         return status{errc::unsupported, "tensor " + in_quotes(t.name) +
                                              " is not aligned in the file and cannot be viewed in place; use matrix<" +
                                              (sizeof(T) == 8 ? "double" : "float") +
-                                             ">(), which copies, or write the file anew"};
+                                             ">(), which copies, or write the file again"};
     }
     return const_weight_view<T>(reinterpret_cast<const T*>(bytes.data()), extents->rows, extents->cols);
 }

@@ -9,7 +9,7 @@
 ///     auto report = lowrank::write_hf_model("folder", *lowrank::gguf_file::open("model-Q4_K_M.gguf"));
 ///
 /// Names, the order of rows of q and k, and fused weights change, numbers do not; quantized tensors come out as F32. The
-/// config.json travels along as the key `lowrank.hf_config`, so that the way back gives the same text.
+/// config.json is stored under the key `lowrank.hf_config`, so that `write_hf_model` restores the same text.
 /// Keys as ggml-org/llama.cpp writes them.
 
 #include <cstddef>

@@ -59,7 +59,7 @@ template <detail::eigen_dense D>
 [[nodiscard]] auto rope_rows_to_gguf(const D& w, index heads) {
     return detail::with_rope_rows(w, heads, true);
 }
-/// The way back.
+/// Rows from pairs to halves. \pre rows is a multiple of 2 heads.
 template <detail::eigen_dense D>
 [[nodiscard]] auto rope_rows_to_hf(const D& w, index heads) {
     return detail::with_rope_rows(w, heads, false);

@@ -157,7 +157,7 @@ void dora_transposed_product(const Base& base, const low_rank<S>& change, const 
     change.add_transposed_product(alpha, v, y, ws);
 }
 
-/// The way back, with n held constant. `norms` are the n that `scale` was made with.
+/// The backward pass, with n held constant. `norms` are the n that `scale` was made with.
 template <linear_operator Base, real S>
 void dora_product_backward(const Base& base, const low_rank<S>& change, const vector<S>& scale, const vector<S>& norms,
                            const_column_view<S> x, const_column_view<S> dy, delta_gradient<S>& gradient,

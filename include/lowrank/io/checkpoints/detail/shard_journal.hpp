@@ -260,7 +260,7 @@ private:
                 if ((*entry)["lowrank"] != version || (*entry)["inputs"] != inputs) {
                     return {errc::mismatch,
                             "what was begun there had another model, other adapters, other options or another version; "
-                            "remove the folder to begin anew"};
+                            "remove the folder to start over"};
                 }
             } else if (has_head_ && entry->contains("facts") && (*entry)["file"].is_string() &&
                        (*entry)["bytes"].is_number_unsigned() && (*entry)["header"].is_number_unsigned()) {
