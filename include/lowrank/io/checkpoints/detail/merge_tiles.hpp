@@ -5,8 +5,7 @@
 /// \file
 /// One changed weight from file to file: some tiles are merged while those before them are written.
 ///
-///     auto weight = detail::write_merged(out, shard.file, tensor, change, {.bytes = opt.tile_bytes, .exec =
-///     opt.exec});
+///     auto weight = detail::write_merged(out, shard.file, tensor, change, {.bytes = tile_bytes, .exec = exec});
 
 #include <algorithm>
 #include <cmath>
