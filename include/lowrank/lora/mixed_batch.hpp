@@ -26,7 +26,8 @@
 
 namespace lowrank::inline LOWRANK_ABI {
 
-/// Y[:, j] += strength * scaling * B A X[:, j] with adapter `which[j]` of the list; negative: nothing.
+/// Y[:, j] += strength * scaling * B A X[:, j] with adapter `which[j]` of the list; negative: nothing. An entry that no
+/// column uses, or of strength 0, may be null: an adapter without a module for this layer.
 ///
 /// \pre  One entry of `which` per column, each below the number of adapters; shapes agree.
 /// \cost 2 r (in + out) flops per column, plus moving each column that has an adapter twice.
