@@ -107,12 +107,12 @@ inline index longest(const batch& b) {
 
 /// The views one layer writes into: a tape's matrices, or scratch.
 template <real S>
-struct layer_room {
+struct layer_buffers {
     column_view<S> q, k, v, attended, lse, gate, up;
 };
 
 template <real S>
-layer_room<S> room_on(layer_tape<S>& t, const config& c, index n) {
+layer_buffers<S> buffers_on(layer_tape<S>& t, const config& c, index n) {
     t.q.resize(c.query_size(), n);
     t.k.resize(c.key_size(), n);
     t.v.resize(c.key_size(), n);
@@ -124,7 +124,7 @@ layer_room<S> room_on(layer_tape<S>& t, const config& c, index n) {
 }
 
 template <real S>
-layer_room<S> room_in(workspace& ws, const config& c, index n) {
+layer_buffers<S> buffers_in(workspace& ws, const config& c, index n) {
     const index kv = c.key_size();
     return {ws.take<S>(c.query_size(), n),     ws.take<S>(kv, n), ws.take<S>(kv, n),
             ws.take<S>(c.query_size(), n),     ws.take<S>(0, 0),  ws.take<S>(c.intermediate_size, n),
@@ -133,51 +133,51 @@ layer_room<S> room_in(workspace& ws, const config& c, index n) {
 
 /// First half of a layer up to the rotated q, k, v.
 template <real S>
-void attention_inputs(const config& c, const layer<S>& l, const_column_view<S> x, const layer_room<S>& room,
+void attention_inputs(const config& c, const layer<S>& l, const_column_view<S> x, const layer_buffers<S>& buffers,
                       const dropout_step* dropout, workspace& ws) {
     const workspace::frame scope(ws);
     column_view<S> a = ws.take<S>(x.rows(), x.cols());
     rms_norm<S>(x, l.input_layernorm, c.rms_norm_eps, a);
-    project<S>(l.q_proj, a, room.q, ws, dropout);
-    project<S>(l.k_proj, a, room.k, ws, dropout);
-    project<S>(l.v_proj, a, room.v, ws, dropout);
+    project<S>(l.q_proj, a, buffers.q, ws, dropout);
+    project<S>(l.k_proj, a, buffers.k, ws, dropout);
+    project<S>(l.v_proj, a, buffers.v, ws, dropout);
 }
 
 /// x += o_proj(attended)
 template <real S>
-void add_attention(const layer<S>& l, column_view<S> x, const layer_room<S>& room, const dropout_step* dropout,
+void add_attention(const layer<S>& l, column_view<S> x, const layer_buffers<S>& buffers, const dropout_step* dropout,
                    workspace& ws) {
     const workspace::frame scope(ws);
     column_view<S> y = ws.take<S>(x.rows(), x.cols());
-    project<S>(l.o_proj, room.attended, y, ws, dropout);
+    project<S>(l.o_proj, buffers.attended, y, ws, dropout);
     x += y;
 }
 
 /// x += down_proj(silu(gate_proj(norm x)) * up_proj(norm x))
 template <real S>
-void add_mlp(const config& c, const layer<S>& l, column_view<S> x, const layer_room<S>& room,
+void add_mlp(const config& c, const layer<S>& l, column_view<S> x, const layer_buffers<S>& buffers,
              const dropout_step* dropout, workspace& ws) {
     const workspace::frame scope(ws);
     column_view<S> y = ws.take<S>(x.rows(), x.cols());
     rms_norm<S>(x, l.post_attention_layernorm, c.rms_norm_eps, y);
-    project<S>(l.gate_proj, y, room.gate, ws, dropout);
-    project<S>(l.up_proj, y, room.up, ws, dropout);
+    project<S>(l.gate_proj, y, buffers.gate, ws, dropout);
+    project<S>(l.up_proj, y, buffers.up, ws, dropout);
     column_view<S> inner = ws.take<S>(c.intermediate_size, x.cols());
-    swiglu<S>(room.gate, room.up, inner);
+    swiglu<S>(buffers.gate, buffers.up, inner);
     project<S>(l.down_proj, inner, y, ws, dropout);
     x += y;
 }
 
 /// Rotates q and k of every sequence (those that are not rotated yet) and attends.
 template <real S>
-void attend_sequences(const config& c, const batch& b, const layer_room<S>& room, const_column_view<S> table,
+void attend_sequences(const config& c, const batch& b, const layer_buffers<S>& buffers, const_column_view<S> table,
                       workspace& ws, bool rotate_q = true, bool rotate_k = true) {
     for (index s = 0; s < b.sequences(); ++s) {
         const index at = b.first(s);
         const index n = b.length(s);
         const auto positions = table.leftCols(n);
-        column_view<S> q = column_view<S>(room.q).middleCols(at, n);
-        column_view<S> k = column_view<S>(room.k).middleCols(at, n);
+        column_view<S> q = column_view<S>(buffers.q).middleCols(at, n);
+        column_view<S> k = column_view<S>(buffers.k).middleCols(at, n);
         if (rotate_q) {
             rotate<S>(positions, q, S(1));
         }
@@ -185,8 +185,8 @@ void attend_sequences(const config& c, const batch& b, const layer_room<S>& room
             rotate<S>(positions, k, S(1));
         }
         column_view<S> lse =
-            column_view<S>(room.lse).middleRows(room.lse.size() > 0 ? at : 0, room.lse.size() > 0 ? n : 0);
-        attend<S>(c, q, k, room.v.middleCols(at, n), column_view<S>(room.attended).middleCols(at, n), lse, ws);
+            column_view<S>(buffers.lse).middleRows(buffers.lse.size() > 0 ? at : 0, buffers.lse.size() > 0 ? n : 0);
+        attend<S>(c, q, k, buffers.v.middleCols(at, n), column_view<S>(buffers.attended).middleCols(at, n), lse, ws);
     }
 }
 
@@ -197,17 +197,17 @@ void layer_forward(const model<S>& m, const batch& b, std::size_t number, column
     const layer<S>& l = m.layers[number];
     const workspace::frame scope(ws);
     layer_tape<S>* record = options.record == nullptr ? nullptr : &options.record->layers[number];
-    layer_room<S> room = record != nullptr ? room_on(*record, c, x.cols()) : room_in<S>(ws, c, x.cols());
+    layer_buffers<S> buffers = record != nullptr ? buffers_on(*record, c, x.cols()) : buffers_in<S>(ws, c, x.cols());
     if (record != nullptr) {
         record->x = x;
     }
-    attention_inputs<S>(c, l, x, room, options.dropout, ws);
-    attend_sequences<S>(c, b, room, table, ws);
-    add_attention<S>(l, x, room, options.dropout, ws);
+    attention_inputs<S>(c, l, x, buffers, options.dropout, ws);
+    attend_sequences<S>(c, b, buffers, table, ws);
+    add_attention<S>(l, x, buffers, options.dropout, ws);
     if (record != nullptr) {
         record->x_mid = x;
     }
-    add_mlp<S>(c, l, x, room, options.dropout, ws);
+    add_mlp<S>(c, l, x, buffers, options.dropout, ws);
 }
 
 }  // namespace detail

@@ -37,7 +37,7 @@ public:
     }
 
     /// Runs `tokens` at the next positions and returns the stack's output there, hidden x tokens.
-    /// \pre the cache has room for them; tokens are in the vocabulary.
+    /// \pre they fit in the cache; tokens are in the vocabulary.
     [[nodiscard]] matrix<S> extend(const model<S>& m, std::span<const int> tokens, workspace& ws) {
         const config& c = m.shape;
         const auto n = static_cast<index>(tokens.size());
@@ -47,16 +47,16 @@ public:
         const auto table = rope_table<S>(c, length_, n, ws);
         for (std::size_t l = 0; l < m.layers.size(); ++l) {
             const workspace::frame layer_scope(ws);
-            auto room = detail::room_in<S>(ws, c, n);
-            detail::attention_inputs<S>(c, m.layers[l], x, room, nullptr, ws);
-            rotate<S>(table, room.q, S(1));
-            rotate<S>(table, room.k, S(1));
-            keys_[l].middleCols(length_, n) = room.k;
-            values_[l].middleCols(length_, n) = room.v;
-            attend<S>(c, room.q, keys_[l].leftCols(length_ + n), values_[l].leftCols(length_ + n), room.attended,
-                      room.lse, ws);
-            detail::add_attention<S>(m.layers[l], x, room, nullptr, ws);
-            detail::add_mlp<S>(c, m.layers[l], x, room, nullptr, ws);
+            auto buffers = detail::buffers_in<S>(ws, c, n);
+            detail::attention_inputs<S>(c, m.layers[l], x, buffers, nullptr, ws);
+            rotate<S>(table, buffers.q, S(1));
+            rotate<S>(table, buffers.k, S(1));
+            keys_[l].middleCols(length_, n) = buffers.k;
+            values_[l].middleCols(length_, n) = buffers.v;
+            attend<S>(c, buffers.q, keys_[l].leftCols(length_ + n), values_[l].leftCols(length_ + n), buffers.attended,
+                      buffers.lse, ws);
+            detail::add_attention<S>(m.layers[l], x, buffers, nullptr, ws);
+            detail::add_mlp<S>(c, m.layers[l], x, buffers, nullptr, ws);
         }
         length_ += n;
         return x;

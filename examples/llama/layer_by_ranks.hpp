@@ -33,7 +33,7 @@ void layer_by_ranks(const model<S>& m, const batch& b, index number, projection<
     const index n = input.cols();
     const workspace::frame scope(ws);
     const auto table = rope_table<S>(c, 0, detail::longest(b), ws);
-    detail::layer_room<S> room = detail::room_in<S>(ws, c, n);
+    detail::layer_buffers<S> buffers = detail::buffers_in<S>(ws, c, n);
     column_view<S> x = ws.take<S>(c.hidden_size, n), normed = ws.take<S>(c.hidden_size, n);
     column_view<S> y = ws.take<S>(c.hidden_size, n), inner = ws.take<S>(c.intermediate_size, n);
     const auto project_unless_edited = [&](projection<S> layer<S>::*each, const_column_view<S> in, column_view<S> out) {
@@ -56,50 +56,50 @@ void layer_by_ranks(const model<S>& m, const batch& b, index number, projection<
     };
 
     rms_norm<S>(input, l.input_layernorm, c.rms_norm_eps, normed);
-    project_unless_edited(&layer<S>::q_proj, normed, room.q);
-    project_unless_edited(&layer<S>::k_proj, normed, room.k);
-    project_unless_edited(&layer<S>::v_proj, normed, room.v);
+    project_unless_edited(&layer<S>::q_proj, normed, buffers.q);
+    project_unless_edited(&layer<S>::k_proj, normed, buffers.k);
+    project_unless_edited(&layer<S>::v_proj, normed, buffers.v);
     const bool q = which == &layer<S>::q_proj, k = which == &layer<S>::k_proj, v = which == &layer<S>::v_proj;
     if (q || k || v) {
         bool rotate_others = true;
         each_rank(normed,
-                  q   ? room.q
-                  : k ? room.k
-                      : room.v,
+                  q   ? buffers.q
+                  : k ? buffers.k
+                      : buffers.v,
                   [&](index i) {
-                      detail::attend_sequences<S>(c, b, room, table, ws, q || rotate_others, k || rotate_others);
+                      detail::attend_sequences<S>(c, b, buffers, table, ws, q || rotate_others, k || rotate_others);
                       rotate_others = false;
                       x = input;
-                      detail::add_attention<S>(l, x, room, nullptr, ws);
-                      detail::add_mlp<S>(c, l, x, room, nullptr, ws);
+                      detail::add_attention<S>(l, x, buffers, nullptr, ws);
+                      detail::add_mlp<S>(c, l, x, buffers, nullptr, ws);
                       body(i, const_column_view<S>(x));
                   });
         return;
     }
-    detail::attend_sequences<S>(c, b, room, table, ws);
+    detail::attend_sequences<S>(c, b, buffers, table, ws);
     if (which == &layer<S>::o_proj) {
-        each_rank(room.attended, y, [&](index i) {
+        each_rank(buffers.attended, y, [&](index i) {
             x = input + y;
-            detail::add_mlp<S>(c, l, x, room, nullptr, ws);
+            detail::add_mlp<S>(c, l, x, buffers, nullptr, ws);
             body(i, const_column_view<S>(x));
         });
         return;
     }
     x = input;
-    detail::add_attention<S>(l, x, room, nullptr, ws);
+    detail::add_attention<S>(l, x, buffers, nullptr, ws);
     rms_norm<S>(x, l.post_attention_layernorm, c.rms_norm_eps, normed);
-    project_unless_edited(&layer<S>::gate_proj, normed, room.gate);
-    project_unless_edited(&layer<S>::up_proj, normed, room.up);
+    project_unless_edited(&layer<S>::gate_proj, normed, buffers.gate);
+    project_unless_edited(&layer<S>::up_proj, normed, buffers.up);
     if (which == &layer<S>::down_proj) {
-        swiglu<S>(room.gate, room.up, inner);
+        swiglu<S>(buffers.gate, buffers.up, inner);
         each_rank(inner, y, [&](index i) {
             y += x;
             body(i, const_column_view<S>(y));
         });
         return;
     }
-    each_rank(normed, which == &layer<S>::gate_proj ? room.gate : room.up, [&](index i) {
-        swiglu<S>(room.gate, room.up, inner);
+    each_rank(normed, which == &layer<S>::gate_proj ? buffers.gate : buffers.up, [&](index i) {
+        swiglu<S>(buffers.gate, buffers.up, inner);
         detail::project<S>(l.down_proj, inner, y, ws, nullptr);
         y += x;
         body(i, const_column_view<S>(y));

@@ -218,8 +218,8 @@ private:
             }
         });
         // Let go of the layers furthest from this one until the rest fits.
-        const std::size_t room = std::max<std::size_t>(1, bytes > 0 ? options_.cache_bytes / bytes : 1);
-        while (kept_.size() > room) {
+        const std::size_t limit = std::max<std::size_t>(1, bytes > 0 ? options_.cache_bytes / bytes : 1);
+        while (kept_.size() > limit) {
             const auto low = kept_.begin(), high = std::prev(kept_.end());
             kept_.erase(first - low->first > high->first - first ? low : high);
         }

@@ -104,8 +104,8 @@ std::string svg(const line_chart& chart) {
     if (chart.mark_x) {
         const double x = at_x(*chart.mark_x);
         out += line_at(x, top, x, height - bottom, "two", "stroke-dasharray=\"4 4\"");
-        const bool room = x < chart_width - 200;
-        out += text_at(room ? x + 6 : x - 6, top + 12, room ? "start" : "end", chart.mark_label);
+        const bool fits_right = x < chart_width - 200;
+        out += text_at(fits_right ? x + 6 : x - 6, top + 12, fits_right ? "start" : "end", chart.mark_label);
     }
     return out + "</svg>\n";
 }

@@ -157,7 +157,7 @@ TEST_CASE("convolutions, DoRA, LoHa and LoKr are read from their names, the rest
     CHECK(by_inputs.magnitude_of_inputs);
     CHECK(by_inputs.magnitude.size() == 4);
     CHECK(std::get<lycoris_oft>(read->relatives.at("o")).out() == 4);
-    CHECK(read->unmapped.size() == 4);  // the three of "channels" and a stranger
+    CHECK(read->unmapped.size() == 4);  // the three of "channels" and one of no known kind
     const auto says = [&](const char* tensor, const char* reason) {
         return std::any_of(read->unmapped.begin(), read->unmapped.end(), [&](const std::string& line) {
             return line.starts_with(tensor) && line.find(reason) != std::string::npos;
