@@ -288,13 +288,13 @@ struct scan {
     static constexpr idx n = 1024;
     row_matrix<float> w = row_matrix<float>(n, n);
     matrix<float> x;
-    lowrank::spectrum<float> s = {};
+    lowrank::decomposition<float> s = {};
     std::vector<idx> ranks = {};
 
     explicit scan(idx columns) : x(n, columns) {
         lowrank::fill_normal(w, 0.03F, lowrank::philox(8));
         lowrank::fill_normal(x, 1.0F, lowrank::philox(9));
-        s = lowrank::make_spectrum(w).value();
+        s = lowrank::svd(w).value();
         for (const double f : how().fractions) {
             ranks.push_back(lowrank::rank_from_fraction(f, n, n));
         }

@@ -7,7 +7,7 @@
 
 #include <lowrank/core/philox.hpp>
 #include <lowrank/factor/factored_algebra.hpp>
-#include <lowrank/factor/spectrum.hpp>
+#include <lowrank/factor/svd.hpp>
 #include <lowrank/lora/convert/resize.hpp>
 
 namespace {
@@ -30,7 +30,7 @@ void dense(benchmark::State& state) {
     lowrank::low_rank<float> best;
     for (auto step : state) {
         const lowrank::matrix<float> product = a.lora_B * a.lora_A;
-        best = lowrank::make_spectrum(product).value().truncate(32);
+        best = lowrank::svd(product).value().truncate(32);
     }
     const auto small = lowrank::resize_lora(a, lowrank::fixed_rank(32)).adapter;
     const double apart = lowrank::frobenius_norm(lowrank::add(small.delta(), best, 1.0F, -1.0F));

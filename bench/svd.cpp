@@ -26,7 +26,6 @@
 #include <lowrank/factor/orthonormalize.hpp>
 #include <lowrank/factor/sketched/krylov_svd.hpp>
 #include <lowrank/factor/sketched/randomized_svd.hpp>
-#include <lowrank/factor/spectrum.hpp>
 #include <lowrank/factor/svd.hpp>
 
 #include "roofline.hpp"
@@ -115,7 +114,7 @@ double timed(benchmark::State& state, F&& step) {
 template <class S>
 void full(benchmark::State& state) {
     const auto& source = weight_of<S>(state.range(0), state.range(1), decay::slow);
-    lowrank::svd_result<S> f;
+    lowrank::decomposition<S> f;
     const double time = timed(state, [&] { f = lowrank::svd(source.w); });
     state.counters["x_product"] = time / product_time(source.w);
     if (state.range(0) * state.range(1) <= 1024 * 1024) {
@@ -147,9 +146,9 @@ void values_only(benchmark::State& state) {
 void spectrum_grid(benchmark::State& state) {
     const auto& source = weight_of<float>(state.range(0), state.range(1), decay::slow);
     const double time = timed(state, [&] {
-        const auto spec = lowrank::make_spectrum(source.w);
+        const auto spec = lowrank::svd(source.w);
         for (const double rho : {0.9, 0.8, 0.6, 0.4, 0.2, 0.1, 0.05, 0.01}) {
-            auto part = spec->truncate(static_cast<idx>(rho * static_cast<double>(spec->size())));
+            auto part = spec.truncate(static_cast<idx>(rho * static_cast<double>(spec.size())));
             benchmark::DoNotOptimize(part.left.data());
         }
     });
@@ -160,7 +159,7 @@ template <class S>
 void randomized(benchmark::State& state) {
     const idx k = state.range(2);
     const auto& source = weight_of<S>(state.range(0), state.range(1), static_cast<decay>(state.range(3)));
-    lowrank::truncated_svd_result<S> f;
+    lowrank::decomposition<S> f;
     const double time = timed(state, [&] {
         f = lowrank::randomized_svd(source.w, k, {.power_iterations = static_cast<int>(state.range(4))});
     });
@@ -174,7 +173,7 @@ template <class S>
 void krylov(benchmark::State& state) {
     const idx k = state.range(2);
     const auto& source = weight_of<S>(state.range(0), state.range(1), static_cast<decay>(state.range(3)));
-    lowrank::truncated_svd_result<S> f;
+    lowrank::decomposition<S> f;
     const double time =
         timed(state, [&] { f = lowrank::krylov_svd(source.w, k, {.depth = static_cast<int>(state.range(4))}); });
     state.counters["x_product"] = time / product_time(source.w);

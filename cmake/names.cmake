@@ -17,8 +17,8 @@ set(umbrella [=[
 /// Every floor but io, which needs nlohmann/json and is included by name. Written by cmake/names.cmake.
 ///
 ///     #include <lowrank/lowrank.hpp>
-///     auto s = lowrank::make_spectrum(w);             // once per weight
-///     auto best = s->truncate(8);                     // any rank after that
+///     auto s = lowrank::svd(w);                       // once per weight
+///     auto best = s.truncate(8);                      // any rank after that
 ///
 /// docs/index.md says which header holds what.
 

@@ -13,15 +13,15 @@ int main() {
     lowrank::fill_normal(w, 0.5F, lowrank::philox(3));
     w += signal.dense();
 
-    const auto spectrum = lowrank::make_spectrum(w);
+    const auto spectrum = lowrank::svd(w);
     if (!spectrum) {
-        std::fprintf(stderr, "%s\n", spectrum.error().message.c_str());
+        std::fprintf(stderr, "%s\n", spectrum.why.message.c_str());
         return 1;
     }
     std::printf("rank   ||W - W_k|| / ||W||   numbers to store\n");
     for (const lowrank::index k : {1, 2, 4, 8, 16, 32, 64, 128}) {
-        const lowrank::low_rank<float> part = spectrum->truncate(k);
-        std::printf("%4td   %19.4f   %5.1f %%\n", k, spectrum->relative_error(k),
+        const lowrank::low_rank<float> part = spectrum.truncate(k);
+        std::printf("%4td   %19.4f   %5.1f %%\n", k, spectrum.relative_error(k),
                     100.0 * static_cast<double>(part.left.size() + part.right.size()) / static_cast<double>(w.size()));
     }
     return 0;

@@ -3,7 +3,7 @@
 // not run, by measure.py.
 #include <filesystem>
 
-#include <lowrank/factor/spectrum.hpp>
+#include <lowrank/factor/svd.hpp>
 #include <lowrank/io/peft.hpp>
 #include <lowrank/laser/edits/edit.hpp>
 #include <lowrank/lora/merge/merge.hpp>
@@ -14,11 +14,12 @@ int main(int, char** argv) {
     if (!adapter) {
         return 1;
     }
-    const lowrank::low_rank<float> change{.left = lowrank::matrix<float>(64, 4), .right = lowrank::matrix<float>(4, 64)};
+    const lowrank::low_rank<float> change{.left = lowrank::matrix<float>(64, 4),
+                                          .right = lowrank::matrix<float>(4, 64)};
     const auto receipt = lowrank::merge(lowrank::weight_view<float>(w), change);
     if (!receipt || !lowrank::unmerge(lowrank::weight_view<float>(w), *receipt, change)) {
         return 1;
     }
-    const auto spectrum = lowrank::make_spectrum(w);
-    return spectrum ? static_cast<int>(spectrum->truncate(8).rank()) : 1;
+    const auto spectrum = lowrank::svd(w);
+    return spectrum ? static_cast<int>(spectrum.truncate(8).rank()) : 1;
 }

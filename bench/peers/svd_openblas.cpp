@@ -94,7 +94,7 @@ matrix<S> weight_of(idx m, idx n, decay kind) {
 template <class S>
 void table(idx m, idx n, decay kind, int rounds, idx most_for_eigen) {
     const matrix<S> a = weight_of<S>(m, n, kind);
-    svd_result<S> ours;
+    decomposition<S> ours;
     lapack_svd<S> theirs(a);
     const auto t = lowrank_bench::compare({[&] { ours = svd(a); }, [&] { theirs.run(a, "S"); },
                                            [&] {

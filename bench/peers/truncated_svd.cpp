@@ -45,7 +45,7 @@ void write(const std::string& path, const factors& f) {
     put(f.v.data(), f.v.size());
 }
 
-factors taken(truncated_svd_result<float> f) { return {std::move(f.u), std::move(f.v), std::move(f.s)}; }
+factors taken(decomposition<float> f) { return {std::move(f.u), std::move(f.v), std::move(f.s)}; }
 
 }  // namespace
 

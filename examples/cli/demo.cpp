@@ -12,7 +12,7 @@
 #include <string_view>
 #include <vector>
 
-#include <lowrank/factor/spectrum.hpp>
+#include <lowrank/factor/svd.hpp>
 #include <lowrank/io/containers/atomic_file.hpp>
 #include <lowrank/io/peft.hpp>
 #include <lowrank/laser/edits/edit.hpp>
@@ -206,7 +206,7 @@ private:
             const auto edits = found_.search.edits();
             const auto singular_values = [&](const llama::model<float>& model) {
                 const auto* p = llama::find_projection(model, edits.front().weight);
-                return take(lowrank::make_spectrum(p->weight)).values();
+                return take(lowrank::svd(p->weight)).s;
             };
             found_.first_spectrum = singular_values(untrained_);
             found_.best_spectrum = singular_values(model_);

@@ -275,12 +275,12 @@ void look_closer(const lowrank::search_model<float>& model, const lowrank::searc
         const auto& s = editor.whole();
         const index m = s.rows(), n = s.cols();
         if (std::holds_alternative<lowrank::kept_components>(step.what.kept)) {
-            const lowrank::vector<double> values = s.values().cast<double>();
+            const lowrank::vector<double> values = s.s.cast<double>();
             out.spectra.push_back({.matrix = editor.name(),
                                    .values = {values.begin(), values.end()},
                                    .kept = step.what.keep().size(),
-                                   .marchenko_pastur = lowrank::marchenko_pastur_rank(s.values(), m, n),
-                                   .gavish_donoho = lowrank::gavish_donoho_rank(s.values(), m, n)});
+                                   .marchenko_pastur = lowrank::marchenko_pastur_rank(s.s, m, n),
+                                   .gavish_donoho = lowrank::gavish_donoho_rank(s.s, m, n)});
         }
         lowrank::row_matrix<float> edited(m, n);
         const auto size = take(editor.write(step.what, edited));
@@ -336,8 +336,8 @@ void write_adapter(const lowrank::search_model<float>& model, const std::vector<
             lowrank::row_matrix<float> change(original.rows(), original.cols());
             (void)take(editor.write(step.what, change));
             change -= original;
-            const auto s = take(lowrank::make_spectrum(change));
-            delta = s.truncate(lowrank::rank_from_relative_error(s.values(), 1e-7));
+            const auto s = take(lowrank::svd(change));
+            delta = s.truncate(lowrank::rank_from_relative_error(s.s, 1e-7));
         }
         if (delta.rank() == 0) {
             fail("the best edit keeps the full rank, so there is nothing an adapter could take away",

@@ -13,7 +13,7 @@
 #include <lowrank/core/checksum.hpp>
 #include <lowrank/factor/ranks/noise_threshold.hpp>
 #include <lowrank/factor/ranks/rank_rules.hpp>
-#include <lowrank/factor/spectrum.hpp>
+#include <lowrank/factor/svd.hpp>
 #include <lowrank/laser/edits/edit.hpp>
 
 #include "checkpoint_edit.hpp"
@@ -49,21 +49,21 @@ struct truncated_matrix {
 };
 
 template <lowrank::real S>
-index rank_by_rule(const std::string& rule, const lowrank::spectrum<S>& s) {
+index rank_by_rule(const std::string& rule, const lowrank::decomposition<S>& s) {
     if (rule == "marchenko-pastur") {
-        return lowrank::marchenko_pastur_rank(s.values(), s.rows(), s.cols());
+        return lowrank::marchenko_pastur_rank(s.s, s.rows(), s.cols());
     }
     if (rule == "gavish-donoho") {
-        return lowrank::gavish_donoho_rank(s.values(), s.rows(), s.cols());
+        return lowrank::gavish_donoho_rank(s.s, s.rows(), s.cols());
     }
     if (rule == "effective-rank") {
-        return std::min(s.size(), static_cast<index>(std::ceil(lowrank::effective_rank(s.values()))));
+        return std::min(s.size(), static_cast<index>(std::ceil(lowrank::effective_rank(s.s))));
     }
     return lowrank::break_even_rank(s.rows(), s.cols());
 }
 
 template <lowrank::real S>
-index chosen_rank(const truncate_options& options, const lowrank::spectrum<S>& s) {
+index chosen_rank(const truncate_options& options, const lowrank::decomposition<S>& s) {
     if (options.how == "--rank") {
         return static_cast<index>(options.number);
     }
@@ -74,10 +74,10 @@ index chosen_rank(const truncate_options& options, const lowrank::spectrum<S>& s
         return lowrank::rank_from_parameter_ratio(options.number, s.rows(), s.cols());
     }
     if (options.how == "--energy") {
-        return lowrank::rank_from_energy(s.values(), options.number);
+        return lowrank::rank_from_energy(s.s, options.number);
     }
     if (options.how == "--error") {
-        return lowrank::rank_from_relative_error(s.values(), options.number);
+        return lowrank::rank_from_relative_error(s.s, options.number);
     }
     return rank_by_rule(options.rule, s);
 }
@@ -160,12 +160,12 @@ void run_truncate(const truncate_options& options) {
         [&](const lowrank::tensor_info& t, std::span<std::byte> bytes) {
             std::vector<double> facts;
             with_matrix(t, bytes, [&]<lowrank::storage T>(lowrank::weight_view<T> w) {
-                const auto spectrum = take_named(t.name, lowrank::make_spectrum(w));
+                const auto spectrum = take_named(t.name, lowrank::svd(w));
                 const index rank = chosen_rank(options, spectrum);
                 (void)take_named(t.name, lowrank::truncate_weight<T>(w, spectrum, rank));
                 facts = {static_cast<double>(w.rows()), static_cast<double>(w.cols()),
                          static_cast<double>(rank),     spectrum.norm(),
-                         spectrum.error(rank),          spectrum.relative_error(rank)};
+                         spectrum.error_at(rank),       spectrum.relative_error(rank)};
             });
             return facts;
         },

@@ -43,10 +43,11 @@ class result;
 class workspace;
 
 // factor
+enum class sigma_split;
+template <real S>
+struct decomposition;
 enum class error_source;
 struct error_evidence;
-template <real S>
-struct resize_result;
 template <real S>
 struct low_rank;
 template <real S>
@@ -58,10 +59,13 @@ struct cluster_options;
 struct cluster_result;
 template <real S>
 struct partition_result;
+template <real S>
+struct row_group;
 struct budget_item;
 struct rank_plan;
 enum class rank_rule;
 struct rank_choice;
+class singular_values_in;
 struct adaptive_svd_options;
 struct spectral_norm_options;
 struct spectral_norm_result;
@@ -77,14 +81,7 @@ struct randomized_svd_options;
 struct single_pass_options;
 template <real S>
 class single_pass_sketch;
-enum class sigma_split;
-template <real S>
-class spectrum;
-template <real S>
-struct svd_result;
 struct symmetric_eigen_result;
-template <real S>
-struct truncated_svd_result;
 template <real S>
 struct shared_basis_result;
 class gram_accumulator;
@@ -92,10 +89,6 @@ class qr_accumulator;
 class moment_accumulator;
 class fisher_accumulator;
 struct weightings;
-template <real S>
-class weighted_spectrum;
-template <real S>
-struct weighted_svd_result;
 enum class weighting_kind;
 class weighting;
 
@@ -158,6 +151,8 @@ enum class direction_side;
 struct amplification_result;
 struct intruder;
 struct intruder_options;
+template <real S>
+struct reduced_change;
 template <class Model, real S>
 struct typed_gradient;
 template <class A>

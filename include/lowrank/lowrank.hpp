@@ -6,8 +6,8 @@
 /// Every floor but io, which needs nlohmann/json and is included by name. Written by cmake/names.cmake.
 ///
 ///     #include <lowrank/lowrank.hpp>
-///     auto s = lowrank::make_spectrum(w);             // once per weight
-///     auto best = s->truncate(8);                     // any rank after that
+///     auto s = lowrank::svd(w);                       // once per weight
+///     auto best = s.truncate(8);                      // any rank after that
 ///
 /// docs/index.md says which header holds what.
 
@@ -30,6 +30,7 @@
 #include <lowrank/core/types.hpp>
 #include <lowrank/core/workspace.hpp>
 
+#include <lowrank/factor/decomposition.hpp>
 #include <lowrank/factor/error_evidence.hpp>
 #include <lowrank/factor/factored_algebra.hpp>
 #include <lowrank/factor/low_rank.hpp>
@@ -48,7 +49,6 @@
 #include <lowrank/factor/sketched/single_pass_svd.hpp>
 #include <lowrank/factor/sketched/sketch.hpp>
 #include <lowrank/factor/sketched/update.hpp>
-#include <lowrank/factor/spectrum.hpp>
 #include <lowrank/factor/subspace.hpp>
 #include <lowrank/factor/svd.hpp>
 #include <lowrank/factor/symmetric_eigen.hpp>

@@ -12,10 +12,10 @@
 TEST_CASE("lowrank: one include reaches core, factor, lora and laser") {
     lowrank::row_matrix<float> w(6, 5);
     lowrank::fill_uniform(w, -1.0F, 1.0F, lowrank::philox(3));
-    const auto spectrum = lowrank::make_spectrum(w);
+    const auto spectrum = lowrank::svd(w);
     REQUIRE(spectrum);
-    const lowrank::low_rank<float> kept = spectrum->truncate(2);
-    const lowrank::low_rank<float> gone = spectrum->dropped(2);
+    const lowrank::low_rank<float> kept = spectrum.truncate(2);
+    const lowrank::low_rank<float> gone = spectrum.dropped(2);
     CHECK((kept.dense() + gone.dense() - w).norm() < 1e-5F * w.norm());
     CHECK(lowrank::lora_scaling(16.0, 4, false) == 4.0);
 }

@@ -32,14 +32,14 @@ int main(int count, char**) {
 
     lowrank::row_matrix<float> w(8, 6);
     lowrank::fill_uniform(w, -1.0F, 1.0F, lowrank::philox(1));
-    const auto spectrum = lowrank::make_spectrum(w);
-    check(spectrum.has_value(), "a finite weight has a spectrum");
-    check((spectrum->truncate(6).dense() - w).norm() < 1e-5F, "full rank gives the weight back");
+    const auto spectrum = lowrank::svd(w);
+    check(bool(spectrum), "a finite weight has a spectrum");
+    check((spectrum.truncate(6).dense() - w).norm() < 1e-5F, "full rank gives the weight back");
 
     lowrank::row_matrix<float> broken = w;
     broken(0, 0) = std::numeric_limits<float>::quiet_NaN();
-    const auto none = lowrank::make_spectrum(broken);
-    check(!none && none.error().code == lowrank::errc::non_finite, "a NaN comes back as a status");
+    const auto none = lowrank::svd(broken);
+    check(!none && none.why.code == lowrank::errc::non_finite, "a NaN comes back as a status");
 
     const auto adapter = lowrank::make_lora<float>(8, 6, {.r = 2});
     check(adapter.delta().dense().norm() == 0.0F, "a new adapter changes nothing");

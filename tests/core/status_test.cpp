@@ -28,11 +28,15 @@ TEST_CASE("a result holds a value or the reason there is none") {
     CHECK(bad.error().code == errc::io_failure);
     CHECK_THROWS_WITH_AS((void)bad.value(), "disk full: free some space", failure);
     CHECK_THROWS_AS((void)result<int>(status{}), contract_violation);
+    CHECK_THROWS_WITH_AS((void)*bad, "result: there is no value; disk full: free some space", contract_violation);
+    CHECK_THROWS_AS((void)result<std::string>(bad.error())->size(), contract_violation);
 }
 
 TEST_CASE("throw_if_failed throws only failures") {
     CHECK_NOTHROW(throw_if_failed({}));
     CHECK_THROWS_AS(throw_if_failed({errc::cancelled, "stopped"}), failure);
+    CHECK_NOTHROW(throw_if_failed(result<int>(7)));
+    CHECK_THROWS_AS(throw_if_failed(result<int>(status{errc::cancelled, "stopped"})), failure);
 }
 
 TEST_CASE("a result moves what it holds and reaches into it") {
@@ -82,4 +86,5 @@ TEST_CASE("a result with the base `fallible` is true unless it says why it faile
     const auto fail = []() -> count { return {{.why = {errc::not_found, "nothing to count"}}}; };
     CHECK_FALSE(fail());
     CHECK(fail().why.message == "nothing to count");
+    CHECK_THROWS_AS(throw_if_failed(fail()), failure);
 }

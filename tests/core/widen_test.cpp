@@ -72,4 +72,9 @@ TEST_CASE_TEMPLATE("narrowing rounds to the nearest pattern, ties to even", T, h
     CHECK(wrong == 0);
     CHECK(narrow(std::numeric_limits<float>::max()) == infinity);
     CHECK(narrow(-std::numeric_limits<double>::infinity()) == (infinity | 0x8000U));
+    for (const std::uint32_t nan : {0x7fc00000U, 0x7fffffffU, 0x7f800001U, 0x7fff8000U, 0xffffffffU, 0xff800001U}) {
+        const auto bits = std::uint32_t{std::bit_cast<std::uint16_t>(detail::narrowed<T>(std::bit_cast<float>(nan)))};
+        CHECK((bits & 0x7fffU) > infinity);  // NaN stays NaN, CUDA's 0x7fffffff too
+        CHECK((bits >> 15) == (nan >> 31));
+    }
 }

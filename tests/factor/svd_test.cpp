@@ -14,7 +14,7 @@ namespace {
 
 /// The laws every decomposition obeys: shapes, order, residual, orthogonality, signs.
 template <class S, class W>
-svd_result<S> check_laws(const W& w) {
+decomposition<S> check_laws(const W& w) {
     const idx p = std::min(w.rows(), w.cols());
     const double bound = 20 * eps<S> * std::sqrt(static_cast<double>(std::max({w.rows(), w.cols(), idx{1}})));
     const auto f = svd(w);

@@ -5,7 +5,7 @@
 #include <vector>
 
 #include <lowrank/core/linear_operator.hpp>
-#include <lowrank/factor/spectrum.hpp>
+#include <lowrank/factor/svd.hpp>
 #include <lowrank/lora/adapted_linear.hpp>
 #include <lowrank/lora/convert/convert.hpp>
 #include <lowrank/lora/init/data_init.hpp>
@@ -105,14 +105,14 @@ void run_lora_ga(const golden_case& c, const std::string& name, computed<S>& out
                                        : scale == "gd_scale"   ? lora_ga_scale::gd_scale
                                                                : lora_ga_scale::unit,
                               .gamma = ga.at("stable_gamma"),
-                              .weight_sigma1 = static_cast<double>(make_spectrum(l.weight()).value().values()(0))};
+                              .weight_sigma1 = static_cast<double>(svd(l.weight()).value().s(0))};
     const auto batches = static_cast<S>(c.inputs.at("x." + name).dim(0));
     const row_matrix<S> gradient = l.dy() * l.x().transpose() / batches;
-    const auto spec = make_spectrum(gradient).value();
+    const auto spec = svd(gradient).value();
     const auto a = lora_ga(spec, options_of(config), how);
     const auto& singular_values = c.expected.at("singular_values." + name);
     out.put("gradient." + name, gradient);
-    out.put("singular_values." + name, vector<S>(spec.values().head(singular_values.size())));
+    out.put("singular_values." + name, vector<S>(spec.s.head(singular_values.size())));
     out.put("abs_A." + name, matrix<S>(a.lora_A.cwiseAbs()));
     out.put("abs_B." + name, matrix<S>(a.lora_B.cwiseAbs()));
     row_matrix<S> w = l.weight();
@@ -146,8 +146,8 @@ void run_start(const golden_case& c, const std::string& name, computed<S>& out) 
         a = olora(l.weight(), options, init_scaling::peft).value();
         out.put("abs_A." + name, matrix<S>(a.lora_A.cwiseAbs()));
     } else {
-        const auto spec = make_spectrum(l.weight()).value();
-        out.put("singular_values." + name, spec.values());
+        const auto spec = svd(l.weight()).value();
+        out.put("singular_values." + name, spec.s);
         a = pissa(spec, options);
         out.put("gram_A." + name, matrix<S>(a.lora_A * a.lora_A.transpose()));
     }

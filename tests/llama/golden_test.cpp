@@ -18,7 +18,7 @@
 #include <nlohmann/json.hpp>
 
 #include <lowrank/core/workspace.hpp>
-#include <lowrank/factor/spectrum.hpp>
+#include <lowrank/factor/svd.hpp>
 #include <lowrank/io/peft.hpp>
 #include <lowrank/lora/merge/merge.hpp>
 
@@ -175,18 +175,18 @@ TEST_CASE("truncating its weights gives the losses of golden/laser.json") {
     const auto golden = read_json(shared / "models/stories260K/golden/laser.json");
     auto m = load_stories(shared);
     const auto b = tiny_stories(shared);
-    std::map<std::string, lowrank::spectrum<float>> spectra;
+    std::map<std::string, lowrank::decomposition<float>> spectra;
     llama::for_each_projection(m, [&](const llama::projection<float>& p) {
-        auto spectrum = lowrank::make_spectrum(p.weight);
-        REQUIRE_MESSAGE(spectrum.has_value(), p.name);
-        spectra.emplace(p.name + ".weight", *std::move(spectrum));
+        auto spectrum = lowrank::svd(p.weight);
+        REQUIRE_MESSAGE(bool(spectrum), p.name);
+        spectra.emplace(p.name + ".weight", std::move(spectrum));
     });
     REQUIRE(golden["singular_values"].size() == spectra.size());
     for (const auto& each : golden["singular_values"].items()) {
         const std::string name = each.key();
         CAPTURE(name);
         const auto want = each.value().get<std::vector<double>>();
-        const auto& have = spectra.at(name).values();
+        const auto& have = spectra.at(name).s;
         REQUIRE(have.size() == static_cast<llama::index>(want.size()));
         for (std::size_t i = 0; i < want.size(); ++i) {
             CHECK(std::abs(static_cast<double>(have(static_cast<llama::index>(i))) - want[i]) < 1e-5 * want[0]);

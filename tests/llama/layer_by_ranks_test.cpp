@@ -6,7 +6,7 @@
 #include <doctest/doctest.h>
 
 #include <lowrank/core/workspace.hpp>
-#include <lowrank/factor/spectrum.hpp>
+#include <lowrank/factor/svd.hpp>
 #include <lowrank/laser/edits/edit.hpp>
 
 #include "llama/tiny_models.hpp"
@@ -22,7 +22,7 @@ TEST_CASE("a layer at several ranks of any of its projections says what it says 
                                  &layer::up_proj, &layer::down_proj}) {
             auto& weight = (m.layers[1].*which).weight;
             CAPTURE((m.layers[1].*which).name);
-            const auto s = lowrank::make_spectrum(weight).value();
+            const auto s = lowrank::svd(weight).value();
             const std::vector<llama::index> ranks = {0, 2, s.size() - 1, s.size()};
             const lowrank::nested_ranks<double> nested(s, ranks);
             int calls = 0;

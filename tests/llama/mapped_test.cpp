@@ -14,7 +14,7 @@
 #include <doctest/doctest.h>
 
 #include <lowrank/factor/factored_algebra.hpp>
-#include <lowrank/factor/spectrum.hpp>
+#include <lowrank/factor/svd.hpp>
 #include <lowrank/laser/search/gradient_search.hpp>
 #include <lowrank/laser/search/greedy_search.hpp>
 
@@ -111,7 +111,7 @@ TEST_CASE_TEMPLATE("a model in its file scores as the loaded one, to the bit, an
         }
 
         // Edits are placed beside or instead of the file's weights.
-        const auto s = lowrank::make_spectrum(in_file.read(2).value()).value();
+        const auto s = lowrank::svd(in_file.read(2).value()).value();
         for (const llama::index k : {llama::index{2}, s.size() - 1}) {
             auto edit = lowrank::override_by_components(s, lowrank::component_set::first(k));
             in_file.override_weight(2, &edit);

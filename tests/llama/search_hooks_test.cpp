@@ -7,7 +7,7 @@
 
 #include <doctest/doctest.h>
 
-#include <lowrank/factor/spectrum.hpp>
+#include <lowrank/factor/svd.hpp>
 #include <lowrank/laser/search/gradient_search.hpp>
 #include <lowrank/laser/search/search.hpp>
 
@@ -103,10 +103,10 @@ TEST_CASE("the hook's gradients of singular values agree with central difference
         CAPTURE(w);
         auto view = hooks.weights[w].weight;
         const llama::row_matrix<double> original = view;
-        const auto s = lowrank::make_spectrum(original).value();
+        const auto s = lowrank::svd(original).value();
         for (const llama::index i : {0, 3}) {
             const double nudge = 1e-5;
-            const lowrank::matrix<double> direction = s.u().col(i) * s.v().col(i).transpose();
+            const lowrank::matrix<double> direction = s.u.col(i) * s.v.col(i).transpose();
             view = original + nudge * direction;
             const double up = mean_loss();
             view = original - nudge * direction;

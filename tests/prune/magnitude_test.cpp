@@ -1,6 +1,9 @@
 // SPDX-License-Identifier: MIT
 #include <lowrank/prune/magnitude.hpp>
 
+#include <limits>
+#include <vector>
+
 #include <doctest/doctest.h>
 
 #include <lowrank/core/check.hpp>
@@ -12,14 +15,18 @@ TEST_CASE_TEMPLATE("a rate zeroes the place it names and everything below or equ
     row_matrix<T> w(2, 5);
     w << T(5), T(-1), T(2), T(-3), T(4), T(6), T(-7), T(8), T(2), T(10);
     row_matrix<T> want = w;
-    CHECK(prune_to_rate(weight_view<T>(w), 2.0) == 3);  // sorted: 1 2 [2] 3 ..: the tie goes too
+    CHECK(prune_to_rate(weight_view<T>(w), 2.0).value() == 3);  // sorted: 1 2 [2] 3 ..: the tie goes too
     want(0, 1) = want(0, 2) = want(1, 3) = T(0);
     CHECK((w.array() == want.array()).all());
-    CHECK(prune_to_rate(weight_view<T>(w), 10.0) == 10);
+    CHECK(prune_to_rate(weight_view<T>(w), 10.0).value() == 10);
     CHECK((w.array() == T(0)).all());
     row_matrix<T> none(0, 3);
-    CHECK(prune_to_rate(weight_view<T>(none), 5.0) == 0);
+    CHECK(prune_to_rate(weight_view<T>(none), 5.0).value() == 0);
     CHECK_THROWS_AS((void)prune_to_rate(weight_view<T>(w), 10.5), contract_violation);
+    want(1, 1) = std::numeric_limits<T>::quiet_NaN();
+    w = want;
+    CHECK(prune_to_rate(weight_view<T>(w), 5.0).error().code == errc::non_finite);
+    CHECK(w(0, 0) == want(0, 0));
 }
 
 TEST_CASE_TEMPLATE("keep_largest keeps exactly that many", S, float, double) {
@@ -46,5 +53,7 @@ TEST_CASE_TEMPLATE("keep_largest keeps exactly that many", S, float, double) {
     }
     std::vector<S> equal(6, S(1));
     keep_largest<S>(equal, 2);
+    std::vector<S> broken{1, std::numeric_limits<S>::quiet_NaN(), 2};
+    CHECK_THROWS_AS(keep_largest<S>(broken, 1), contract_violation);
     CHECK(equal == std::vector<S>{1, 1, 0, 0, 0, 0});
 }

@@ -53,12 +53,12 @@
 
 // Declarations and definitions. A header `x.hpp` declares; `x.ipp` beside it defines what is more than a few lines.
 //
-//     LOWRANK_API result<spectrum> read(path);          // x.hpp
+//     LOWRANK_API result<weight> read(path);          // x.hpp
 //     #ifdef LOWRANK_DEFINITIONS
 //     #include <lowrank/room/x.ipp>
 //     #endif
 //
-//     LOWRANK_BODY result<spectrum> read(path) { ... }  // x.ipp
+//     LOWRANK_BODY result<weight> read(path) { ... }  // x.ipp
 //
 // Header-only, which is the default, such a function is a template without parameters of its own, so that a program
 // pays for a body only where it calls the function. With LOWRANK_COMPILED, which the CMake target lowrank::compiled

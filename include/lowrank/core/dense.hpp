@@ -88,6 +88,20 @@ struct view_stored<D> {
     using type = typename D::Scalar;
 };
 
+/// A dense matrix of a stored scalar, in memory or as an expression.
+template <class D>
+concept dense_expression = eigen_dense<D> && storage<typename plain_t<D>::Scalar>;
+
+/// x itself if it lies in memory, else its value: how what reads a matrix takes any expression.
+template <dense_expression D>
+[[nodiscard]] decltype(auto) evaluated(const D& x) {
+    if constexpr ((int(D::Flags) & int(Eigen::DirectAccessBit)) != 0) {
+        return (x);
+    } else {
+        return x.eval();
+    }
+}
+
 /// The scalar that the entries of a matrix or view are stored in.
 template <class D>
 using stored_of = typename view_stored<plain_t<D>>::type;

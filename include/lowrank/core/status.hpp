@@ -7,17 +7,18 @@
 ///
 ///     lowrank::result<lowrank::spectrum<float>> f = lowrank::make_spectrum(w);
 ///     if (!f) return log(f.error().message);
-///     use(*f);                                  // or f.value(), which throws `failure`
+///     use(*f);                                  // or f.value(), which throws `failure`; *f of a failure is a bug
 ///
 /// `result` is our own type in every standard: an alias to std::expected "if available" would change the ABI between
 /// C++20 and C++23 translation units.
 
+#include <concepts>
 #include <cstdio>
 #include <cstdlib>
+#include <optional>
 #include <stdexcept>
 #include <string>
 #include <utility>
-#include <variant>
 
 #include <lowrank/core/check.hpp>
 #include <lowrank/core/config.hpp>
@@ -61,7 +62,8 @@ struct [[nodiscard]] status {
     explicit operator bool() const noexcept { return code == errc::ok; }
 };
 
-/// The base of every result that says why there is none and is empty then. Contextually true when all is well.
+/// The base of everything that may have failed: `why` says why, and whatever else there is is empty then. Contextually
+/// true when all is well. A type of its own (`decomposition`, `cur_result`) derives from it; `result<T>` gives it to a T.
 /// With `struct thing : fallible { matrix<float> u; }` a failure is `thing{{.why = {errc::non_finite, "thing: ..."}}}`.
 struct fallible {
     status why = {};
@@ -99,19 +101,25 @@ inline void throw_if_failed(const status& why) {
     }
 }
 
+/// The same for everything that may have failed.
+template <std::derived_from<fallible> R>
+void throw_if_failed(const R& x) {
+    throw_if_failed(x.why);
+}
+
 /// A `T`, or the `status` that says why there is none.
 template <class T>
-class [[nodiscard]] result {
+class [[nodiscard]] result : public fallible {
 public:
     using value_type = T;
 
-    result(T value) : state_(std::in_place_index<0>, std::move(value)) {}  // NOLINT: conversion is the point
+    result(T value) : value_(std::move(value)) {}  // NOLINT: conversion is the point
     /// \pre `why` is not ok.
-    result(status why) : state_(std::in_place_index<1>, std::move(why)) {  // NOLINT
-        detail::expects(!std::get<1>(state_), "result: a status that is ok carries no value");
+    result(status failed) : fallible{std::move(failed)} {  // NOLINT
+        detail::expects(!why, "result: a status that is ok carries no value");
     }
 
-    [[nodiscard]] bool has_value() const noexcept { return state_.index() == 0; }
+    [[nodiscard]] bool has_value() const noexcept { return value_.has_value(); }
     explicit operator bool() const noexcept { return has_value(); }
 
     /// The value; throws `failure` if there is none.
@@ -119,28 +127,34 @@ public:
     [[nodiscard]] const T& value() const& { return const_cast<result&>(*this).require(); }
     [[nodiscard]] T value() && { return std::move(require()); }
 
-    /// \pre has_value()
-    [[nodiscard]] T& operator*() & noexcept { return *std::get_if<0>(&state_); }
-    [[nodiscard]] const T& operator*() const& noexcept { return *std::get_if<0>(&state_); }
-    [[nodiscard]] T operator*() && noexcept { return std::move(*std::get_if<0>(&state_)); }
-    [[nodiscard]] T* operator->() noexcept { return std::get_if<0>(&state_); }
-    [[nodiscard]] const T* operator->() const noexcept { return std::get_if<0>(&state_); }
+    /// The value. \pre has_value(): what there is to say about a failure stands in the text of the broken contract.
+    [[nodiscard]] T& operator*() & { return expect(); }
+    [[nodiscard]] const T& operator*() const& { return const_cast<result&>(*this).expect(); }
+    [[nodiscard]] T operator*() && { return std::move(expect()); }
+    [[nodiscard]] T* operator->() { return &expect(); }
+    [[nodiscard]] const T* operator->() const { return &const_cast<result&>(*this).expect(); }
 
-    /// \pre !has_value()
+    /// `why`. \pre !has_value()
     [[nodiscard]] const status& error() const {
         detail::expects(!has_value(), "result::error: there is a value");
-        return *std::get_if<1>(&state_);
+        return why;
     }
 
 private:
     T& require() {
         if (!has_value()) [[unlikely]] {
-            detail::throw_failure(*std::get_if<1>(&state_));
+            detail::throw_failure(why);
         }
-        return *std::get_if<0>(&state_);
+        return *value_;
+    }
+    T& expect() {
+        if (!has_value()) [[unlikely]] {
+            detail::fail_contract("result: there is no value; " + why.message);
+        }
+        return *value_;
     }
 
-    std::variant<T, status> state_;
+    std::optional<T> value_ = {};
 };
 
 }  // namespace lowrank::inline LOWRANK_ABI

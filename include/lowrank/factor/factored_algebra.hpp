@@ -6,7 +6,7 @@
 /// Algebra on products of two factors: everything through QR and a small core, nothing ever m x n.
 ///
 ///     auto sum = lowrank::add(a, b, 0.5F, 0.5F);       // exact: factors side by side, rank ka + kb
-///     auto small = lowrank::resize(sum, 16);           // best rank 16, as a dense SVD would give it
+///     auto small = lowrank::resize(sum, 16).product(); // best rank 16, as a dense SVD would give it
 ///     double cosine = lowrank::inner_product(a, b) / (lowrank::frobenius_norm(a) * lowrank::frobenius_norm(b));
 ///
 /// With left = Q_l R_l and right^T = Q_r R_r, the singular values of left * right are those of the k x k matrix
@@ -19,8 +19,8 @@
 #include <lowrank/core/config.hpp>
 #include <lowrank/core/status.hpp>
 #include <lowrank/core/types.hpp>
+#include <lowrank/factor/decomposition.hpp>
 #include <lowrank/factor/low_rank.hpp>
-#include <lowrank/factor/spectrum.hpp>
 #include <lowrank/factor/svd.hpp>
 
 namespace lowrank::inline LOWRANK_ABI {
@@ -61,40 +61,21 @@ template <real S>
 ///         where they nearly cancel, for the core is formed in double.
 /// \cost   6 k^2 (m + n) + 20 k^3 flops: for k = 64 and m = n = 4096 a thousand times less than the dense way.
 template <real S>
-[[nodiscard]] svd_result<S> svd(const low_rank<S>& a);
+[[nodiscard]] decomposition<S> svd(const low_rank<S>& a);
 
-/// The spectrum of left * right: every rank, rule and error of it, from one small decomposition.
-/// \return As `svd` of a low_rank.
-template <real S>
-[[nodiscard]] result<spectrum<S>> make_spectrum(const low_rank<S>& a) {
-    auto f = svd(a);
-    if (!f) {
-        return std::move(f.why);
-    }
-    return spectrum<S>(std::move(f));
-}
-
-/// A smaller product and what it loses.
-template <real S>
-struct resize_result : fallible {
-    low_rank<S> product = {};
-    double error = 0.0;     ///< ||A - product||_F.
-    double relative = 0.0;  ///< The same over ||A||_F.
-};
-
-/// The best approximation of left * right of rank at most k, factors of equal norm unless asked otherwise.
+/// The best approximation of left * right of rank at most k.
 ///
-/// \pre    k >= 0
-/// \return As `svd` of a low_rank. A rank above that of the factors gives them at their own rank, min(m, n, k).
-/// \cost   6 k^2 (m + n) flops for the rank k that A has now.
+/// \pre    0 <= k <= min(m, n)
+/// \return As `svd` of a low_rank; `product(sigma_split::square)` has factors of equal norm. A rank above that of the
+///         factors gives what there is, min(m, n, inner dimension).
+/// \cost   6 r^2 (m + n) flops for the inner dimension r that A has now.
 template <real S>
-[[nodiscard]] resize_result<S> resize(const low_rank<S>& a, index k, sigma_split split = sigma_split::square);
+[[nodiscard]] decomposition<S> resize(const low_rank<S>& a, index k);
 
-/// The smallest rank with ||A - product||_F <= tolerance ||A||_F: numerically exact recompression for a tolerance of a
-/// few eps. \pre tolerance >= 0
+/// The smallest rank with ||A - A_k||_F <= tolerance ||A||_F: numerically exact recompression for a tolerance of a few
+/// eps. \pre tolerance >= 0 \return, \cost As `resize`.
 template <real S>
-[[nodiscard]] resize_result<S> recompress(const low_rank<S>& a, double tolerance,
-                                          sigma_split split = sigma_split::square);
+[[nodiscard]] decomposition<S> recompress(const low_rank<S>& a, double tolerance);
 
 /// The same product with orthonormal columns on the left: left := Q, right := R right. The product is unchanged.
 /// For k > m the inner dimension becomes m. \pre Factors are finite.

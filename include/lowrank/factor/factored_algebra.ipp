@@ -4,7 +4,9 @@
 
 #include <algorithm>
 #include <cstddef>
+#include <limits>
 #include <span>
+#include <string>
 #include <utility>
 
 #include <lowrank/core/dense.hpp>
@@ -76,79 +78,64 @@ double inner_product(const low_rank<S>& a, const low_rank<S>& b) {
     return sum;
 }
 
+namespace detail {
+
+/// `svd` of a low_rank; `function` is named in messages.
 template <real S>
-svd_result<S> svd(const low_rank<S>& a) {
-    detail::expects_factors("svd", a);
-    svd_result<S> out;
+[[nodiscard]] decomposition<S> svd_of_factors(const char* function, const low_rank<S>& a) {
+    expects_factors(function, a);
     if (!all_finite(a.left) || !all_finite(a.right)) {
-        out.why = {errc::non_finite, "svd: a factor holds NaN or infinity; repair or exclude it"};
-        return out;
+        return status{errc::non_finite,
+                      std::string(function) + ": a factor holds NaN or infinity; repair or exclude it"};
     }
     const index p = std::min({a.rows(), a.cols(), a.rank()});
     if (p == 0) {
-        out.u.resize(a.rows(), 0);
-        out.v.resize(a.cols(), 0);
-        return out;
+        return {matrix<S>(a.rows(), 0), vector<S>(0), matrix<S>(a.cols(), 0)};
     }
     // Both sides scaled to magnitude one by powers of two, put back into the values at the end.
-    const double unit_l = static_cast<double>(detail::power_of_two_scale(max_abs(a.left)));
-    const double unit_r = static_cast<double>(detail::power_of_two_scale(max_abs(a.right)));
+    const double unit_l = static_cast<double>(power_of_two_scale(max_abs(a.left)));
+    const double unit_r = static_cast<double>(power_of_two_scale(max_abs(a.right)));
     matrix<double> left = copy_in<double>(a.left), right = copy_in<double>(transposed(a.right));
     left *= unit_l;
     right *= unit_r;
     const auto l = thin_qr<double>(std::move(left));
     const auto r = thin_qr<double>(std::move(right));
-    const matrix<double> core = product(l.r, transposed(r.r));
-    auto f = svd(core);
+    auto f = svd_of_dense<double>(function, product(l.r, transposed(r.r)));
     if (!f) {
-        out.why = std::move(f.why);
-        return out;
+        return std::move(f.why);
     }
     f.s /= unit_l;
     f.s /= unit_r;
-    const vector<S> values = head_in<S>(f.s, p);
+    vector<S> values = head_in<S>(f.s, p);
     if (!all_finite(values)) {
-        out.why = {errc::non_finite, "svd: the largest singular value exceeds the range of the scalar"};
-        return out;
+        return value_beyond_range(function);
     }
-    out.u = copy_in<S>(product(l.q, dense_view<const double>(f.u).middle_cols(0, p)));
-    out.s = values;
-    out.v = copy_in<S>(product(r.q, dense_view<const double>(f.v).middle_cols(0, p)));
-    detail::fix_signs(out.u, out.v);
-    return out;
-}
-
-namespace detail {
-
-template <real S>
-[[nodiscard]] resize_result<S> resized(const spectrum<S>& spec, index k, sigma_split split) {
-    resize_result<S> out;
-    out.product = spec.truncate(k, split);
-    out.error = spec.error(k);
-    out.relative = spec.relative_error(k);
+    decomposition<S> out(copy_in<S>(product(l.q, dense_view<const double>(f.u).middle_cols(0, p))), std::move(values),
+                         copy_in<S>(product(r.q, dense_view<const double>(f.v).middle_cols(0, p))),
+                         {.deviation = static_cast<double>(std::numeric_limits<S>::epsilon())});
+    fix_signs(out.u, out.v);
     return out;
 }
 
 }  // namespace detail
 
 template <real S>
-resize_result<S> resize(const low_rank<S>& a, index k, sigma_split split) {
-    detail::expects(k >= 0, "resize: the rank must not be negative");
-    const auto spec = make_spectrum(a);
-    if (!spec) {
-        return {{.why = spec.error()}};
-    }
-    return detail::resized(*spec, std::min(k, spec->size()), split);
+decomposition<S> svd(const low_rank<S>& a) {
+    return detail::svd_of_factors("svd", a);
 }
 
 template <real S>
-resize_result<S> recompress(const low_rank<S>& a, double tolerance, sigma_split split) {
+decomposition<S> resize(const low_rank<S>& a, index k) {
+    detail::expects_rank("resize", k, a.rows(), a.cols());
+    auto f = detail::svd_of_factors("resize", a);
+    return f ? f.leading(std::min(k, f.size())) : std::move(f);
+}
+
+template <real S>
+decomposition<S> recompress(const low_rank<S>& a, double tolerance) {
     detail::expects(tolerance >= 0.0, "recompress: tolerance must not be negative");
-    const auto spec = make_spectrum(a);
-    if (!spec) {
-        return {{.why = spec.error()}};
-    }
-    return detail::resized(*spec, rank_from_relative_error(spec->values(), tolerance), split);
+    auto f = detail::svd_of_factors("recompress", a);
+    return f ? f.leading(rank_from_relative_error(f.s, tolerance)) : std::move(f);
 }
 
 template <real S>
@@ -170,9 +157,9 @@ low_rank<S> orthogonalize_right(const low_rank<S>& a) {
     template low_rank<S> add(const low_rank<S>&, const low_rank<S>&, S, S);              \
     template low_rank<S> multiply(const low_rank<S>&, const low_rank<S>&);               \
     template double inner_product(const low_rank<S>&, const low_rank<S>&);               \
-    template svd_result<S> svd(const low_rank<S>&);                                      \
-    template resize_result<S> resize(const low_rank<S>&, index, sigma_split);            \
-    template resize_result<S> recompress(const low_rank<S>&, double, sigma_split);       \
+    template decomposition<S> svd(const low_rank<S>&);                                   \
+    template decomposition<S> resize(const low_rank<S>&, index);                         \
+    template decomposition<S> recompress(const low_rank<S>&, double);                    \
     template low_rank<S> orthogonalize_left(const low_rank<S>&);                         \
     template low_rank<S> orthogonalize_right(const low_rank<S>&);
 LOWRANK_FACTORED_ALGEBRA_OF(float)

@@ -6,8 +6,8 @@
 /// A weight whose rows fall into groups, each with a low-rank factor of its own: blocks, heads, or found subspaces.
 ///
 ///     auto labels = lowrank::cluster_rows(w, 4, 12, {.restarts = 5});
-///     auto f = lowrank::factor_partition(w, labels->labels, 12);
-///     log(f->relative, f->plain_relative);             // at equal parameters: the partition, the plain SVD
+///     auto f = lowrank::factor_partition(w, labels.labels, 12);
+///     log(f.relative, f.plain_relative);             // at equal parameters: the partition, the plain SVD
 ///
 /// Rows of a group lie near a subspace; a matrix of K groups can need K times the rank of each. Contiguous blocks win
 /// only where row order means something, clustering finds groups in any order, and where there are none the plain SVD
@@ -26,8 +26,8 @@
 #include <lowrank/core/status.hpp>
 #include <lowrank/core/types.hpp>
 #include <lowrank/core/workspace.hpp>
+#include <lowrank/factor/decomposition.hpp>
 #include <lowrank/factor/low_rank.hpp>
-#include <lowrank/factor/spectrum.hpp>
 #include <lowrank/factor/svd.hpp>
 
 namespace lowrank::inline LOWRANK_ABI {
@@ -77,18 +77,15 @@ struct cluster_options {
 };
 
 /// Groups of rows near subspaces, and the objective after each round of the best start.
-struct cluster_result {
+struct cluster_result : fallible {
     row_labels labels = {};
     std::vector<double> objective = {};  ///< sum of squared distances to the nearest subspace; never increases.
 };
 
 namespace detail {
 
-/// The rows of each group, ascending.
-LOWRANK_API [[nodiscard]] std::vector<std::vector<index>> rows_by_label(std::span<const index> labels, index groups);
-
-LOWRANK_API [[nodiscard]] result<cluster_result> cluster_rows_of(matrix<double> a, index groups, index rank,
-                                                                 const cluster_options& options);
+LOWRANK_API [[nodiscard]] cluster_result cluster_rows_of(matrix<double> a, index groups, index rank,
+                                                         const cluster_options& options);
 
 }  // namespace detail
 
@@ -100,14 +97,13 @@ LOWRANK_API [[nodiscard]] result<cluster_result> cluster_rows_of(matrix<double> 
 /// \return `non_finite` if W holds NaN or infinity. A local optimum: the problem is NP-hard, restarts help.
 /// \cost   Per round one SVD of each group and 2 m n groups rank flops, in double.
 template <detail::dense_weight W>
-[[nodiscard]] result<cluster_result> cluster_rows(const W& w, index groups, index rank,
-                                                  const cluster_options& options = {}) {
+[[nodiscard]] cluster_result cluster_rows(const W& w, index groups, index rank, const cluster_options& options = {}) {
     return detail::cluster_rows_of(copy_in<double>(w), groups, rank, options);
 }
 
 /// A partitioned factorization, its error, and what the plain SVD reaches with no more parameters.
 template <real S>
-struct partition_result {
+struct partition_result : fallible {
     partitioned_low_rank<S> map = {};
     double error = 0.0;           ///< ||W - map||_F, exact.
     double relative = 0.0;        ///< The same over ||W||_F.
@@ -116,22 +112,42 @@ struct partition_result {
     double plain_relative = 0.0;  ///< Its relative error.
 };
 
+/// Some rows of a matrix, and the decomposition of what is in them.
+template <real S>
+struct row_group {
+    std::vector<index> rows = {};
+    decomposition<S> factors = {};
+};
+
 namespace detail {
 
 template <real S>
-[[nodiscard]] result<partition_result<S>> factor_partition_of(const matrix<S>& a, std::span<const index> labels,
-                                                              index rank);
+[[nodiscard]] result<std::vector<row_group<S>>> svd_of_groups(const char* function, const matrix<S>& a,
+                                                              std::span<const index> labels);
+template <real S>
+[[nodiscard]] partition_result<S> factor_partition_of(const matrix<S>& a, std::span<const index> labels, index rank);
 
 }  // namespace detail
 
+/// The SVD of each group of rows that has any, in the order of their labels.
+///
+/// \pre    One label per row, none negative.
+/// \return `non_finite` if W holds NaN or infinity.
+/// \cost   One SVD per group.
+template <detail::dense_weight W>
+[[nodiscard]] result<std::vector<row_group<weight_scalar<W>>>> svd_by_rows(const W& w, std::span<const index> labels) {
+    using S = weight_scalar<W>;
+    return detail::svd_of_groups<S>("svd_by_rows", copy_in<S>(w), labels);
+}
+
 /// The best rank-`rank` factors for each group of rows.
 ///
-/// \pre    One label per row, each in [0, number of rows); rank >= 0.
+/// \pre    One label per row, none negative; rank >= 0.
 /// \return `non_finite` if W holds NaN or infinity.
 /// \cost   One SVD per group and one of W for the comparison.
 template <detail::dense_weight W>
-[[nodiscard]] result<partition_result<weight_scalar<W>>> factor_partition(const W& w, std::span<const index> labels,
-                                                                          index rank) {
+[[nodiscard]] partition_result<weight_scalar<W>> factor_partition(const W& w, std::span<const index> labels,
+                                                                  index rank) {
     using S = weight_scalar<W>;
     return detail::factor_partition_of<S>(copy_in<S>(w), labels, rank);
 }

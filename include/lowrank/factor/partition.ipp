@@ -7,6 +7,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <limits>
+#include <map>
 #include <numeric>
 #include <utility>
 
@@ -106,6 +107,9 @@ template <real S>
     return out;
 }
 
+/// The rows of each group, ascending.
+LOWRANK_API [[nodiscard]] std::vector<std::vector<index>> rows_by_label(std::span<const index> labels, index groups);
+
 LOWRANK_BODY std::vector<std::vector<index>> rows_by_label(std::span<const index> labels, index groups) {
     std::vector<std::vector<index>> rows(static_cast<std::size_t>(groups));
     for (std::size_t i = 0; i < labels.size(); ++i) {
@@ -156,7 +160,7 @@ LOWRANK_BODY status seed_labels(const matrix<double>& a, const vector<double>& l
         std::iota(order.begin(), order.end(), index{0});
         std::stable_sort(order.begin(), order.end(), [&](index x, index y) { return along(x) > along(y); });
         order.resize(static_cast<std::size_t>(std::min(m, std::max<index>(2 * rank, 1))));
-        const auto f = svd(gather_rows(a, order));
+        const auto f = svd_of_dense<double>("cluster_rows", gather_rows(a, order));
         if (!f) {
             return f.why;
         }
@@ -206,12 +210,12 @@ LOWRANK_BODY bool fill_empty_groups(const matrix<double>& distance, const vector
     return moved;
 }
 
-LOWRANK_BODY result<cluster_result> cluster_rows_of(matrix<double> a, index groups, index rank,
-                                                    const cluster_options& options) {
+LOWRANK_BODY cluster_result cluster_rows_of(matrix<double> a, index groups, index rank,
+                                            const cluster_options& options) {
     expects(groups >= 1 && rank >= 0 && options.restarts >= 1 && options.iterations >= 1,
             "cluster_rows: groups, restarts and iterations must be at least 1, rank not negative");
     if (!all_finite(a)) {
-        return status{errc::non_finite, "cluster_rows: the matrix holds NaN or infinity; repair or exclude the weight"};
+        return {{.why = non_finite_matrix("cluster_rows")}};
     }
     const double unit = power_of_two_scale(max_abs(a));
     a *= unit;
@@ -221,17 +225,18 @@ LOWRANK_BODY result<cluster_result> cluster_rows_of(matrix<double> a, index grou
         const philox rng(options.seed, static_cast<std::uint64_t>(start));
         cluster_result now;
         now.labels.resize(static_cast<std::size_t>(a.rows()));
-        const status why = seed_labels(a, lengths, groups, rank, rng, now.labels);
-        if (!why) {
-            return why;
+        now.why = seed_labels(a, lengths, groups, rank, rng, now.labels);
+        if (!now) {
+            return {{.why = now.why}};
         }
         matrix<double> distance(a.rows(), groups);
         for (int round = 0; round < options.iterations; ++round) {
             const auto members = rows_by_label(now.labels, groups);
             for (index g = 0; g < groups; ++g) {
-                const auto f = svd(gather_rows(a, members[static_cast<std::size_t>(g)]));
+                const auto f =
+                    svd_of_dense<double>("cluster_rows", gather_rows(a, members[static_cast<std::size_t>(g)]));
                 if (!f) {
-                    return f.why;
+                    return {{.why = f.why}};
                 }
                 distance.col(g) = distances(a, lengths, f.v, std::min(rank, f.s.size()));
             }
@@ -264,38 +269,56 @@ LOWRANK_BODY result<cluster_result> cluster_rows_of(matrix<double> a, index grou
 }
 
 template <real S>
-result<partition_result<S>> factor_partition_of(const matrix<S>& a, std::span<const index> labels, index rank) {
-    expects(static_cast<index>(labels.size()) == a.rows(), "factor_partition: needs one label per row");
-    expects(rank >= 0, "factor_partition: the rank must not be negative");
-    index groups = 0;
-    for (const index label : labels) {
-        expects_in_range("factor_partition", "label", label, index{0}, a.rows() - 1);
-        groups = std::max(groups, label + 1);
+result<std::vector<row_group<S>>> svd_of_groups(const char* function, const matrix<S>& a,
+                                                std::span<const index> labels) {
+    if (static_cast<index>(labels.size()) != a.rows()) [[unlikely]] {
+        fail_contract_with(function, ": needs one label per row, ", a.rows(), ", got ", labels.size());
     }
-    const auto whole = make_spectrum(a);
+    std::map<index, std::vector<index>> members;  // labels of empty groups are no harm, however many there are
+    for (std::size_t i = 0; i < labels.size(); ++i) {
+        if (labels[i] < 0) [[unlikely]] {
+            fail_contract_with(function, ": a label must not be negative, got ", labels[i]);
+        }
+        members[labels[i]].push_back(static_cast<index>(i));
+    }
+    std::vector<row_group<S>> groups;
+    for (auto& [label, rows] : members) {
+        auto f = svd_of_dense<S>(function, gather_rows(a, rows));
+        if (!f) {
+            return std::move(f.why);
+        }
+        groups.push_back({.rows = std::move(rows), .factors = std::move(f)});
+    }
+    return groups;
+}
+
+template <real S>
+partition_result<S> factor_partition_of(const matrix<S>& a, std::span<const index> labels, index rank) {
+    expects(rank >= 0, "factor_partition: the rank must not be negative");
+    auto groups = svd_of_groups("factor_partition", a, labels);
+    if (!groups) {
+        return {{.why = groups.error()}};
+    }
+    const auto whole = svd_of_dense<S>("factor_partition", a);
     if (!whole) {
-        return whole.error();
+        return {{.why = whole.why}};
     }
     partition_result<S> out;
     std::vector<typename partitioned_low_rank<S>::group> parts;
+    const double norm = whole.norm();
     double rest = 0.0;  // of the squared error, relative to ||W||_F^2
-    for (auto& rows : rows_by_label(labels, groups)) {
-        const matrix<S> block = gather_rows(a, rows);
-        const auto spec = make_spectrum(block);
-        if (!spec) {
-            return spec.error();
-        }
-        const index k = std::min(rank, spec->size());
-        const double share = whole->norm() > 0.0 ? spec->error(k) / whole->norm() : 0.0;
+    for (auto& g : *groups) {
+        const index k = std::min(rank, g.factors.size());
+        const double share = norm > 0.0 ? g.factors.error_at(k) / norm : 0.0;
         rest += share * share;
-        parts.push_back({.rows = std::move(rows), .part = spec->truncate(k)});
+        parts.push_back({.rows = std::move(g.rows), .part = g.factors.truncate(k)});
     }
     out.map = partitioned_low_rank<S>(a.rows(), a.cols(), std::move(parts));
     out.relative = std::sqrt(rest);
-    out.error = out.relative * whole->norm();
+    out.error = out.relative * norm;
     out.parameters = out.map.parameters();
-    out.plain_rank = a.size() == 0 ? 0 : std::min<index>(out.parameters / (a.rows() + a.cols()), whole->size());
-    out.plain_relative = whole->relative_error(out.plain_rank);
+    out.plain_rank = a.size() == 0 ? 0 : std::min<index>(out.parameters / (a.rows() + a.cols()), whole.size());
+    out.plain_relative = whole.relative_error(out.plain_rank);
     return out;
 }
 
@@ -304,10 +327,12 @@ result<partition_result<S>> factor_partition_of(const matrix<S>& a, std::span<co
 #ifdef LOWRANK_COMPILED
 template class partitioned_low_rank<float>;
 template class partitioned_low_rank<double>;
-template result<partition_result<float>> detail::factor_partition_of(const matrix<float>&, std::span<const index>,
-                                                                     index);
-template result<partition_result<double>> detail::factor_partition_of(const matrix<double>&, std::span<const index>,
-                                                                      index);
+template result<std::vector<row_group<float>>> detail::svd_of_groups(const char*, const matrix<float>&,
+                                                                     std::span<const index>);
+template result<std::vector<row_group<double>>> detail::svd_of_groups(const char*, const matrix<double>&,
+                                                                      std::span<const index>);
+template partition_result<float> detail::factor_partition_of(const matrix<float>&, std::span<const index>, index);
+template partition_result<double> detail::factor_partition_of(const matrix<double>&, std::span<const index>, index);
 #endif
 
 }  // namespace lowrank::inline LOWRANK_ABI

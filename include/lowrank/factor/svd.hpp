@@ -7,7 +7,7 @@
 ///
 ///     auto f = lowrank::svd(w);                        // any storage order, f16/bf16/f32/f64 storage
 ///     if (!f) return log(f.why.message);               // NaN in the weight
-///     auto w8 = f.u.leftCols(8) * f.s.head(8).asDiagonal() * f.v.leftCols(8).transpose();
+///     auto w8 = f.truncate(8);                         // its best rank 8, as two factors
 ///
 /// How: the eigenvectors V0 of the Gram matrix, in double, turn A into B = A V0 with nearly orthogonal columns. For
 /// float input B has all the digits that float can hold, and its normalized (where that is not safe: QR) columns are U.
@@ -28,22 +28,9 @@
 #include <lowrank/core/linear_operator.hpp>
 #include <lowrank/core/status.hpp>
 #include <lowrank/core/types.hpp>
+#include <lowrank/factor/decomposition.hpp>
 
 namespace lowrank::inline LOWRANK_ABI {
-
-/// U (m x p), s (p, descending, not negative), V (n x p) with W = U diag(s) V^T and p = min(m, n).
-///
-/// Sign convention: in each column of U the entry of largest magnitude (the first of them) is positive.
-/// On failure all three are empty and `why` says why.
-template <real S>
-struct svd_result {
-    matrix<S> u = {};
-    vector<S> s = {};
-    matrix<S> v = {};
-    status why = {};
-
-    explicit operator bool() const noexcept { return static_cast<bool>(why); }
-};
 
 /// The scalar the decomposition of a dense weight computes in.
 template <detail::dense_weight W>
@@ -59,37 +46,44 @@ namespace detail {
 template <real S>
 void normalize_columns(matrix<S>& b, vector<S>& s, matrix<S>& follows, S safe_ratio, S vanishing = S(0));
 
-/// The work of `svd` on a finite matrix that is at least as tall as wide.
+/// The SVD of a finite matrix that is at least as tall as wide; u and v are empty unless wanted. `function` is named in
+/// messages.
 template <real S>
-[[nodiscard]] svd_result<S> svd_of_tall(matrix<S> a);
-
-/// The same for `singular_values`: u and v are empty.
-template <real S>
-[[nodiscard]] svd_result<S> values_of_tall(matrix<S> a);
+[[nodiscard]] decomposition<S> svd_of_tall(const char* function, matrix<S> a, bool want_vectors);
 
 /// Makes the largest entry of each column of u positive, and turns v with it.
 template <real S>
 void fix_signs(matrix<S>& u, matrix<S>& v);
 
-/// Any storage order and type, any shape; signs are left to the caller.
+[[nodiscard]] inline status non_finite_matrix(const char* function) {
+    return {errc::non_finite,
+            std::string(function) + ": the matrix holds NaN or infinity; repair or exclude the weight"};
+}
+
+[[nodiscard]] inline status value_beyond_range(const char* function) {
+    return {errc::non_finite, std::string(function) +
+                                  ": the largest singular value exceeds the range of the scalar; "
+                                  "scale the matrix down"};
+}
+
+/// Any storage order and type, any shape.
 template <real S, class W>
-[[nodiscard]] svd_result<S> svd_of_dense(const char* function, const W& w, bool want_vectors) {
+[[nodiscard]] decomposition<S> svd_of_dense(const char* function, const W& w, bool want_vectors = true) {
     if (!all_finite(w)) {
-        return {.why = {errc::non_finite,
-                        std::string(function) + ": the matrix holds NaN or infinity; repair or exclude the weight"}};
+        return non_finite_matrix(function);
     }
     const bool tall = w.rows() >= w.cols();
-    matrix<S> a = tall ? copy_in<S>(w) : copy_in<S>(transposed(w));
-    svd_result<S> out = want_vectors ? svd_of_tall<S>(std::move(a)) : values_of_tall<S>(std::move(a));
+    auto out = svd_of_tall<S>(function, tall ? copy_in<S>(w) : copy_in<S>(transposed(w)), want_vectors);
     if (!tall) {
         out.u.swap(out.v);
     }
+    fix_signs(out.u, out.v);
     return out;
 }
 
 }  // namespace detail
 
-/// W = U diag(s) V^T for a dense W (m x n) of any storage type and order.
+/// W = U diag(s) V^T for a dense W (m x n) of any storage type and order, all of it: p = min(m, n) triplets.
 ///
 /// \return `non_finite` if W holds NaN or infinity, or if s_1 does not fit the scalar; `no_convergence` if an
 ///         iteration does not end. Residual and orthogonality are within 20 eps sqrt(max(m, n)), singular values within
@@ -99,10 +93,8 @@ template <real S, class W>
 /// \note   Bit-equal for one binary and CPU. Where two entries of a column of U tie for the largest magnitude, or
 ///         singular values coincide, rounding decides.
 template <detail::dense_weight W>
-[[nodiscard]] svd_result<weight_scalar<W>> svd(const W& w) {
-    auto out = detail::svd_of_dense<weight_scalar<W>>("svd", w, true);
-    detail::fix_signs(out.u, out.v);
-    return out;
+[[nodiscard]] decomposition<weight_scalar<W>> svd(const W& w) {
+    return detail::svd_of_dense<weight_scalar<W>>("svd", w);
 }
 
 /// The singular values of W alone, descending: those of `svd` to within 4 eps of the largest.

@@ -122,18 +122,19 @@ bool orthogonalize_columns(jacobi_state<S>& state, S tolerance, S negligible) {
 
 /// The norms of the columns of b.
 template <real S>
-void norms_of_columns(const matrix<S>& b, S* norms) {
-    for (index i = 0; i < b.cols(); ++i) {
-        const S* column = b.data() + i * b.rows();
-        norms[i] = std::sqrt(dot_of(column, column, b.rows()));
-    }
+[[nodiscard]] vector<S> norms_of_columns(const matrix<S>& b) {
+    const vector<double> squares = column_squares(b);
+    vector<S> norms(b.cols());
+    std::transform(squares.begin(), squares.end(), norms.begin(),
+                   [](double x) { return static_cast<S>(std::sqrt(x)); });
+    return norms;
 }
 
 template <real S>
 void normalize_columns(matrix<S>& b, vector<S>& s, matrix<S>& follows, S safe_ratio, S vanishing) {
     const index n = follows.cols(), given = b.cols();
     s.setZero(n);
-    norms_of_columns(b, s.data());
+    s.head(given) = norms_of_columns(b);
     std::vector<index> order(static_cast<std::size_t>(given));
     std::iota(order.begin(), order.end(), index{0});
     std::stable_sort(order.begin(), order.end(), [&](index x, index y) { return s(x) > s(y); });
@@ -182,22 +183,21 @@ void normalize_columns(matrix<S>& b, vector<S>& s, matrix<S>& follows, S safe_ra
 /// The SVD of a finite tall matrix (m >= n >= 1) in double, or its values alone. For S = double the entries are of
 /// magnitude about one.
 template <real S>
-[[nodiscard]] svd_result<double> tall_svd(const matrix<S>& a, bool want_vectors) {
-    svd_result<double> out;
+[[nodiscard]] decomposition<double> tall_svd(const char* function, const matrix<S>& a, bool want_vectors) {
+    decomposition<double> out;
     constexpr bool wide = std::same_as<S, double>;
     if (wide && a.rows() > 2 * a.cols()) {
         // The Gram matrix of R costs less than that of A, and everything after it happens on R.
         auto qr = thin_qr_of<S>(a, want_vectors);
-        out = tall_svd<S>(qr.r, want_vectors);
+        out = tall_svd<S>(function, qr.r, want_vectors);
         if (out && want_vectors) {
             out.u = product_in<double>(qr.q, out.u);
         }
         return out;
     }
-    auto eigen = symmetric_eigen_of<double>(gram(a), wide || want_vectors);
+    auto eigen = symmetric_eigen_of(function, gram(a), wide || want_vectors);
     if (!eigen) {
-        out.why = std::move(eigen.why);
-        return out;
+        return std::move(eigen.why);
     }
     if (!wide && !want_vectors) {
         // Off by sqrt(eps64) s_1 where they vanish, which is below eps32 s_1.
@@ -234,18 +234,15 @@ template <real S>
             state.j.setIdentity(n, n);
         }
         qr.r.resize(0, 0);
-        vector<S> norms(n);
-        norms_of_columns(state.y, norms.data());
-        const S largest = *std::max_element(norms.data(), norms.data() + n);
+        const vector<S> norms = norms_of_columns(state.y);
+        const S largest = *std::max_element(norms.begin(), norms.end());
         if (!orthogonalize_columns<S>(state, eps * std::max(S(4), std::sqrt(static_cast<S>(n))),
                                       S(0.5) * eps * largest)) {
-            out = {};
-            out.why = {errc::no_convergence, "svd: Jacobi used up 60 sweeps; please report the matrix"};
-            return out;
+            return status{errc::no_convergence,
+                          std::string(function) + ": Jacobi used up 60 sweeps; please report the matrix"};
         }
         if (!want_vectors) {
-            out.s.resize(n);
-            norms_of_columns(state.y, out.s.data());
+            out.s = norms_of_columns(state.y);
             std::sort(out.s.data(), out.s.data() + n, [](S x, S y) { return x > y; });
             return out;
         }
@@ -259,16 +256,11 @@ template <real S>
     return out;
 }
 
-/// `tall_svd` at every scale and of every width, in the scalar of the matrix.
 template <real S>
-[[nodiscard]] svd_result<S> scaled_svd(matrix<S> a, bool want_vectors) {
-    const index m = a.rows();
-    const index n = a.cols();
-    svd_result<S> out;
+decomposition<S> svd_of_tall(const char* function, matrix<S> a, bool want_vectors) {
+    const index m = a.rows(), n = a.cols();
     if (n == 0) {
-        out.u.resize(m, 0);
-        out.v.resize(n, 0);
-        return out;
+        return {matrix<S>(m, 0), vector<S>(0), matrix<S>(n, 0)};
     }
     // Doubles are brought to magnitude one, so that no square overflows or underflows; floats cannot in double.
     double scale = 1.0;
@@ -276,31 +268,20 @@ template <real S>
         scale = power_of_two_scale(max_abs(a));
         a *= scale;
     }
-    svd_result<double> wide = tall_svd<S>(a, want_vectors);
+    decomposition<double> wide = tall_svd<S>(function, a, want_vectors);
     if (!wide) {
-        out.why = std::move(wide.why);
-        return out;
+        return std::move(wide.why);
     }
     wide.s /= scale;
     if (!(wide.s(0) <= static_cast<double>(std::numeric_limits<S>::max()))) {
-        out.why = {errc::non_finite,
-                   "svd: the largest singular value exceeds the range of the scalar; scale the matrix down"};
-        return out;
+        return value_beyond_range(function);
     }
+    decomposition<S> out;
     out.u = copy_in<S>(wide.u);
     out.s = head_in<S>(wide.s, wide.s.size());
     out.v = copy_in<S>(wide.v);
+    out.error.deviation = static_cast<double>(std::numeric_limits<S>::epsilon());
     return out;
-}
-
-template <real S>
-svd_result<S> svd_of_tall(matrix<S> a) {
-    return scaled_svd<S>(std::move(a), true);
-}
-
-template <real S>
-svd_result<S> values_of_tall(matrix<S> a) {
-    return scaled_svd<S>(std::move(a), false);
 }
 
 template <real S>
@@ -318,8 +299,7 @@ void fix_signs(matrix<S>& u, matrix<S>& v) {
 #ifdef LOWRANK_COMPILED
 #define LOWRANK_SVD_OF(S)                                                         \
     template void normalize_columns<S>(matrix<S>&, vector<S>&, matrix<S>&, S, S); \
-    template svd_result<S> svd_of_tall<S>(matrix<S>);                             \
-    template svd_result<S> values_of_tall<S>(matrix<S>);                          \
+    template decomposition<S> svd_of_tall<S>(const char*, matrix<S>, bool);       \
     template void fix_signs<S>(matrix<S>&, matrix<S>&);
 LOWRANK_SVD_OF(float)
 LOWRANK_SVD_OF(double)

@@ -3,9 +3,12 @@
 #define LOWRANK_FACTOR_SYMMETRIC_EIGEN_IPP
 
 #include <algorithm>
+#include <string>
 #include <utility>
 
+#include <lowrank/core/check.hpp>
 #include <lowrank/core/dense.hpp>
+#include <lowrank/core/finite.hpp>
 #include <lowrank/factor/detail/divide_and_conquer.hpp>
 #include <lowrank/factor/detail/tridiagonal.hpp>
 #include <lowrank/factor/orthonormalize.hpp>
@@ -13,8 +16,9 @@
 
 namespace lowrank::inline LOWRANK_ABI {
 
-template <std::same_as<double> S>
-symmetric_eigen_result detail::symmetric_eigen_of(const matrix<S>& a, bool want_vectors) {
+LOWRANK_BODY symmetric_eigen_result detail::symmetric_eigen_of(const char* function, const matrix<double>& a,
+                                                               bool want_vectors) {
+    using S = double;
     symmetric_eigen_result out;
     const index n = a.rows();
     if (n == 0) {
@@ -23,7 +27,7 @@ symmetric_eigen_result detail::symmetric_eigen_of(const matrix<S>& a, bool want_
     // Of magnitude one, so that no square overflows or underflows.
     S largest(0);
     for (index j = 0; j < n; ++j) {
-        largest = std::max(largest, largest_of(a.data() + j * n + j, n - j));
+        largest = std::max(largest, max_abs(dense_view<const S>(a).block(j, j, n - j, 1)));
     }
     const S unit = power_of_two_scale(largest);
     matrix<S> reduced(n, n);
@@ -47,9 +51,9 @@ symmetric_eigen_result detail::symmetric_eigen_of(const matrix<S>& a, bool want_
         std::sort(d.data(), d.data() + n);
     }
     if (!done) {
-        out.why = {errc::no_convergence,
-                   "symmetric_eigen: the QL iteration used up its limit; scale the matrix or perturb it slightly"};
-        return out;
+        return {
+            {.why = {errc::no_convergence, std::string(function) + ": the QL iteration used up its limit; scale the "
+                                                                   "matrix or perturb it slightly"}}};
     }
     out.values.resize(n);
     for (index i = 0; i < n; ++i) {
@@ -65,9 +69,15 @@ symmetric_eigen_result detail::symmetric_eigen_of(const matrix<S>& a, bool want_
     return out;
 }
 
-#ifdef LOWRANK_COMPILED
-template symmetric_eigen_result detail::symmetric_eigen_of<double>(const matrix<double>&, bool);
-#endif
+LOWRANK_BODY symmetric_eigen_result detail::checked_symmetric_eigen(const matrix<double>& g, bool want_vectors) {
+    expects_shape("symmetric_eigen", "g", g.rows(), g.cols(), g.rows(), g.rows());
+    for (index j = 0; j < g.cols(); ++j) {
+        if (!all_finite(g.data() + j * g.rows() + j, g.rows() - j)) {
+            return {{.why = {errc::non_finite, "symmetric_eigen: the matrix holds NaN or infinity"}}};
+        }
+    }
+    return symmetric_eigen_of("symmetric_eigen", g, want_vectors);
+}
 
 }  // namespace lowrank::inline LOWRANK_ABI
 

@@ -15,6 +15,7 @@
 #include <span>
 
 #include <lowrank/core/config.hpp>
+#include <lowrank/core/status.hpp>
 #include <lowrank/core/types.hpp>
 
 namespace lowrank::inline LOWRANK_ABI {
@@ -22,15 +23,15 @@ namespace lowrank::inline LOWRANK_ABI {
 /// Zeroes every entry with |w| <= t, where t is the value at place int(rate * 0.1 * size) of the sorted magnitudes:
 /// at least one entry more than the fraction, and all that tie with it. A place past the end means the last.
 ///
-/// \pre    0 <= rate <= 10; W holds no NaN.
-/// \return The number of entries with |w| <= t.
+/// \pre    0 <= rate <= 10
+/// \return The number of entries with |w| <= t; `non_finite`, with W as it was, if W holds NaN or infinity.
 /// \cost   One selection over a copy of the magnitudes.
 template <storage T>
-index prune_to_rate(weight_view<T> w, double rate);
+[[nodiscard]] result<index> prune_to_rate(weight_view<T> w, double rate);
 
 /// Keeps the `count` entries of largest magnitude and zeroes the others; among equal ones the earlier stays.
 ///
-/// \pre count >= 0; no entry is NaN.
+/// \pre count >= 0; every entry is finite.
 /// \cost One selection over the positions.
 template <real S>
 void keep_largest(std::span<S> values, index count);

@@ -8,15 +8,19 @@
 #include <vector>
 
 #include <lowrank/core/check.hpp>
+#include <lowrank/core/finite.hpp>
 #include <lowrank/prune/magnitude.hpp>
 
 namespace lowrank::inline LOWRANK_ABI {
 
 template <storage T>
-index prune_to_rate(weight_view<T> w, double rate) {
+result<index> prune_to_rate(weight_view<T> w, double rate) {
     detail::expects_in_range("prune_to_rate", "rate", rate, 0.0, 10.0);
+    if (!all_finite(w)) {
+        return status{errc::non_finite, "prune_to_rate: the weight holds NaN or infinity; repair or exclude it"};
+    }
     if (w.size() == 0) {
-        return 0;
+        return index{0};
     }
     using S = compute_t<T>;
     std::vector<S> magnitudes;
@@ -44,6 +48,8 @@ index prune_to_rate(weight_view<T> w, double rate) {
 template <real S>
 void keep_largest(std::span<S> values, index count) {
     detail::expects(count >= 0, "keep_largest: count must not be negative");
+    detail::expects(all_finite(values.data(), static_cast<index>(values.size())),
+                    "keep_largest: every value must be finite; NaN has no place in an order");
     if (count >= static_cast<index>(values.size())) {
         return;
     }
@@ -63,10 +69,10 @@ void keep_largest(std::span<S> values, index count) {
 }
 
 #ifdef LOWRANK_COMPILED
-template index prune_to_rate(weight_view<float>, double);
-template index prune_to_rate(weight_view<double>, double);
-template index prune_to_rate(weight_view<half>, double);
-template index prune_to_rate(weight_view<bfloat16>, double);
+template result<index> prune_to_rate(weight_view<float>, double);
+template result<index> prune_to_rate(weight_view<double>, double);
+template result<index> prune_to_rate(weight_view<half>, double);
+template result<index> prune_to_rate(weight_view<bfloat16>, double);
 template void keep_largest(std::span<float>, index);
 template void keep_largest(std::span<double>, index);
 #endif

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT
 #include <lowrank/factor/ranks/noise_threshold.hpp>
+#include <lowrank/factor/ranks/shrink.hpp>
 
 #include <cmath>
 #include <numbers>
@@ -46,6 +47,16 @@ TEST_CASE("the median splits the law: numerical check by histogram of the densit
         }
         CHECK(std::abs(below - 0.5) < 1e-5);
     }
+}
+
+TEST_CASE_TEMPLATE("rounding of a matrix of low rank is no signal", S, float, double) {
+    const matrix<S> ones = matrix<S>::Ones(60, 40);
+    const auto s = singular_values(ones).value();
+    CHECK(marchenko_pastur_rank(s, 60, 40) == 1);
+    CHECK(gavish_donoho_rank(s, 60, 40) == 1);
+    CHECK((shrink_optimal(s, 60, 40).array() > 0).count() == 1);
+    const auto f = svd(matrix<S>(gaussian<S>(50, 3, 77) * gaussian<S>(3, 30, 78)));
+    CHECK(marchenko_pastur_rank(f, 50, 30) == 3);
 }
 
 TEST_CASE("pure noise keeps at most one value, planted spikes are all found") {

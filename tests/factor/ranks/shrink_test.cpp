@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 #include <lowrank/core/check.hpp>
 #include <lowrank/factor/ranks/shrink.hpp>
-#include <lowrank/factor/spectrum.hpp>
+#include <lowrank/factor/svd.hpp>
 
 #include <support/matrices.hpp>
 
@@ -54,29 +54,28 @@ TEST_CASE("it recovers a noisy low-rank matrix better than any truncation") {
     }
     const matrix<double> truth = with_values<double>(m, n, spikes, 3);
     const matrix<double> noisy = truth + sigma * gaussian<double>(m, n, 9);
-    const auto spec = make_spectrum(noisy);
+    const auto spec = svd(noisy);
     REQUIRE(spec);
-    const auto shrunk = lowrank::with_values(*spec, shrink_optimal(spec->values(), m, n));
+    const auto shrunk = lowrank::with_values(spec, shrink_optimal(spec.s, m, n));
     const double error = (shrunk.dense() - truth).norm();
     CHECK(shrunk.rank() <= 8);
     for (idx k = 0; k <= 12; ++k) {
-        CHECK(error < (spec->truncate(k).dense() - truth).norm());
+        CHECK(error < (spec.truncate(k).dense() - truth).norm());
     }
     CHECK(error < (noisy - truth).norm() / 2);
 }
 
 TEST_CASE_TEMPLATE("new values with the old vectors", S, float, double) {
-    const auto spec = make_spectrum(gaussian<S>(9, 7, 4));
+    const auto spec = svd(gaussian<S>(9, 7, 4));
     REQUIRE(spec);
-    CHECK(relative_difference(lowrank::with_values(*spec, spec->values()).dense(), spec->truncate(7).dense()) <
-          20 * eps<S>);
-    vector<S> some = spec->values();
+    CHECK(relative_difference(lowrank::with_values(spec, spec.s).dense(), spec.truncate(7).dense()) < 20 * eps<S>);
+    vector<S> some = spec.s;
     some(1) = S(0);
     some(5) = S(0);
-    const auto part = lowrank::with_values(*spec, some);
+    const auto part = lowrank::with_values(spec, some);
     CHECK(part.rank() == 5);
     const std::array<idx, 5> kept{0, 2, 3, 4, 6};
-    CHECK(part.left == spec->select(kept).left);
-    CHECK_THROWS_AS((void)lowrank::with_values(*spec, vector<S>(3)), contract_violation);
+    CHECK(part.left == spec.select(kept).left);
+    CHECK_THROWS_AS((void)lowrank::with_values(spec, vector<S>(3)), contract_violation);
     CHECK(shrink_optimal(vector<S>(0), 0, 5).size() == 0);
 }

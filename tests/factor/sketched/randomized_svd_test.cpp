@@ -2,8 +2,12 @@
 #include <lowrank/core/check.hpp>
 #include <lowrank/core/linear_operator.hpp>
 #include <lowrank/factor/low_rank.hpp>
+#include <lowrank/factor/sketched/adaptive_svd.hpp>
+#include <lowrank/factor/sketched/krylov_svd.hpp>
 #include <lowrank/factor/sketched/randomized_svd.hpp>
+#include <lowrank/factor/truncated_svd.hpp>
 
+#include <cstdint>
 #include <limits>
 
 #include <support/matrices.hpp>
@@ -121,7 +125,31 @@ TEST_CASE_TEMPLATE("extreme scales, zero, empty, rank zero", S, float, double) {
     CHECK(empty.v.rows() == 7);
 }
 
+TEST_CASE_TEMPLATE("few columns are all sketched, although a square matrix of signs may be singular", S, float,
+                   double) {
+    for (idx cols = 1; cols <= 6; ++cols) {
+        for (std::uint64_t seed = 0; seed < 30; ++seed) {
+            const auto w = gaussian<S>(40, cols, 50 + seed);
+            const auto f = randomized_svd(w, cols, {.oversample = 0, .power_iterations = 0, .seed = seed});
+            REQUIRE(f);
+            CHECK(relative_residual(w.template cast<double>(), f) < 100 * eps<S>);
+        }
+    }
+}
+
+TEST_CASE("values beyond the range of the scalar are a status") {
+    const matrix<float> w = matrix<float>::Constant(1, 3, 2.2e38F);  // of norm 3.8e38
+    for (const auto& f : {randomized_svd(w, 1), krylov_svd(w, 1), truncated_svd(w, 1), adaptive_svd(w)}) {
+        CHECK_FALSE(f);
+        CHECK(f.why.code == errc::non_finite);
+    }
+}
+
 TEST_CASE_TEMPLATE("NaN anywhere is a status", S, float, double) {
+    matrix<S> broken = gaussian<S>(5, 4, 9);
+    broken(3, 1) = std::numeric_limits<S>::quiet_NaN();
+    CHECK(randomized_svd(broken, 0, {.oversample = 0}).why.code == errc::non_finite);
+    CHECK(krylov_svd(broken, 0).why.code == errc::non_finite);
     for (const S bad : {std::numeric_limits<S>::quiet_NaN(), std::numeric_limits<S>::infinity()}) {
         auto w = gaussian<S>(20, 15, 9);
         w(19, 14) = bad;

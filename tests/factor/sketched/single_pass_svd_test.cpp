@@ -1,8 +1,11 @@
 // SPDX-License-Identifier: MIT
 #include <lowrank/core/check.hpp>
 #include <lowrank/factor/sketched/single_pass_svd.hpp>
+#include <lowrank/factor/svd.hpp>
 
+#include <cstdint>
 #include <limits>
+#include <utility>
 
 #include <support/matrices.hpp>
 
@@ -58,6 +61,21 @@ TEST_CASE_TEMPLATE("panels, order and shards do not matter, and what was added c
     REQUIRE(a.add_rows(3, noise, S(-1)));
     a.merge(b);
     CHECK(relative_difference(a.finish(5).s, whole.s) < 200 * eps<S>);
+}
+
+TEST_CASE_TEMPLATE("few rows or few columns, whatever the seed", S, float, double) {
+    for (const auto& [rows, cols] : {std::pair<idx, idx>{6, 60}, {60, 6}, {2, 2}, {1, 50}, {3, 5}, {17, 40}}) {
+        CAPTURE(rows);
+        CAPTURE(cols);
+        const idx k = std::min<idx>({rows, cols, 4});
+        for (std::uint64_t seed = 0; seed < 40; ++seed) {
+            const auto w = gaussian<S>(rows, cols, 20 + seed);
+            const auto f = read_once(w, k, {.seed = seed}, 4).finish(k);
+            REQUIRE(f);
+            const double best = svd(matrix<double>(w.template cast<double>())).error_at(k);
+            CHECK(true_error(w, f) < 3.0 * best + 100 * eps<S> * static_cast<double>(w.norm()));
+        }
+    }
 }
 
 TEST_CASE_TEMPLATE("NaN is refused, contracts are checked, edges are defined", S, float, double) {

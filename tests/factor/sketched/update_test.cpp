@@ -16,7 +16,7 @@ using namespace lowrank_tests;
 namespace {
 
 template <class S, class W>
-void check_svd_of(const W& w, const svd_result<S>& f) {
+void check_svd_of(const W& w, const decomposition<S>& f) {
     REQUIRE(f);
     const matrix<double> wide = w.template cast<double>();
     CHECK(relative_residual(wide, f) < 100 * eps<S>);
@@ -31,7 +31,7 @@ void check_svd_of(const W& w, const svd_result<S>& f) {
 
 TEST_CASE_TEMPLATE("appended rows and columns, rank-one and low-rank changes", S, float, double) {
     const auto w = with_values<S>(30, 20, geometric(5, 2.0, 0.6), 1);
-    const auto f = truncated(svd(w), 5);
+    const auto f = svd(w).leading(5);
     const matrix<S> rows = gaussian<S>(3, 20, 2);
     const matrix<S> columns = gaussian<S>(30, 4, 3);
     const vector<S> a = gaussian<S>(30, 1, 4);
@@ -49,11 +49,18 @@ TEST_CASE_TEMPLATE("appended rows and columns, rank-one and low-rank changes", S
     check_svd_of<S>(matrix<S>(w + S(2) * a * b.transpose()), rank_one_update(f, a, b, S(2)));
     const low_rank<S> d{.left = gaussian<S>(30, 3, 6), .right = gaussian<S>(3, 20, 7)};
     check_svd_of<S>(matrix<S>(w + d.dense()), add_low_rank(f, d));
+
+    // What was missing of the old matrix is missing of the changed one.
+    const auto part = f.leading(3);
+    const auto changed = add_low_rank(part, d);
+    CHECK(changed.error.frobenius == doctest::Approx(part.error.frobenius));
+    CHECK(changed.error.frobenius == doctest::Approx((w + d.dense() - changed.product().dense()).norm()).epsilon(1e-4));
+    CHECK(append_columns(part, columns).error.frobenius == part.error.frobenius);
 }
 
 TEST_CASE_TEMPLATE("growing a matrix row by row ends at its SVD, and a change can be taken back", S, float, double) {
     const auto w = gaussian<S>(12, 8, 8);
-    svd_result<S> f = svd(matrix<S>(w.topRows(1)));
+    decomposition<S> f = svd(matrix<S>(w.topRows(1)));
     for (idx i = 1; i < 12; ++i) {
         f = append_rows(f, matrix<S>(w.row(i)));
     }
@@ -73,7 +80,7 @@ TEST_CASE_TEMPLATE("NaN is a status, a wrong shape a broken contract", S, float,
     CHECK(append_rows(f, bad).why.code == errc::non_finite);
     CHECK_THROWS_AS((void)append_rows(f, gaussian<S>(1, 4, 1)), contract_violation);
     CHECK_THROWS_AS((void)append_columns(f, gaussian<S>(3, 1, 1)), contract_violation);
-    CHECK_THROWS_AS((void)truncated(f, 4), contract_violation);
+    CHECK_THROWS_AS((void)f.leading(4), contract_violation);
     CHECK_THROWS_AS((void)append_rows(svd(bad), gaussian<S>(1, 3, 1)), contract_violation);
     const auto same = append_rows(f, matrix<S>(0, 3));
     CHECK((same.s - f.s).cwiseAbs().maxCoeff() < 20 * eps<S> * static_cast<double>(f.s(0)));

@@ -34,7 +34,7 @@ TEST_CASE("components that help when they go are dropped, and those that matter 
     const std::vector<weight_shape> shapes = {{4, 6}, {6, 4}};
     const auto free = joint_ranks(weights, shapes, 1000, false);
     CHECK(free.ranks == std::vector<lowrank::index>{2, 4});
-    CHECK(free.parameters == 60);
+    CHECK(free.parameters == 20 + 24);  // rank 4 of 6 x 4 is the weight itself
     CHECK(free.predicted_change == doctest::Approx(-(2 * 0.3 + 1 * 0.2)));
     const auto tight = joint_ranks(weights, shapes, 30, false);
     CHECK(tight.ranks == std::vector<lowrank::index>{2, 1});
@@ -43,6 +43,16 @@ TEST_CASE("components that help when they go are dropped, and those that matter 
     CHECK(joint_ranks(weights, shapes, 0, false).parameters == 0);
     CHECK(joint_ranks({}, {}, 0).ranks.empty());
     CHECK_THROWS_AS((void)joint_ranks(weights, {}, 10), contract_violation);
+}
+
+TEST_CASE("two weights that matter as they are stay, where both fit") {
+    const std::vector<sigma_scores> weights = {scores_of(std::vector<double>(64, 1.0), std::vector<double>(64, -1.0)),
+                                               scores_of(std::vector<double>(64, 0.9), std::vector<double>(64, -1.0))};
+    const std::vector<weight_shape> shapes = {{64, 64}, {64, 64}};
+    const auto plan = joint_ranks(weights, shapes, 8192);
+    CHECK(plan.ranks == std::vector<lowrank::index>{64, 64});
+    CHECK(plan.parameters == 8192);
+    CHECK(plan.predicted_change == 0);
 }
 
 TEST_CASE("no plan within the budget predicts less than the hull's, for random scores") {
@@ -69,7 +79,7 @@ TEST_CASE("no plan within the budget predicts less than the hull's, for random s
             // With the parameters it uses, nothing is better.
             for (lowrank::index a = 0; a <= 3; ++a) {
                 for (lowrank::index b = 0; b <= 3; ++b) {
-                    if (a * 8 + b * 7 <= plan.parameters) {
+                    if (stored_numbers(a, 3, 5) + stored_numbers(b, 4, 3) <= plan.parameters) {
                         CHECK(weights[0].loss_change(a, true) + weights[1].loss_change(b, true) >=
                               plan.predicted_change - 1e-12);
                     }

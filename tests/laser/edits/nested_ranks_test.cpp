@@ -11,7 +11,7 @@
 #include <lowrank/core/linear_operator.hpp>
 #include <lowrank/core/philox.hpp>
 #include <lowrank/core/workspace.hpp>
-#include <lowrank/factor/spectrum.hpp>
+#include <lowrank/factor/svd.hpp>
 #include <lowrank/laser/edits/edit.hpp>
 
 using namespace lowrank;
@@ -23,7 +23,7 @@ TEST_CASE_TEMPLATE("all ranks from one product are what each truncated weight sa
         fill_normal(w, S(1), philox(3));
         matrix<S> x(shape.second, 7);
         fill_normal(x, S(1), philox(4));
-        const auto s = make_spectrum(w).value();
+        const auto s = svd(w).value();
         const lowrank::index r = s.size();
         for (const std::vector<lowrank::index>& ranks :
              {std::vector<lowrank::index>{0, 1, 3, r / 2, r - 2, r}, {2}, {r - 1}, {r}, {0}, {}}) {
@@ -66,7 +66,7 @@ TEST_CASE_TEMPLATE("all ranks from one product are what each truncated weight sa
 TEST_CASE("low ranks are built up, high ones come down, and the count of flops says which is cheaper") {
     row_matrix<float> w(40, 40);
     fill_normal(w, 1.0F, philox(5));
-    const auto s = make_spectrum(w).value();
+    const auto s = svd(w).value();
     CHECK(nested_ranks<float>(s, {1, 4, 8}).built_up() == 3);
     CHECK(nested_ranks<float>(s, {1, 4, 8}).flops_per_column() == 2 * 8 * 80);
     const nested_ranks<float> both(s, {2, 38});
@@ -80,7 +80,7 @@ TEST_CASE("low ranks are built up, high ones come down, and the count of flops s
 }
 
 TEST_CASE("empty weights and no columns") {
-    const auto s = make_spectrum(row_matrix<float>(0, 5)).value();
+    const auto s = svd(row_matrix<float>(0, 5)).value();
     const nested_ranks<float> nested(s, {0});
     workspace ws;
     const matrix<float> x = matrix<float>::Ones(5, 3);
@@ -94,7 +94,7 @@ TEST_CASE("empty weights and no columns") {
         });
     CHECK(calls == 1);
     row_matrix<float> w = row_matrix<float>::Identity(4, 4);
-    const auto t = make_spectrum(w).value();
+    const auto t = svd(w).value();
     nested_ranks<float>(t, {1, 3}).for_each(
         matrix<float>(4, 0), [](column_view<float>) {}, ws,
         [](lowrank::index, const_column_view<float> y) { CHECK(y.size() == 0); });

@@ -10,7 +10,7 @@
 #include <doctest/doctest.h>
 
 #include <lowrank/core/philox.hpp>
-#include <lowrank/factor/spectrum.hpp>
+#include <lowrank/factor/svd.hpp>
 #include <lowrank/laser/edits/edit_list.hpp>
 
 #include "laser/planted_model.hpp"
@@ -52,10 +52,10 @@ TEST_CASE_TEMPLATE("blocks are truncated one by one, exactly", T, float, double,
     const S tolerance = std::is_same_v<T, bfloat16> ? S(3e-2) : std::is_same_v<T, float> ? S(1e-5) : S(1e-12);
     for (const auto& [first, rows] : {std::pair{0, 4}, std::pair{4, 3}, std::pair{7, 3}}) {
         const matrix<S> block = original.middleRows(first, rows).template cast<S>();
-        const auto s = make_spectrum(block).value();
+        const auto s = svd(block).value();
         const matrix<S> want = s.truncate(2).dense();
         CHECK((w.middleRows(first, rows).template cast<S>() - want).cwiseAbs().maxCoeff() < tolerance);
-        squares += s.error(2) * s.error(2);
+        squares += s.error_at(2) * s.error_at(2);
     }
     CHECK(receipt->removed_norm == doctest::Approx(std::sqrt(squares)).epsilon(1e-5));
     CHECK(receipt->relative_error ==
@@ -126,8 +126,8 @@ TEST_CASE("an edit by groups in a list of edits applies, stacks with others and 
     CHECK(edits[1] == edit{"head", kept_clusters{component_set::first(1), 3, 4}});
     const auto done = apply_edits<float>(weights, edits);
     REQUIRE(done);
-    CHECK(make_spectrum(model.mixer).value().relative_error(4) < 1e-5);
-    CHECK(make_spectrum(model.mixer).value().relative_error(3) > 1e-2);
+    CHECK(svd(model.mixer).value().relative_error(4) < 1e-5);
+    CHECK(svd(model.mixer).value().relative_error(3) > 1e-2);
     REQUIRE(undo_edits<float>(weights, *done));
     CHECK(before.now());
     CHECK(apply_edits<float>(weights, {edit{"head", kept_blocks{component_set::first(1), 4, 4}}}).error().code ==

@@ -46,6 +46,10 @@ TEST_CASE("paired comparison counts and averages") {
     CHECK(e.log_loss_interval.high == doctest::Approx(0.2 + half_width).epsilon(1e-10));
     CHECK_THROWS_AS((void)compare_paired(before, {}), contract_violation);
     CHECK_THROWS_AS((void)compare_paired(before, after, 1.0), contract_violation);
+    sample_scores no_losses = after;
+    no_losses.log_loss.resize(20);
+    CHECK_THROWS_AS((void)compare_paired(before, no_losses), contract_violation);
+    CHECK_THROWS_AS((void)compare_paired(no_losses, after), contract_violation);
 }
 
 TEST_CASE("one sample and no change make no claim") {

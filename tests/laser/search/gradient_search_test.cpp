@@ -10,7 +10,7 @@
 #include <doctest/doctest.h>
 
 #include <lowrank/core/check.hpp>
-#include <lowrank/factor/spectrum.hpp>
+#include <lowrank/factor/svd.hpp>
 #include <lowrank/laser/search/search.hpp>
 
 #include "laser/planted_model.hpp"
@@ -92,7 +92,7 @@ TEST_CASE("the predictions are the derivative of the loss along a small step to 
     for (const lowrank::index w : {0, 1}) {
         auto& weight = w == 0 ? model.mixer : model.head;
         const row_matrix<double> original = weight;
-        const auto s = make_spectrum(original).value();
+        const auto s = svd(original).value();
         for (const lowrank::index k : {0, 3, 9}) {
             const matrix<double> removed = s.dropped(k).dense();
             weight = original - step * removed;

@@ -1,4 +1,6 @@
 // SPDX-License-Identifier: MIT
+#include <lowrank/factor/svd.hpp>
+#include <lowrank/factor/truncated_svd.hpp>
 #include <lowrank/laser/search/detail/open_weights.hpp>
 
 #include <cstddef>
@@ -16,29 +18,62 @@ using lowrank_tests::untouched;
 
 TEST_CASE("opened weights stay while they fit, and the least recently used goes first") {
     row_matrix<float> a = row_matrix<float>::Identity(8, 8), b = a, c = a;
-    const std::vector<named_weight<float>> weights = {{"a", a}, {"b", b}, {"c", c}};
-    const std::span<const named_weight<float>> all(weights);
-    detail::editor_cache<float> one(all, 0);
+    search_model<float> model;
+    model.weights = {{"a", a}, {"b", b}, {"c", c}};
+    detail::editor_cache<float> one(model, 0);
     const std::size_t bytes = one.bytes_of(0);
+    const auto decompose = [](detail::editor_cache<float>& editors, index w) {
+        CHECK(editors.get(w).value()->whole());
+    };
+    decompose(one, 0);
     CHECK(bytes == one.get(0).value()->bytes());
-    (void)one.get(0);
+    decompose(one, 0);
     CHECK(one.factorizations() == 1);  // the current one always stays
-    (void)one.get(1);
-    (void)one.get(0);
+    decompose(one, 1);
+    decompose(one, 0);
     CHECK(one.factorizations() == 3);
 
-    detail::editor_cache<float> two(all, 2 * bytes);
-    (void)two.get(0);
-    (void)two.get(1);
-    (void)two.get(0);
-    (void)two.get(2);  // b goes
-    (void)two.get(0);
+    detail::editor_cache<float> two(model, 2 * bytes);
+    decompose(two, 0);
+    decompose(two, 1);
+    decompose(two, 0);
+    decompose(two, 2);  // b goes
+    decompose(two, 0);
     CHECK(two.factorizations() == 3);
-    (void)two.get(1);
+    decompose(two, 1);
     CHECK(two.factorizations() == 4);
     c(0, 0) = std::numeric_limits<float>::quiet_NaN();
-    detail::editor_cache<float> broken(all, 0);
+    detail::editor_cache<float> broken(model, 0);
     CHECK(broken.get(2).error().code == errc::non_finite);
+}
+
+TEST_CASE("a model that brings leading parts of its weights is searched without decomposing them") {
+    row_matrix<float> a = row_matrix<float>::Random(12, 9);
+    const row_matrix<float> before = a;
+    search_model<float> model;
+    model.weights = {{"a", a}};
+    model.decompose = [](index, const_weight_view<float> values) { return truncated_svd(values, 4); };
+    detail::editor_cache<float> editors(model, 0);
+    {
+        detail::edits_in_place<float> in_place(model, editors);
+        search_candidate low{.edits = {{.what = {"a", kept_components{component_set::first(3), 9}}, .weight = 0}}};
+        REQUIRE(in_place.put(low));
+        CHECK(editors.factorizations() == 0);
+        const auto best = svd(before);
+        CHECK((a - best.truncate(3).dense()).norm() < 1e-5F);
+        CHECK(low.edits[0].size.removed_norm == doctest::Approx(best.error_at(3)).epsilon(1e-5));
+        CHECK(low.edits[0].size.weight_norm == doctest::Approx(best.norm()).epsilon(1e-5));
+        search_candidate high{.edits = {{.what = {"a", kept_components{component_set::first(7), 9}}, .weight = 0}}};
+        REQUIRE(in_place.put(high));
+        CHECK(editors.factorizations() == 1);  // that needs more than the leading 4
+        CHECK((a - best.truncate(7).dense()).norm() < 1e-5F);
+    }
+    CHECK(a == before);
+    model.decompose = [](index, const_weight_view<float>) {
+        return svd(row_matrix<float>(row_matrix<float>::Ones(12, 9)));
+    };
+    detail::editor_cache<float> wrong(model, 0);
+    CHECK(wrong.get(0).error().code == errc::mismatch);
 }
 
 TEST_CASE("edits in place are taken back, and a fingerprint is of names and bits") {
@@ -49,7 +84,7 @@ TEST_CASE("edits in place are taken back, and a fingerprint is of names and bits
     const auto print = detail::search_fingerprint(all);
     {
         const auto asked = model.searchable();
-        detail::editor_cache<float> editors(asked.weights, 0);
+        detail::editor_cache<float> editors(asked, 0);
         detail::edits_in_place<float> in_place(asked, editors);
         search_candidate both{.edits = {{.what = {"mixer", kept_components{{}, 12}}, .weight = 0},
                                         {.what = {"head", kept_components{component_set::first(3), 12}}, .weight = 1}}};

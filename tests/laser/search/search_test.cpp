@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 #include <lowrank/core/check.hpp>
-#include <lowrank/factor/spectrum.hpp>
+#include <lowrank/factor/svd.hpp>
 #include <lowrank/laser/search/search.hpp>
 
 #include <cmath>
@@ -89,7 +89,7 @@ TEST_CASE("fractions of one rank are evaluated once, held-out samples only for t
 TEST_CASE("a model that no edit improves stays as it is") {
     planted_model<double> model(5, 200);
     // With the misleading directions gone, the full head is the truth: every edit can only tie or lose.
-    const auto s = make_spectrum(model.head).value();
+    const auto s = svd(model.head).value();
     REQUIRE(truncate_weight(weight_view<double>(model.head), s, 3));
     const untouched<double> before{model};
     const auto r = exhaustive_search<double>({.weights = model.weights(), .evaluate = model.evaluate()},

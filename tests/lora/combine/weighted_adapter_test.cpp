@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 #include <lowrank/core/check.hpp>
-#include <lowrank/factor/spectrum.hpp>
+#include <lowrank/factor/svd.hpp>
 #include <lowrank/lora/combine/weighted_adapter.hpp>
 
 #include <cmath>
@@ -59,7 +59,7 @@ TEST_CASE("the svd types truncate the rule on the true changes; clamping cuts bo
         o.svd_rank = 2;
         const auto part = weighted_adapter<double>(adapters, weights, o).value();
         CHECK(part.rank() == 2);
-        const auto best = make_spectrum(matrix<double>(whole.delta().dense())).value().truncate(2).dense();
+        const auto best = svd(matrix<double>(whole.delta().dense())).value().truncate(2).dense();
         CHECK(max_abs_diff(part.delta().dense(), best) < 1e-11);
         o.svd_clamp = .9;
         const auto clamped = weighted_adapter<double>(adapters, weights, o).value();

@@ -8,7 +8,7 @@
 #include <lowrank/core/linear_operator.hpp>
 #include <lowrank/factor/factored_algebra.hpp>
 #include <lowrank/factor/ranks/rank_choice.hpp>
-#include <lowrank/factor/spectrum.hpp>
+#include <lowrank/factor/svd.hpp>
 #include <lowrank/lora/kinds/loha.hpp>
 #include <lowrank/lora/kinds/lokr.hpp>
 
@@ -82,7 +82,7 @@ TEST_CASE("fast conversion reads the same ranks from leading values as from the 
     for (lowrank::index i = 0; i < 140; ++i) {
         w(i, i) = std::pow(0.8, static_cast<double>(i));
     }
-    const auto spec = make_spectrum(w).value();
+    const auto spec = svd(w).value();
     const rank_choice choices[] = {fixed_rank(0),
                                    fixed_rank(5),
                                    {.rule = rank_rule::energy, .value = 0.9},

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-#include <lowrank/factor/spectrum.hpp>
+#include <lowrank/factor/decomposition.hpp>
 #include <lowrank/lora/convert/extract.hpp>
 
 #include <cmath>

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 #include <lowrank/core/check.hpp>
-#include <lowrank/factor/spectrum.hpp>
+#include <lowrank/factor/svd.hpp>
 #include <lowrank/lora/kinds/kasa.hpp>
 
 #include "factored_gradient.hpp"
@@ -47,7 +47,7 @@ TEST_CASE("KaSA: the change is scaling * B diag(d) A; gradients of it and of the
 
 TEST_CASE("KaSA starts at a change of zero and names the part of W it replaces") {
     const matrix<float> w = random_matrix<float>(9, 7, 4);
-    const auto spec = make_spectrum(w).value();
+    const auto spec = svd(w).value();
     const auto start = kasa(spec, {.r = 2, .lora_alpha = 4, .seed = 3});
     CHECK(start.adapter.delta().dense().isZero());
     CHECK_FALSE(start.adapter.lora_diag.isZero());

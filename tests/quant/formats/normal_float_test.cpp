@@ -3,6 +3,8 @@
 
 #include <cmath>
 
+#include <limits>
+
 #include <doctest/doctest.h>
 
 #include <lowrank/core/check.hpp>
@@ -65,4 +67,7 @@ TEST_CASE("every element becomes the nearest level of its block; blocks of zeros
         CHECK(quantize_normal_float(matrix<float>(w), {.bits = bits}).packed == q.packed);
     }
     CHECK_THROWS_AS((void)quantize_normal_float(matrix<float>(2, 2), {.bits = 3}), contract_violation);
+    row_matrix<float> broken = row_matrix<float>::Ones(2, 2);
+    broken(1, 0) = std::numeric_limits<float>::quiet_NaN();
+    CHECK_THROWS_AS((void)quantize_normal_float(broken), contract_violation);
 }

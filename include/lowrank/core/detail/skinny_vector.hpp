@@ -17,22 +17,27 @@
 
 namespace lowrank::inline LOWRANK_ABI::detail {
 
-/// y += alpha R x for one column, in pieces of whole rows.
+/// y += alpha R x for one column, in pieces of rows; a 16-bit weight is widened at most `widened_cols` columns at a
+/// time, so that a piece stays in a second-level cache however long its rows are.
 template <storage T>
 void vector_along(compute_t<T> alpha, const strided_view<const T, 1>& r, const_column_view<compute_t<T>> x,
                   column_view<compute_t<T>> y, workspace& ws) {
     using S = compute_t<T>;
+    constexpr index widened_cols = 1 << 14;
     const index piece_rows = round_up(std::max<index>((real<T> ? 1 << 18 : 1 << 15) / r.cols(), 1), 8);
-    const index wide_size = real<T> ? 0 : piece_rows * r.cols();
+    const index width = std::min(r.cols(), widened_cols), wide_size = real<T> ? 0 : piece_rows * width;
     for_pieces<S>(ws, ceil_div(r.rows(), piece_rows), wide_size, [&](index piece, S* scratch) {
         const index top = piece * piece_rows, length = std::min(piece_rows, r.rows() - top);
         if constexpr (real<T>) {
             gemv<S>(alpha, dense_view<const S>(r).middle_rows(top, length), x.data(), 1, y.data() + top, 1);
         } else {
-            for (index i = 0; i < length; ++i) {
-                copy_row(r.data() + (top + i) * r.outerStride(), r.cols(), r.cols(), scratch + i * r.cols());
+            for (index first = 0; first < r.cols(); first += width) {
+                const index cols = std::min(width, r.cols() - first);
+                for (index i = 0; i < length; ++i) {
+                    copy_row(r.data() + (top + i) * r.outerStride() + first, cols, cols, scratch + i * width);
+                }
+                gemv<S>(alpha, {scratch, length, cols, width, 1}, x.data() + first, 1, y.data() + top, 1);
             }
-            gemv<S>(alpha, {scratch, length, r.cols(), r.cols(), 1}, x.data(), 1, y.data() + top, 1);
         }
     });
 }

@@ -35,21 +35,24 @@ requires(!real<T>) [[nodiscard]] inline float widened(T x) noexcept {
     }
 }
 
-/// The T nearest to `x`, ties to even; infinity beyond its range. NaN becomes infinity or some NaN.
+/// The T nearest to `x`, ties to even; infinity beyond its range. NaN stays NaN.
 template <storage T>
 requires(!real<T>) [[nodiscard]] inline T narrowed(float x) noexcept {
     const auto all = std::bit_cast<std::uint32_t>(x);
     const std::uint32_t sign = (all & 0x80000000U) >> 16, rest = all & 0x7fffffffU;
+    constexpr std::uint32_t infinity = 0x7f800000U;
     if constexpr (std::same_as<T, bfloat16>) {
         const std::uint32_t rounded = (rest + 0x7fffU + ((rest >> 16) & 1U)) >> 16;
-        return std::bit_cast<T>(static_cast<std::uint16_t>(rounded | sign));
+        const std::uint32_t value = rest > infinity ? 0x7fc0U : rounded;  // rounding would carry NaN into the sign
+        return std::bit_cast<T>(static_cast<std::uint16_t>(value | sign));
     } else {
         // Normal: rebias the exponent by -112 and round at bit 13, ties to even.
         const std::uint32_t normal = (rest - (112U << 23) + 0xfffU + ((rest >> 13) & 1U)) >> 13;
         // Subnormal: adding 0.5 moves the last place of the sum to 2^-24, and the addition itself rounds.
         const std::uint32_t small = std::bit_cast<std::uint32_t>(std::bit_cast<float>(rest) + 0.5F) - (126U << 23);
         const std::uint32_t finite = rest < (113U << 23) ? small : normal;
-        return std::bit_cast<T>(static_cast<std::uint16_t>((rest < (143U << 23) ? finite : 0x7c00U) | sign));
+        const std::uint32_t beyond = rest > infinity ? 0x7e00U : 0x7c00U;
+        return std::bit_cast<T>(static_cast<std::uint16_t>((rest < (143U << 23) ? finite : beyond) | sign));
     }
 }
 

@@ -43,8 +43,10 @@ bool ql_iteration(vector<S>& d, vector<S>& e, index first, index size, matrix<S>
     };
     const index end = first + size;
     // What couples less than rounding of the largest entry counts as zero.
+    const dense_view<const S> diagonal(d), off(e);
     const S negligible =
-        size > 1 ? eps * std::max(largest_of(d.data() + first, size), largest_of(e.data() + first, size - 1)) : S(0);
+        size > 1 ? eps * std::max(max_abs(diagonal.middle_rows(first, size)), max_abs(off.middle_rows(first, size - 1)))
+                 : S(0);
     for (index at = first; at < end; ++at) {
         for (int steps = 0;; ++steps) {
             index m = at;
@@ -400,8 +402,7 @@ private:
         std::fill(kinds_.begin() + half, kinds_.end(), lower);
         kept_.clear();
         deflated_.clear();
-        const S tolerance =
-            S(8) * std::numeric_limits<S>::epsilon() * std::max(largest_of(d.data(), size), largest_of(z.data(), size));
+        const S tolerance = S(8) * std::numeric_limits<S>::epsilon() * std::max(max_abs(d), max_abs(z));
         index previous = -1;
         for (const index i : order) {
             if (rho * std::abs(z(i)) <= tolerance) {

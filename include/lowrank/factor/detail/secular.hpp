@@ -7,24 +7,11 @@
 ///
 ///     secular_sums(base, z, tau, delta, n, value, slope);   // sum z^2 / (base - tau), and its slope
 
-#include <algorithm>
-#include <cmath>
-
 #include <lowrank/core/config.hpp>
 #include <lowrank/core/packets.hpp>
 #include <lowrank/core/types.hpp>
 
 namespace lowrank::inline LOWRANK_ABI::detail {
-
-/// The largest magnitude of `n` numbers.
-template <real S>
-[[nodiscard]] S largest_of(const S* x, index n) noexcept {
-    S largest(0);
-    for (index i = 0; i < n; ++i) {
-        largest = std::max(largest, std::abs(x[i]));
-    }
-    return largest;
-}
 
 /// delta = base - tau, and what these poles add to the secular function, sum z^2 / delta, and to its slope.
 template <real S>

@@ -5,8 +5,8 @@
 /// \file
 /// Which singular values noise cannot explain: the Marchenko-Pastur edge and the Gavish-Donoho threshold.
 ///
-///     lowrank::index k = lowrank::marchenko_pastur_rank(spec.values(), spec.rows(), spec.cols());
-///     double t = lowrank::gavish_donoho_threshold(spec.values(), spec.rows(), spec.cols());
+///     lowrank::index k = lowrank::marchenko_pastur_rank(spec.s, spec.rows(), spec.cols());
+///     double t = lowrank::gavish_donoho_threshold(spec.s, spec.rows(), spec.cols());
 ///
 /// Model: W = low rank + noise with independent entries of standard deviation sigma. With a = min(m, n), b = max(m, n),
 /// beta = a / b, the noise alone has singular values up to sigma (sqrt(a) + sqrt(b)), and their median is
@@ -28,18 +28,16 @@ LOWRANK_API [[nodiscard]] double marchenko_pastur_median(double beta);
 /// sigma (sqrt(m) + sqrt(n)): the largest singular value of m x n noise, in the limit. \pre sigma >= 0
 LOWRANK_API [[nodiscard]] double marchenko_pastur_edge(double sigma, index m, index n);
 
-/// The noise level sigma = median(s) / sqrt(b mu_beta), robust to fewer than half of the values being signal.
+/// The noise level sigma = median(s) / sqrt(b mu_beta), robust to fewer than half of the values being signal; at least the
+/// level whose edge is the rounding of s, 4 eps s_1, so that rounding of a matrix of low rank is no signal.
 /// \pre s holds all min(m, n) singular values of an m x n weight, and there is one.
-template <real S>
-[[nodiscard]] double noise_level_from_median(const vector<S>& s, index m, index n);
+LOWRANK_API [[nodiscard]] double noise_level_from_median(const singular_values_in& s, index m, index n);
 
 /// #(s > marchenko_pastur_edge(sigma, m, n)): what noise of this level cannot explain.
-template <real S>
-[[nodiscard]] index marchenko_pastur_rank(const vector<S>& s, index m, index n, double sigma);
+LOWRANK_API [[nodiscard]] index marchenko_pastur_rank(const singular_values_in& s, index m, index n, double sigma);
 
 /// The same with the level read from the median of s. 0 for an empty spectrum.
-template <real S>
-[[nodiscard]] index marchenko_pastur_rank(const vector<S>& s, index m, index n);
+LOWRANK_API [[nodiscard]] index marchenko_pastur_rank(const singular_values_in& s, index m, index n);
 
 /// lambda*(beta) = sqrt(2 (beta + 1) + 8 beta / (beta + 1 + sqrt(beta^2 + 14 beta + 1))), in units of sigma sqrt(b).
 /// \pre 0 < beta <= 1
@@ -55,16 +53,13 @@ LOWRANK_API [[nodiscard]] double gavish_donoho_threshold(double sigma, index m, 
 
 /// The same with the noise level read from the median of s: omega(beta) median(s).
 /// \pre As for `noise_level_from_median`.
-template <real S>
-[[nodiscard]] double gavish_donoho_threshold(const vector<S>& s, index m, index n);
+LOWRANK_API [[nodiscard]] double gavish_donoho_threshold(const singular_values_in& s, index m, index n);
 
 /// #(s > gavish_donoho_threshold(sigma, m, n)).
-template <real S>
-[[nodiscard]] index gavish_donoho_rank(const vector<S>& s, index m, index n, double sigma);
+LOWRANK_API [[nodiscard]] index gavish_donoho_rank(const singular_values_in& s, index m, index n, double sigma);
 
 /// The same with the level read from the median of s. 0 for an empty spectrum.
-template <real S>
-[[nodiscard]] index gavish_donoho_rank(const vector<S>& s, index m, index n);
+LOWRANK_API [[nodiscard]] index gavish_donoho_rank(const singular_values_in& s, index m, index n);
 
 }  // namespace lowrank::inline LOWRANK_ABI
 

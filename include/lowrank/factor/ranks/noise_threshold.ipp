@@ -42,25 +42,23 @@ LOWRANK_BODY double marchenko_pastur_edge(double sigma, index m, index n) {
     return sigma * (std::sqrt(static_cast<double>(m)) + std::sqrt(static_cast<double>(n)));
 }
 
-template <real S>
-double noise_level_from_median(const vector<S>& s, index m, index n) {
+LOWRANK_BODY double noise_level_from_median(const singular_values_in& s, index m, index n) {
     detail::expects_spectrum("noise_level_from_median", s);
     detail::expects(s.size() > 0 && s.size() == std::min(m, n),
                     "noise_level_from_median: all min(m, n) singular values are needed, and at least one");
     const index upper = s.size() / 2;
     const index lower = (s.size() - 1) / 2;
-    const double median = 0.5 * static_cast<double>(s(lower)) + 0.5 * static_cast<double>(s(upper));
+    const double median = 0.5 * s(lower) + 0.5 * s(upper);
     const double b = static_cast<double>(std::max(m, n));
-    return median / std::sqrt(b * marchenko_pastur_median(static_cast<double>(std::min(m, n)) / b));
+    return std::max(median / std::sqrt(b * marchenko_pastur_median(static_cast<double>(std::min(m, n)) / b)),
+                    4.0 * s.epsilon() * s(0) / marchenko_pastur_edge(1.0, m, n));
 }
 
-template <real S>
-index marchenko_pastur_rank(const vector<S>& s, index m, index n, double sigma) {
+LOWRANK_BODY index marchenko_pastur_rank(const singular_values_in& s, index m, index n, double sigma) {
     return rank_above_threshold(s, marchenko_pastur_edge(sigma, m, n));
 }
 
-template <real S>
-index marchenko_pastur_rank(const vector<S>& s, index m, index n) {
+LOWRANK_BODY index marchenko_pastur_rank(const singular_values_in& s, index m, index n) {
     return s.size() == 0 ? 0 : marchenko_pastur_rank(s, m, n, noise_level_from_median(s, m, n));
 }
 
@@ -80,33 +78,17 @@ LOWRANK_BODY double gavish_donoho_threshold(double sigma, index m, index n) {
     return gavish_donoho_lambda(static_cast<double>(std::min(m, n)) / b) * std::sqrt(b) * sigma;
 }
 
-template <real S>
-double gavish_donoho_threshold(const vector<S>& s, index m, index n) {
+LOWRANK_BODY double gavish_donoho_threshold(const singular_values_in& s, index m, index n) {
     return gavish_donoho_threshold(noise_level_from_median(s, m, n), m, n);
 }
 
-template <real S>
-index gavish_donoho_rank(const vector<S>& s, index m, index n, double sigma) {
+LOWRANK_BODY index gavish_donoho_rank(const singular_values_in& s, index m, index n, double sigma) {
     return s.size() == 0 ? 0 : rank_above_threshold(s, gavish_donoho_threshold(sigma, m, n));
 }
 
-template <real S>
-index gavish_donoho_rank(const vector<S>& s, index m, index n) {
+LOWRANK_BODY index gavish_donoho_rank(const singular_values_in& s, index m, index n) {
     return s.size() == 0 ? 0 : rank_above_threshold(s, gavish_donoho_threshold(s, m, n));
 }
-
-#ifdef LOWRANK_COMPILED
-#define LOWRANK_NOISE_THRESHOLDS_OF(S)                                              \
-    template double noise_level_from_median(const vector<S>& s, index, index);      \
-    template index marchenko_pastur_rank(const vector<S>& s, index, index, double); \
-    template index marchenko_pastur_rank(const vector<S>& s, index, index);         \
-    template double gavish_donoho_threshold(const vector<S>& s, index, index);      \
-    template index gavish_donoho_rank(const vector<S>& s, index, index, double);    \
-    template index gavish_donoho_rank(const vector<S>& s, index, index);
-LOWRANK_NOISE_THRESHOLDS_OF(float)
-LOWRANK_NOISE_THRESHOLDS_OF(double)
-#undef LOWRANK_NOISE_THRESHOLDS_OF
-#endif
 
 }  // namespace lowrank::inline LOWRANK_ABI
 

@@ -16,50 +16,78 @@ LOWRANK_BODY rank_plan allocate_ranks(const std::vector<budget_item>& items, ind
     struct bid {
         double price;
         std::size_t item;
+        index rank;  ///< What the item has afterwards.
     };
     const auto worse = [](const bid& a, const bid& b) {
         return a.price < b.price || (a.price == b.price && a.item > b.item);
     };
     rank_plan plan;
     std::vector<bid> heap;
-    const auto limit = [&](const budget_item& w) {
+    const auto limit = [](const budget_item& w) {
         return w.max_rank < 0 ? w.values.size() : std::min<index>(w.max_rank, w.values.size());
     };
-    const auto push = [&](std::size_t at) {
+    const auto cost = [&](const budget_item& w, index k) {
+        const bool dense = w.may_stay_dense && k == w.values.size();
+        return dense ? stored_numbers(k, w.rows, w.cols) : k * (w.rows + w.cols);
+    };
+    std::vector<vector<double>> tails;  // of each item, what every rank leaves
+    // The best price of an item among one more component and, if `whole`, all of them.
+    const auto push = [&](std::size_t at, bool whole) {
         const budget_item& w = items[at];
-        const index k = plan.ranks[at];
-        if (k < limit(w) && w.values(k) > 0.0) {
-            heap.push_back({w.importance * w.values(k) * w.values(k) / static_cast<double>(w.rows + w.cols), at});
-            std::push_heap(heap.begin(), heap.end(), worse);
+        const index k = plan.ranks[at], all = w.values.size();
+        if (k >= limit(w) || !(w.values(k) > 0.0)) {
+            return;
         }
+        const index now = cost(w, k), one = cost(w, k + 1), most = cost(w, all);
+        bid best{w.importance * w.values(k) * w.values(k) / static_cast<double>(one - now), at, k + 1};
+        const bool useless = w.may_stay_dense && k + 1 < all && one >= most;  // for that, everything is to be had
+        if (whole && w.may_stay_dense && limit(w) == all && most > now) {
+            const double price = tails[at](k) / static_cast<double>(most - now);
+            if (useless || price >= best.price) {
+                best = {price, at, all};
+            }
+        } else if (useless && limit(w) == all) {
+            return;
+        }
+        heap.push_back(best);
+        std::push_heap(heap.begin(), heap.end(), worse);
     };
     for (const auto& w : items) {
         detail::expects_spectrum("allocate_ranks", w.values);
         detail::expects(w.importance >= 0.0 && w.min_rank >= 0 && w.rows >= 0 && w.cols >= 0,
                         "allocate_ranks: importance, min_rank, rows and cols must not be negative");
-        plan.ranks.push_back(std::min(w.min_rank, limit(w)));
-        plan.parameters += plan.ranks.back() * (w.rows + w.cols);
+        index k = std::min(w.min_rank, limit(w));
+        if (limit(w) == w.values.size() && cost(w, k) >= cost(w, limit(w))) {
+            k = limit(w);
+        }
+        plan.ranks.push_back(k);
+        plan.parameters += cost(w, k);
+        vector<double>& tail = tails.emplace_back();
+        tail.setZero(w.values.size() + 1);
+        for (index i = w.values.size(); i-- > 0;) {
+            tail(i) = tail(i + 1) + w.importance * w.values(i) * w.values(i);
+        }
     }
     detail::expects(plan.parameters <= budget, "allocate_ranks: the min_ranks alone exceed the budget");
     for (std::size_t i = 0; i < items.size(); ++i) {
-        push(i);
+        push(i, true);
     }
     while (!heap.empty()) {
         std::pop_heap(heap.begin(), heap.end(), worse);
-        const std::size_t at = heap.back().item;
+        const bid next = heap.back();
         heap.pop_back();
-        const index cost = items[at].rows + items[at].cols;
-        if (plan.parameters + cost <= budget) {
-            plan.parameters += cost;
-            ++plan.ranks[at];
-            push(at);
+        index& rank = plan.ranks[next.item];
+        const index parameters = plan.parameters - cost(items[next.item], rank) + cost(items[next.item], next.rank);
+        if (parameters <= budget) {
+            plan.parameters = parameters;
+            rank = next.rank;
+            push(next.item, true);
+        } else if (next.rank > rank + 1) {
+            push(next.item, false);
         }
     }
     for (std::size_t i = 0; i < items.size(); ++i) {
-        const auto& w = items[i];
-        for (index k = w.values.size(); k-- > plan.ranks[i];) {
-            plan.loss += w.importance * w.values(k) * w.values(k);
-        }
+        plan.loss += tails[i](plan.ranks[i]);
     }
     return plan;
 }

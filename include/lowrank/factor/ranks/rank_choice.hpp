@@ -6,7 +6,7 @@
 /// A rank rule as a value: conversion, resizing and extraction take one, and tools read one from the command line.
 ///
 ///     lowrank::rank_choice by_energy{.rule = lowrank::rank_rule::energy, .value = 0.9, .max_rank = 64};
-///     lowrank::index k = lowrank::choose_rank(spec.values(), by_energy);
+///     lowrank::index k = lowrank::choose_rank(f.s, by_energy);
 ///
 /// The rules themselves, with their sources, are in factor/ranks/rank_rules.hpp.
 
@@ -17,6 +17,7 @@
 #include <lowrank/core/config.hpp>
 #include <lowrank/core/status.hpp>
 #include <lowrank/core/types.hpp>
+#include <lowrank/factor/decomposition.hpp>
 #include <lowrank/factor/ranks/rank_rules.hpp>
 
 namespace lowrank::inline LOWRANK_ABI {
@@ -60,8 +61,14 @@ LOWRANK_API [[nodiscard]] status check(const rank_choice& choice);
 /// The rank the rule reads from descending values, within [min_rank, max_rank] and at most s.size().
 ///
 /// \pre `value` is in the range of its rule; a fixed rank is a whole number that is not negative.
+LOWRANK_API [[nodiscard]] index choose_rank(const singular_values_in& s, const rank_choice& choice);
+
+/// The same of a decomposition, also a partial one, whose evidence says how much is missing: at most f.size().
+///
+/// \pre    As `choose_rank`.
+/// \return `unsupported` if the rule needs components that a partial decomposition does not hold.
 template <real S>
-[[nodiscard]] index choose_rank(const vector<S>& s, const rank_choice& choice);
+[[nodiscard]] result<index> rank_within(const decomposition<S>& f, const rank_choice& choice);
 
 }  // namespace lowrank::inline LOWRANK_ABI
 

@@ -72,8 +72,7 @@ LOWRANK_BODY status check(const rank_choice& choice) {
     return require(v >= 0 && v <= 1, "a number from 0 to 1");
 }
 
-template <real S>
-index choose_rank(const vector<S>& s, const rank_choice& choice) {
+LOWRANK_BODY index choose_rank(const singular_values_in& s, const rank_choice& choice) {
     detail::expects(choice.min_rank >= 0 && choice.max_rank >= choice.min_rank,
                     "choose_rank: needs 0 <= min_rank <= max_rank in a rank_choice");
     const double v = choice.value;
@@ -99,9 +98,43 @@ index choose_rank(const vector<S>& s, const rank_choice& choice) {
     return std::min<index>(std::clamp(found(), choice.min_rank, choice.max_rank), s.size());
 }
 
+template <real S>
+result<index> rank_within(const decomposition<S>& f, const rank_choice& choice) {
+    if (f.complete() || choice.rule == rank_rule::fixed) {
+        return choose_rank(f.s, choice);
+    }
+    const index k = f.size();
+    const double v = choice.value;
+    const double first = k > 0 ? static_cast<double>(f.s(0)) : 0.0,
+                 last = k > 0 ? static_cast<double>(f.s(k - 1)) : 0.0;
+    const bool enough = k >= choice.max_rank;
+    double cut = -1.0, tolerance = -1.0;
+    switch (choice.rule) {
+        case rank_rule::threshold: cut = v; break;
+        case rank_rule::ratio: cut = v * first; break;
+        case rank_rule::kohya_ratio: cut = first / v; break;
+        case rank_rule::energy: tolerance = std::sqrt(std::max(0.0, 1.0 - v)); break;
+        case rank_rule::frobenius_share: tolerance = std::sqrt(std::max(0.0, 1.0 - v * v)); break;
+        case rank_rule::relative_error: tolerance = v; break;
+        default: break;  // needs the sum of all values
+    }
+    if (cut >= 0.0 && (enough || k == 0 || last <= cut)) {
+        return choose_rank(f.s, choice);
+    }
+    if (tolerance >= 0.0 && (enough || f.error.relative <= tolerance)) {
+        index needed = k;
+        while (needed > 0 && f.relative_error(needed - 1) <= tolerance) {
+            --needed;
+        }
+        return std::min(std::clamp(needed, choice.min_rank, choice.max_rank), k);
+    }
+    return status{errc::unsupported, "rank_within: the rule needs more than the leading " + std::to_string(k) +
+                                         " components; decompose with svd, or with a larger rank"};
+}
+
 #ifdef LOWRANK_COMPILED
-template index choose_rank(const vector<float>&, const rank_choice&);
-template index choose_rank(const vector<double>&, const rank_choice&);
+template result<index> rank_within(const decomposition<float>&, const rank_choice&);
+template result<index> rank_within(const decomposition<double>&, const rank_choice&);
 #endif
 
 }  // namespace lowrank::inline LOWRANK_ABI

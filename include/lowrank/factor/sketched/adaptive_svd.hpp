@@ -22,8 +22,8 @@
 #include <lowrank/core/linear_operator.hpp>
 #include <lowrank/core/types.hpp>
 #include <lowrank/core/workspace.hpp>
+#include <lowrank/factor/decomposition.hpp>
 #include <lowrank/factor/sketched/detail/sketched_operator.hpp>
-#include <lowrank/factor/truncated_svd.hpp>
 
 namespace lowrank::inline LOWRANK_ABI {
 
@@ -44,8 +44,7 @@ struct adaptive_svd_options {
 namespace detail {
 
 template <real S>
-[[nodiscard]] truncated_svd_result<S> adaptive_svd_of(const sketched_operator<S>& a,
-                                                      const adaptive_svd_options& options);
+[[nodiscard]] decomposition<S> adaptive_svd_of(const sketched_operator<S>& a, const adaptive_svd_options& options);
 
 }  // namespace detail
 
@@ -59,16 +58,15 @@ template <real S>
 /// \cost   2 products with `block` columns for each `block` columns of the space, which ends a little above the rank.
 /// \note   As `krylov_svd`.
 template <operator_like M>
-[[nodiscard]] truncated_svd_result<operator_scalar<M>> adaptive_svd(const M& m, const adaptive_svd_options& options,
-                                                                    workspace& ws) {
+[[nodiscard]] decomposition<operator_scalar<M>> adaptive_svd(const M& m, const adaptive_svd_options& options,
+                                                             workspace& ws) {
     using S = operator_scalar<M>;
     return detail::adaptive_svd_of<S>(detail::sketched_operator<S>(as_operator(m), ws), options);
 }
 
 /// The same with scratch memory of its own.
 template <operator_like M>
-[[nodiscard]] truncated_svd_result<operator_scalar<M>> adaptive_svd(const M& m,
-                                                                    const adaptive_svd_options& options = {}) {
+[[nodiscard]] decomposition<operator_scalar<M>> adaptive_svd(const M& m, const adaptive_svd_options& options = {}) {
     workspace ws;
     return adaptive_svd(m, options, ws);
 }

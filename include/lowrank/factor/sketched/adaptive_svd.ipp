@@ -16,7 +16,7 @@
 namespace lowrank::inline LOWRANK_ABI {
 
 template <real S>
-truncated_svd_result<S> detail::adaptive_svd_of(const sketched_operator<S>& a, const adaptive_svd_options& options) {
+decomposition<S> detail::adaptive_svd_of(const sketched_operator<S>& a, const adaptive_svd_options& options) {
     expects(options.tolerance >= 0.0 && options.block >= 1 && options.error_samples >= 1,
             "adaptive_svd: tolerance must not be negative, block and error_samples at least 1");
     const index full = std::min(a.rows(), a.cols());
@@ -31,7 +31,7 @@ truncated_svd_result<S> detail::adaptive_svd_of(const sketched_operator<S>& a, c
     double wanted = options.tolerance;
     for (;; why = space.grow()) {
         if (!why) {
-            return {{.why = std::move(why)}};
+            return why;
         }
         // Squares relative to ||A||_F^2, which neither overflow nor underflow.
         const double captured = norm_of(space.w()), sampled = space.sampled_rest();
@@ -47,7 +47,7 @@ truncated_svd_result<S> detail::adaptive_svd_of(const sketched_operator<S>& a, c
         if (!end && rest > wanted * wanted) {
             continue;
         }
-        auto out = svd_within<S>(copy_in<S>(space.q()), copy_in<S>(space.w()), space.dimension());
+        auto out = svd_within<S>("adaptive_svd", copy_in<S>(space.q()), copy_in<S>(space.w()), space.dimension());
         if (!out) {
             return out;
         }
@@ -59,7 +59,7 @@ truncated_svd_result<S> detail::adaptive_svd_of(const sketched_operator<S>& a, c
             }
         }
         k = std::min(k, limit);
-        keep_leading(out, k);
+        out = out.leading(k);
         out.error = a.evidence(space.samples(), out.u, out.s, out.v);
         if (end || k == limit || !dense || out.error.relative <= options.tolerance) {
             return out;
@@ -69,10 +69,8 @@ truncated_svd_result<S> detail::adaptive_svd_of(const sketched_operator<S>& a, c
 }
 
 #ifdef LOWRANK_COMPILED
-template truncated_svd_result<float> detail::adaptive_svd_of(const sketched_operator<float>&,
-                                                             const adaptive_svd_options&);
-template truncated_svd_result<double> detail::adaptive_svd_of(const sketched_operator<double>&,
-                                                              const adaptive_svd_options&);
+template decomposition<float> detail::adaptive_svd_of(const sketched_operator<float>&, const adaptive_svd_options&);
+template decomposition<double> detail::adaptive_svd_of(const sketched_operator<double>&, const adaptive_svd_options&);
 #endif
 
 }  // namespace lowrank::inline LOWRANK_ABI

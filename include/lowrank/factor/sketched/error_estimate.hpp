@@ -20,14 +20,14 @@
 #include <lowrank/core/status.hpp>
 #include <lowrank/core/types.hpp>
 #include <lowrank/core/workspace.hpp>
+#include <lowrank/factor/decomposition.hpp>
 #include <lowrank/factor/sketched/detail/sketched_operator.hpp>
-#include <lowrank/factor/truncated_svd.hpp>
 
 namespace lowrank::inline LOWRANK_ABI {
 
 /// A - U diag(s) V^T as a linear operator, never formed. The weight must outlive it; the factors are copied.
 template <operator_like M>
-[[nodiscard]] operator_sum<operator_scalar<M>> residual(const M& m, const truncated_svd_result<operator_scalar<M>>& f) {
+[[nodiscard]] operator_sum<operator_scalar<M>> residual(const M& m, const decomposition<operator_scalar<M>>& f) {
     using S = operator_scalar<M>;
     return operator_sum<S>({{any_operator<S>(as_operator(m)), S(1)}, {any_operator<S>(f.product()), S(-1)}});
 }

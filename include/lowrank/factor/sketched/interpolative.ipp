@@ -18,11 +18,6 @@ namespace lowrank::inline LOWRANK_ABI {
 
 namespace detail {
 
-[[nodiscard]] inline status non_finite_matrix(const char* function) {
-    return {errc::non_finite,
-            std::string(function) + ": the matrix holds NaN or infinity; repair or exclude the weight"};
-}
-
 /// The columns of A in the order given.
 LOWRANK_API [[nodiscard]] matrix<double> gather_columns(const matrix<double>& a, const std::vector<index>& columns);
 LOWRANK_API [[nodiscard]] pivoted_qr_result<double> pivoted_qr_of(matrix<double> a, index max_rank, double tolerance);

@@ -20,8 +20,8 @@
 #include <lowrank/core/linear_operator.hpp>
 #include <lowrank/core/types.hpp>
 #include <lowrank/core/workspace.hpp>
+#include <lowrank/factor/decomposition.hpp>
 #include <lowrank/factor/sketched/detail/sketched_operator.hpp>
-#include <lowrank/factor/truncated_svd.hpp>
 
 namespace lowrank::inline LOWRANK_ABI {
 
@@ -36,8 +36,7 @@ struct krylov_svd_options {
 namespace detail {
 
 template <real S>
-[[nodiscard]] truncated_svd_result<S> krylov_svd_of(const sketched_operator<S>& a, index k,
-                                                    const krylov_svd_options& options);
+[[nodiscard]] decomposition<S> krylov_svd_of(const sketched_operator<S>& a, index k, const krylov_svd_options& options);
 
 }  // namespace detail
 
@@ -50,16 +49,16 @@ template <real S>
 /// \cost   2 depth products with `block` columns, and with d = block depth: 4 m d^2 + n d^2 flops for the bases.
 /// \note   The start is equal on every machine; the result bit-equal for one binary and CPU.
 template <operator_like M>
-[[nodiscard]] truncated_svd_result<operator_scalar<M>> krylov_svd(const M& m, index k,
-                                                                  const krylov_svd_options& options, workspace& ws) {
+[[nodiscard]] decomposition<operator_scalar<M>> krylov_svd(const M& m, index k, const krylov_svd_options& options,
+                                                           workspace& ws) {
     using S = operator_scalar<M>;
     return detail::krylov_svd_of<S>(detail::sketched_operator<S>(as_operator(m), ws), k, options);
 }
 
 /// The same with scratch memory of its own.
 template <operator_like M>
-[[nodiscard]] truncated_svd_result<operator_scalar<M>> krylov_svd(const M& m, index k,
-                                                                  const krylov_svd_options& options = {}) {
+[[nodiscard]] decomposition<operator_scalar<M>> krylov_svd(const M& m, index k,
+                                                           const krylov_svd_options& options = {}) {
     workspace ws;
     return krylov_svd(m, k, options, ws);
 }

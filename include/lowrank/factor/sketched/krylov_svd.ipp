@@ -16,8 +16,7 @@
 namespace lowrank::inline LOWRANK_ABI {
 
 template <real S>
-truncated_svd_result<S> detail::krylov_svd_of(const sketched_operator<S>& a, index k,
-                                              const krylov_svd_options& options) {
+decomposition<S> detail::krylov_svd_of(const sketched_operator<S>& a, index k, const krylov_svd_options& options) {
     expects_rank("krylov_svd", k, a.rows(), a.cols());
     expects(options.block >= 0 && options.depth >= 0 && options.error_samples >= 0,
             "krylov_svd: block, depth and error_samples must not be negative");
@@ -40,9 +39,10 @@ truncated_svd_result<S> detail::krylov_svd_of(const sketched_operator<S>& a, ind
         why = space.grow();
     }
     if (!why) {
-        return {{.why = std::move(why)}};
+        return why;
     }
-    auto out = svd_within<S>(copy_in<S>(space.q()), copy_in<S>(space.w()), std::min(k, space.dimension()));
+    auto out =
+        svd_within<S>("krylov_svd", copy_in<S>(space.q()), copy_in<S>(space.w()), std::min(k, space.dimension()));
     if (out) {
         pad_with_zeros(out, k);
         out.error = a.evidence(space.samples(), out.u, out.s, out.v);
@@ -51,10 +51,9 @@ truncated_svd_result<S> detail::krylov_svd_of(const sketched_operator<S>& a, ind
 }
 
 #ifdef LOWRANK_COMPILED
-template truncated_svd_result<float> detail::krylov_svd_of(const sketched_operator<float>&, index,
-                                                           const krylov_svd_options&);
-template truncated_svd_result<double> detail::krylov_svd_of(const sketched_operator<double>&, index,
-                                                            const krylov_svd_options&);
+template decomposition<float> detail::krylov_svd_of(const sketched_operator<float>&, index, const krylov_svd_options&);
+template decomposition<double> detail::krylov_svd_of(const sketched_operator<double>&, index,
+                                                     const krylov_svd_options&);
 #endif
 
 }  // namespace lowrank::inline LOWRANK_ABI

@@ -19,8 +19,8 @@
 #include <lowrank/core/linear_operator.hpp>
 #include <lowrank/core/types.hpp>
 #include <lowrank/core/workspace.hpp>
+#include <lowrank/factor/decomposition.hpp>
 #include <lowrank/factor/sketched/detail/sketched_operator.hpp>
-#include <lowrank/factor/truncated_svd.hpp>
 
 namespace lowrank::inline LOWRANK_ABI {
 
@@ -34,8 +34,8 @@ struct randomized_svd_options {
 namespace detail {
 
 template <real S>
-[[nodiscard]] truncated_svd_result<S> randomized_svd_of(const sketched_operator<S>& a, index k,
-                                                        const randomized_svd_options& options);
+[[nodiscard]] decomposition<S> randomized_svd_of(const sketched_operator<S>& a, index k,
+                                                 const randomized_svd_options& options);
 
 }  // namespace detail
 
@@ -50,17 +50,16 @@ template <real S>
 ///         for the bases.
 /// \note   The sketch is equal on every machine; the result bit-equal for one binary and CPU.
 template <operator_like M>
-[[nodiscard]] truncated_svd_result<operator_scalar<M>> randomized_svd(const M& m, index k,
-                                                                      const randomized_svd_options& options,
-                                                                      workspace& ws) {
+[[nodiscard]] decomposition<operator_scalar<M>> randomized_svd(const M& m, index k,
+                                                               const randomized_svd_options& options, workspace& ws) {
     using S = operator_scalar<M>;
     return detail::randomized_svd_of<S>(detail::sketched_operator<S>(as_operator(m), ws), k, options);
 }
 
 /// The same with scratch memory of its own.
 template <operator_like M>
-[[nodiscard]] truncated_svd_result<operator_scalar<M>> randomized_svd(const M& m, index k,
-                                                                      const randomized_svd_options& options = {}) {
+[[nodiscard]] decomposition<operator_scalar<M>> randomized_svd(const M& m, index k,
+                                                               const randomized_svd_options& options = {}) {
     workspace ws;
     return randomized_svd(m, k, options, ws);
 }

@@ -16,16 +16,16 @@
 namespace lowrank::inline LOWRANK_ABI {
 
 template <real S>
-truncated_svd_result<S> detail::randomized_svd_of(const sketched_operator<S>& a, index k,
-                                                  const randomized_svd_options& options) {
+decomposition<S> detail::randomized_svd_of(const sketched_operator<S>& a, index k,
+                                           const randomized_svd_options& options) {
     expects_rank("randomized_svd", k, a.rows(), a.cols());
     expects(options.oversample >= 0 && options.power_iterations >= 0 && options.error_samples >= 0,
             "randomized_svd: oversample, power_iterations and error_samples must not be negative");
-    const index width = std::min({k + options.oversample, a.rows(), a.cols()});
+    const index width = std::min({std::max<index>(k + options.oversample, 1), a.rows(), a.cols()});
     const index samples = a.has_weight() ? 0 : options.error_samples;
 
     // One product serves both the sketch and the columns held back for the error.
-    matrix<S> q = a.times(sign_sketch<S>(a.cols(), width + samples, philox(options.seed)));
+    matrix<S> q = a.times(range_sketch<S>(a.cols(), width, samples, philox(options.seed)));
     const matrix<S> held_back = columns_of(q, width, samples);
     if (samples > 0) {
         q = columns_of(q, 0, width);
@@ -33,12 +33,12 @@ truncated_svd_result<S> detail::randomized_svd_of(const sketched_operator<S>& a,
     matrix<S> z;
     for (int pass = 0;; ++pass) {
         if (!all_finite(q)) {
-            return {{.why = non_finite_operator("randomized_svd")}};
+            return non_finite_operator("randomized_svd");
         }
         orthonormalize(q);  // without it, small directions drown in rounding
         z = a.transposed_times(q);
         if (!all_finite(z)) {
-            return {{.why = non_finite_operator("randomized_svd")}};
+            return non_finite_operator("randomized_svd");
         }
         if (pass == options.power_iterations) {
             break;
@@ -47,9 +47,9 @@ truncated_svd_result<S> detail::randomized_svd_of(const sketched_operator<S>& a,
         q = a.times(z);
     }
     if (!all_finite(held_back)) {
-        return {{.why = non_finite_operator("randomized_svd")}};
+        return non_finite_operator("randomized_svd");
     }
-    auto out = svd_within<S>(q, z, k);
+    auto out = svd_within<S>("randomized_svd", q, z, k);
     if (out) {
         out.error = a.evidence(held_back, out.u, out.s, out.v);
     }
@@ -57,10 +57,10 @@ truncated_svd_result<S> detail::randomized_svd_of(const sketched_operator<S>& a,
 }
 
 #ifdef LOWRANK_COMPILED
-template truncated_svd_result<float> detail::randomized_svd_of(const sketched_operator<float>&, index,
-                                                               const randomized_svd_options&);
-template truncated_svd_result<double> detail::randomized_svd_of(const sketched_operator<double>&, index,
-                                                                const randomized_svd_options&);
+template decomposition<float> detail::randomized_svd_of(const sketched_operator<float>&, index,
+                                                        const randomized_svd_options&);
+template decomposition<double> detail::randomized_svd_of(const sketched_operator<double>&, index,
+                                                         const randomized_svd_options&);
 #endif
 
 }  // namespace lowrank::inline LOWRANK_ABI

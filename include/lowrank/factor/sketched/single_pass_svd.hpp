@@ -26,7 +26,7 @@
 #include <lowrank/core/dense.hpp>
 #include <lowrank/core/status.hpp>
 #include <lowrank/core/types.hpp>
-#include <lowrank/factor/truncated_svd.hpp>
+#include <lowrank/factor/svd.hpp>
 
 namespace lowrank::inline LOWRANK_ABI {
 
@@ -61,7 +61,7 @@ public:
 
     /// The k leading triplets of what was added, k <= rank. The error is sampled from the rows held back.
     /// \return `non_finite` if the sums overflowed.
-    [[nodiscard]] truncated_svd_result<S> finish(index k) const;
+    [[nodiscard]] decomposition<S> finish(index k) const;
 
 private:
     status add_panel(index first, const matrix<S>& panel, S scale);
@@ -69,7 +69,7 @@ private:
     [[nodiscard]] matrix<S> signs(index first, index count) const;
     /// [Psi; Theta] X in double, by panels of rows.
     [[nodiscard]] matrix<double> signed_rows(const matrix<S>& x) const;
-    [[nodiscard]] error_evidence evidence(const truncated_svd_result<S>& f) const;
+    [[nodiscard]] error_evidence evidence(const decomposition<S>& f) const;
 
     index rows_;
     index cols_;

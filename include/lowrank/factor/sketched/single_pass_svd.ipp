@@ -9,6 +9,7 @@
 #include <lowrank/core/finite.hpp>
 #include <lowrank/core/philox.hpp>
 #include <lowrank/factor/orthonormalize.hpp>
+#include <lowrank/factor/ranks/rank_rules.hpp>
 #include <lowrank/factor/sketched/single_pass_svd.hpp>
 #include <lowrank/factor/sketched/sketch.hpp>
 #include <lowrank/factor/svd.hpp>
@@ -25,7 +26,7 @@ single_pass_sketch<S>::single_pass_sketch(index rows, index cols, index rank, co
     range_ = std::min({std::max(rank, range), rows, cols});
     corange_ = std::min(rows, std::max(range_, options.corange > 0 ? options.corange : 2 * range_ + 1));
     samples_ = options.error_samples;
-    omega_ = sign_sketch<S>(cols, range_, philox(seed_, 0));
+    omega_ = detail::range_sketch<S>(cols, range_, 0, philox(seed_, 0));
     y_.setZero(rows, range_);
     z_.setZero(corange_ + samples_, cols);
 }
@@ -50,23 +51,34 @@ void single_pass_sketch<S>::merge(const single_pass_sketch& other) {
 }
 
 template <real S>
-truncated_svd_result<S> single_pass_sketch<S>::finish(index k) const {
+decomposition<S> single_pass_sketch<S>::finish(index k) const {
     detail::expects_in_range("single_pass_sketch::finish", "rank", k, index{0}, rank_);
     if (!all_finite(y_) || !all_finite(z_)) {
-        return {{.why = {errc::non_finite, "single_pass_sketch::finish: a sketch overflowed; scale the data down"}}};
+        return status{errc::non_finite, "single_pass_sketch::finish: a sketch overflowed; scale the data down"};
     }
     matrix<S> q = y_;
     orthonormalize(q);
-    // Psi Q X = Psi A in the least squares sense, in double: X is then the coordinates of A in Q.
+    // Psi Q X = Psi A in the least squares sense, in double: X is then the coordinates of A in Q. Directions of Q that
+    // Psi does not see, as when it is not much taller than Q is wide, get none instead of magnified rounding.
     const matrix<double> all = signed_rows(q);
-    const auto qr = thin_qr<double>(copy_in<double>(dense_view<const double>(all).middle_rows(0, corange_)));
-    matrix<double> x = product_in<double>(transposed(qr.q), dense_view<const S>(z_).middle_rows(0, corange_));
-    solve_left_upper(qr.r, x);
-    auto f = svd(copy_in<double>(transposed(x)));
-    if (!f) {
-        return {{.why = std::move(f.why)}};
+    constexpr const char* name = "single_pass_sketch::finish";
+    auto seen =
+        detail::svd_of_dense<double>(name, copy_in<double>(dense_view<const double>(all).middle_rows(0, corange_)));
+    if (!seen) {
+        return std::move(seen.why);
     }
-    truncated_svd_result<S> out;
+    const index rank = rank_above_ratio(seen.s, 1e-8);
+    matrix<double> x = product_in<double>(transposed(dense_view<const S>(z_).middle_rows(0, corange_)),
+                                          dense_view<const double>(seen.u).middle_cols(0, rank));
+    for (index i = 0; i < rank; ++i) {
+        x.col(i) /= seen.s(i);
+    }
+    auto f = detail::svd_of_dense<double>(
+        name, product(x, transposed(dense_view<const double>(seen.v).middle_cols(0, rank))));
+    if (!f) {
+        return std::move(f.why);
+    }
+    decomposition<S> out;
     const matrix<double> turn = columns_of(f.v, 0, k);
     out.u = product(q, copy_in<S>(turn));
     out.s = head_in<S>(f.s, k);
@@ -84,6 +96,10 @@ matrix<S> single_pass_sketch<S>::signs(index first, index count) const {
     matrix<S> out(count, width);
     for (index i = 0; i < count; ++i) {
         detail::fill_signs(rng, static_cast<std::uint64_t>((first + i) * words), width, out.data() + i, count);
+        // As many sketched rows as there are rows: the rows themselves, for a square matrix of signs may be singular.
+        for (index j = 0; corange_ == rows_ && j < corange_; ++j) {
+            out(i, j) = j == first + i ? S(1) : S(0);
+        }
     }
     return out;
 }
@@ -101,7 +117,7 @@ matrix<double> single_pass_sketch<S>::signed_rows(const matrix<S>& x) const {
 }
 
 template <real S>
-error_evidence single_pass_sketch<S>::evidence(const truncated_svd_result<S>& f) const {
+error_evidence single_pass_sketch<S>::evidence(const decomposition<S>& f) const {
     error_evidence e{.how = error_source::sampled};
     // The error seen by the rows held back: Theta A - (Theta U) diag(s) V^T.
     const matrix<double> theta_a = copy_in<double>(dense_view<const S>(z_).middle_rows(corange_, samples_));

@@ -28,6 +28,11 @@ namespace detail {
 template <real S>
 void fill_signs(const philox& rng, std::uint64_t word, index count, S* to, index stride);
 
+/// `sign_sketch` of k + more columns, of which the first k are the identity if k is n: signs may then be singular, and
+/// with few columns often are.
+template <real S>
+[[nodiscard]] matrix<S> range_sketch(index n, index k, index more, const philox& rng);
+
 }  // namespace detail
 
 /// An n x k matrix of independent signs +1, -1. Entry (i, j) is bit i mod 32 of word j * ceil(n / 32) + i / 32.

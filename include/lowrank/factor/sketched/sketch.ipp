@@ -39,6 +39,15 @@ matrix<S> sign_sketch(index n, index k, const philox& rng) {
 }
 
 template <real S>
+matrix<S> detail::range_sketch(index n, index k, index more, const philox& rng) {
+    matrix<S> omega = sign_sketch<S>(n, k + more, rng);
+    if (k == n) {
+        omega.leftCols(k).setIdentity();
+    }
+    return omega;
+}
+
+template <real S>
 matrix<S> gaussian_sketch(index n, index k, const philox& rng) {
     detail::expects(n >= 0 && k >= 0, "gaussian_sketch: sizes must not be negative");
     matrix<S> omega(n, k);
@@ -116,6 +125,7 @@ matrix<S> trigonometric_sketch(index n, index k, const philox& rng) {
 #define LOWRANK_SKETCHES_OF(S)                                                           \
     template void detail::fill_signs<S>(const philox&, std::uint64_t, index, S*, index); \
     template matrix<S> sign_sketch<S>(index, index, const philox&);                      \
+    template matrix<S> detail::range_sketch<S>(index, index, index, const philox&);      \
     template matrix<S> gaussian_sketch<S>(index, index, const philox&);                  \
     template matrix<S> sparse_sign_sketch<S>(index, index, index, const philox&);        \
     template matrix<S> trigonometric_sketch<S>(index, index, const philox&);

@@ -11,47 +11,37 @@ namespace lowrank::inline LOWRANK_ABI {
 
 namespace detail {
 
-/// U diag(s) V^T as two factors.
+/// `changed`, of what is in f, as that of the changed matrix: what was missing of the old one is missing of it.
 template <real S>
-[[nodiscard]] low_rank<S> factors_of(const svd_result<S>& f) {
-    low_rank<S> out{.left = f.u, .right = copy_in<S>(transposed(f.v))};
-    scale_cols(out.left, f.s);
-    return out;
+[[nodiscard]] decomposition<S> with_missing(decomposition<S> changed, const decomposition<S>& f) {
+    if (changed && !f.complete()) {
+        changed.error = f.error;
+        const double norm = changed.norm();
+        changed.error.relative = norm > 0.0 ? f.error.frobenius / norm : 0.0;
+    }
+    return changed;
 }
 
 }  // namespace detail
 
 template <real S>
-svd_result<S> truncated(const svd_result<S>& f, index k) {
-    detail::expects_in_range("truncated", "k", k, index{0}, f.s.size());
-    svd_result<S> out;
-    out.u = columns_of(f.u, 0, k);
-    out.s = head_in<S>(f.s, k);
-    out.v = columns_of(f.v, 0, k);
-    out.why = f.why;
-    return out;
+decomposition<S> add_low_rank(const decomposition<S>& f, const low_rank<S>& d) {
+    return detail::with_missing(svd(add(f.product(), d)), f);
 }
 
 template <real S>
-svd_result<S> add_low_rank(const svd_result<S>& f, const low_rank<S>& d) {
-    detail::expects(static_cast<bool>(f.why), "add_low_rank: the decomposition must have succeeded");
-    return svd(add(detail::factors_of(f), d));
-}
-
-template <real S>
-svd_result<S> rank_one_update(const svd_result<S>& f, const vector<S>& a, const vector<S>& b, S alpha) {
+decomposition<S> rank_one_update(const decomposition<S>& f, const vector<S>& a, const vector<S>& b, S alpha) {
     low_rank<S> d{.left = a, .right = copy_in<S>(transposed(b))};
     d.left *= alpha;
     return add_low_rank(f, d);
 }
 
 template <real S>
-svd_result<S> append_rows(const svd_result<S>& f, const matrix<S>& b) {
-    detail::expects(static_cast<bool>(f.why), "append_rows: the decomposition must have succeeded");
+decomposition<S> append_rows(const decomposition<S>& f, const matrix<S>& b) {
     detail::expects_shape("append_rows", "b", b.rows(), b.cols(), b.rows(), f.v.rows());
     // [U diag(s), 0; 0, I] [V^T; B]
     const index m = f.u.rows(), k = f.s.size(), p = b.rows();
-    const low_rank<S> old = detail::factors_of(f);
+    const low_rank<S> old = f.product();
     low_rank<S> grown;
     grown.left.setZero(m + p, k + p);
     grown.left.topLeftCorner(m, k) = old.left;
@@ -59,13 +49,13 @@ svd_result<S> append_rows(const svd_result<S>& f, const matrix<S>& b) {
     grown.right.resize(k + p, b.cols());
     grown.right.topRows(k) = old.right;
     grown.right.bottomRows(p) = b;
-    return svd(grown);
+    return detail::with_missing(svd(grown), f);
 }
 
 template <real S>
-svd_result<S> append_columns(const svd_result<S>& f, const matrix<S>& b) {
+decomposition<S> append_columns(const decomposition<S>& f, const matrix<S>& b) {
     detail::expects_shape("append_columns", "b", b.rows(), b.cols(), f.u.rows(), b.cols());
-    svd_result<S> mirrored = f;
+    decomposition<S> mirrored = f;
     mirrored.u.swap(mirrored.v);
     auto g = append_rows(mirrored, copy_in<S>(transposed(b)));
     g.u.swap(g.v);
@@ -74,12 +64,11 @@ svd_result<S> append_columns(const svd_result<S>& f, const matrix<S>& b) {
 }
 
 #ifdef LOWRANK_COMPILED
-#define LOWRANK_UPDATES_OF(S)                                                                            \
-    template svd_result<S> truncated(const svd_result<S>&, index);                                       \
-    template svd_result<S> add_low_rank(const svd_result<S>&, const low_rank<S>&);                       \
-    template svd_result<S> rank_one_update(const svd_result<S>&, const vector<S>&, const vector<S>&, S); \
-    template svd_result<S> append_rows(const svd_result<S>&, const matrix<S>&);                          \
-    template svd_result<S> append_columns(const svd_result<S>&, const matrix<S>&);
+#define LOWRANK_UPDATES_OF(S)                                                                                  \
+    template decomposition<S> add_low_rank(const decomposition<S>&, const low_rank<S>&);                       \
+    template decomposition<S> rank_one_update(const decomposition<S>&, const vector<S>&, const vector<S>&, S); \
+    template decomposition<S> append_rows(const decomposition<S>&, const matrix<S>&);                          \
+    template decomposition<S> append_columns(const decomposition<S>&, const matrix<S>&);
 LOWRANK_UPDATES_OF(float)
 LOWRANK_UPDATES_OF(double)
 #undef LOWRANK_UPDATES_OF

@@ -8,7 +8,7 @@
 ///
 ///     const std::vector<lowrank::matrix<float>> weights = {base, tuned};
 ///     auto f = lowrank::shared_basis<float>(weights, 128);
-///     log(f->relative, f->separate_relative);          // at equal parameters: shared, each for itself
+///     log(f.relative, f.separate_relative);          // at equal parameters: shared, each for itself
 ///
 /// B x is computed once for all of them. Wang et al., Basis Sharing, ICLR 2025 (arXiv 2410.03765).
 
@@ -24,7 +24,7 @@ namespace lowrank::inline LOWRANK_ABI {
 
 /// W_g ~ coefficients[g] * basis, and the comparison with separate factors of the same total size.
 template <real S>
-struct shared_basis_result {
+struct shared_basis_result : fallible {
     std::vector<matrix<S>> coefficients = {};  ///< m_g x k each.
     matrix<S> basis = {};                      ///< k x n.
     double error = 0.0;                        ///< sqrt(sum_g || (W_g - C_g B) R ||_F^2), exact.
@@ -40,8 +40,8 @@ struct shared_basis_result {
 /// \return `non_finite` if a weight holds NaN or infinity.
 /// \cost   One weighted SVD of the stacked weights, and one of each for the comparison.
 template <real S>
-[[nodiscard]] result<shared_basis_result<S>> shared_basis(std::span<const matrix<S>> weights, index k,
-                                                          const weighting& right = {});
+[[nodiscard]] shared_basis_result<S> shared_basis(std::span<const matrix<S>> weights, index k,
+                                                  const weighting& right = {});
 
 }  // namespace lowrank::inline LOWRANK_ABI
 

@@ -15,7 +15,7 @@
 namespace lowrank::inline LOWRANK_ABI {
 
 template <real S>
-result<shared_basis_result<S>> shared_basis(std::span<const matrix<S>> weights, index k, const weighting& right) {
+shared_basis_result<S> shared_basis(std::span<const matrix<S>> weights, index k, const weighting& right) {
     detail::expects(!weights.empty(), "shared_basis: needs at least one weight");
     const index n = weights[0].cols();
     index rows = 0;
@@ -31,29 +31,30 @@ result<shared_basis_result<S>> shared_basis(std::span<const matrix<S>> weights, 
         at += w.rows();
     }
     const weightings sides{.left = {}, .right = right};
-    const auto spec = detail::weighted_spectrum_of<S>("shared_basis", stacked, sides);
-    if (!spec) {
-        return spec.error();
+    const auto all = detail::weighted_svd_of<S>("shared_basis", stacked, sides);
+    if (!all) {
+        return {{.why = all.why}};
     }
-    const index kept = std::min(k, spec->size());
-    auto whole = spec->truncate(kept);
+    const index kept = std::min(k, all.size());
+    auto whole = all.truncate(kept, sigma_split::right);
     shared_basis_result<S> out;
     out.basis = std::move(whole.right);
-    out.error = spec->error(kept);
-    out.relative = spec->relative_error(kept);
+    out.error = all.error_at(kept);
+    out.relative = all.relative_error(kept);
     out.parameters = kept * (rows + n);
     at = 0;
     std::vector<budget_item> items;
     for (const auto& w : weights) {
         out.coefficients.push_back(whole.left.middleRows(at, w.rows()));
         at += w.rows();
-        const auto own = detail::weighted_spectrum_of<S>("shared_basis", copy_in<double>(w), sides);
+        const auto own = detail::weighted_svd_of<S>("shared_basis", copy_in<double>(w), sides);
         if (!own) {
-            return own.error();
+            return {{.why = own.why}};
         }
-        items.push_back({.values = own->values(), .rows = w.rows(), .cols = n});
+        items.push_back(
+            {.values = head_in<double>(own.s, own.size()), .rows = w.rows(), .cols = n, .may_stay_dense = false});
     }
-    const double norm = spec->error(0);
+    const double norm = all.norm();
     if (norm > 0.0) {
         for (auto& item : items) {
             item.values /= norm;
@@ -64,8 +65,8 @@ result<shared_basis_result<S>> shared_basis(std::span<const matrix<S>> weights, 
 }
 
 #ifdef LOWRANK_COMPILED
-template result<shared_basis_result<float>> shared_basis(std::span<const matrix<float>>, index, const weighting&);
-template result<shared_basis_result<double>> shared_basis(std::span<const matrix<double>>, index, const weighting&);
+template shared_basis_result<float> shared_basis(std::span<const matrix<float>>, index, const weighting&);
+template shared_basis_result<double> shared_basis(std::span<const matrix<double>>, index, const weighting&);
 #endif
 
 }  // namespace lowrank::inline LOWRANK_ABI

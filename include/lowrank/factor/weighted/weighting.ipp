@@ -69,7 +69,7 @@ namespace detail {
 LOWRANK_API [[nodiscard]] result<weighting> spectral_weighting(const matrix<double>& c);
 
 LOWRANK_BODY result<weighting> spectral_weighting(const matrix<double>& c) {
-    auto eigen = symmetric_eigen(c);
+    auto eigen = symmetric_eigen_of("gram_weighting", c, true);
     if (!eigen) {
         return std::move(eigen.why);
     }
@@ -134,7 +134,7 @@ LOWRANK_BODY result<weighting> gram_weighting(const matrix<double>& c, bool allo
 }
 
 LOWRANK_BODY result<weighting> triangle_weighting(const matrix<double>& t) {
-    auto f = svd(t);
+    auto f = detail::svd_of_dense<double>("triangle_weighting", t);
     if (!f) {
         return std::move(f.why);
     }

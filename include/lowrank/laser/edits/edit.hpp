@@ -5,7 +5,7 @@
 /// \file
 /// Reversible edits of one weight: keep some of its singular components, undo to the same bits.
 ///
-///     auto s = lowrank::make_spectrum(w).value();
+///     auto s = lowrank::svd(w).value();
 ///     auto receipt = lowrank::truncate_weight(lowrank::weight_view<float>(w), s, 5).value();   // W := W_5
 ///     lowrank::throw_if_failed(lowrank::undo_edit(lowrank::weight_view<float>(w), receipt));   // the bits of before
 ///
@@ -27,13 +27,14 @@
 
 #include <lowrank/core/check.hpp>
 #include <lowrank/core/config.hpp>
+#include <lowrank/core/dense.hpp>
 #include <lowrank/core/finite.hpp>
 #include <lowrank/core/linear_operator.hpp>
 #include <lowrank/core/status.hpp>
 #include <lowrank/core/types.hpp>
 #include <lowrank/factor/low_rank.hpp>
 #include <lowrank/factor/ranks/rank_rules.hpp>
-#include <lowrank/factor/spectrum.hpp>
+#include <lowrank/factor/svd.hpp>
 #include <lowrank/laser/edits/component_set.hpp>
 
 namespace lowrank::inline LOWRANK_ABI {
@@ -208,7 +209,7 @@ namespace detail {
 
 /// sum_{i in set} s_i u_i v_i^T as two factors, or its negative.
 template <real S>
-low_rank<S> components_of(const spectrum<S>& s, const component_set& set, bool negative = false) {
+low_rank<S> components_of(const decomposition<S>& s, const component_set& set, bool negative = false) {
     low_rank<S> part = s.select(set.members());
     if (negative) {
         part.left = -part.left;
@@ -216,14 +217,10 @@ low_rank<S> components_of(const spectrum<S>& s, const component_set& set, bool n
     return part;
 }
 
-/// ||W||_F / s_0 of the weight itself, without overflow; s_0 is its largest singular value. \pre s_0 > 0
-template <storage T>
-double norm_in_units_of(const const_weight_view<T>& w, double s0) {
-    double sum = 0;
-    for (index i = 0; i < w.rows(); ++i) {
-        sum += (w.row(i).template cast<double>() / s0).squaredNorm();
-    }
-    return std::sqrt(sum);
+/// How far the norm of a decomposition may be from that of its weight, relative: rounding, and what `error` leaves open.
+template <real S>
+double norm_tolerance(const decomposition<S>& f) {
+    return 1e-3 + 4 * f.error.relative * f.error.relative * f.error.deviation;
 }
 
 /// A fingerprint of a weight's bits, padding between rows excluded.
@@ -252,18 +249,18 @@ void copy_bits(const const_weight_view<T>& from, weight_view<T> to) {
     }
 }
 
-/// Writes sum_{i in keep} s_i u_i v_i^T into `to`, by the cheaper of its two forms: the kept part, or `original`
-/// minus the dropped part. All components kept: the original's bits. \return whether all that was written is finite
+/// Writes sum_{i in keep} s_i u_i v_i^T into `to`, by the cheaper of its two forms: the kept part, or, where the dropped
+/// part is known, `original` minus it. All components kept: the original's bits. \return whether all that was written is finite
 template <storage T>
-bool write_components(const const_weight_view<T>& original, const spectrum<compute_t<T>>& s, const component_set& keep,
-                      weight_view<T> to) {
+bool write_components(const const_weight_view<T>& original, const decomposition<compute_t<T>>& s,
+                      const component_set& keep, weight_view<T> to) {
     using S = compute_t<T>;
     const index kept = keep.size();
-    if (kept == s.size()) {
+    if (s.complete() && kept == s.size()) {
         copy_bits<T>(original, to);
         return true;
     }
-    const bool by_difference = 2 * kept > s.size();
+    const bool by_difference = s.complete() && 2 * kept > s.size();
     const low_rank<S> part = by_difference ? components_of(s, keep.complement(s.size()), true) : components_of(s, keep);
     constexpr index panel = 64;  // Rows worked on at a time, so that a 16-bit weight is never widened as a whole.
     row_matrix<S> wide;
@@ -289,16 +286,19 @@ bool write_components(const const_weight_view<T>& original, const spectrum<compu
 /// sum_{i in keep} s_i u_i v_i^T, what the edit leaves of the weight, as two factors (m x k, k x n).
 /// \pre keep.bound() <= s.size()
 template <real S>
-[[nodiscard]] low_rank<S> kept_part(const spectrum<S>& s, const component_set& keep) {
+[[nodiscard]] low_rank<S> kept_part(const decomposition<S>& s, const component_set& keep) {
     detail::expects_in_range("kept_part", "the largest component plus one", keep.bound(), index{0}, s.size());
     return detail::components_of(s, keep);
 }
 
 /// The edit as an update of the weight: - sum_{i not in keep} s_i u_i v_i^T.
-/// \pre keep.bound() <= s.size()
+/// \pre keep.bound() <= s.size(); s is complete.
 template <real S>
-[[nodiscard]] low_rank<S> edit_delta(const spectrum<S>& s, const component_set& keep) {
+[[nodiscard]] low_rank<S> edit_delta(const decomposition<S>& s, const component_set& keep) {
     detail::expects_in_range("edit_delta", "the largest component plus one", keep.bound(), index{0}, s.size());
+    detail::expects(s.complete(),
+                    "edit_delta: needs a complete decomposition, as svd makes; what a partial one lacks "
+                    "would stay in the weight");
     return detail::components_of(s, keep.complement(s.size()), true);
 }
 
@@ -312,8 +312,8 @@ struct weight_override {
 /// The edit without a dense copy: the factors of what stays, or added to the weight those of what goes, whichever are
 /// smaller. \pre keep.bound() <= s.size()
 template <real S>
-[[nodiscard]] weight_override<S> override_by_components(const spectrum<S>& s, const component_set& keep) {
-    const bool additive = 2 * keep.size() > s.size();
+[[nodiscard]] weight_override<S> override_by_components(const decomposition<S>& s, const component_set& keep) {
+    const bool additive = s.complete() && 2 * keep.size() > s.size();
     return {.map = any_operator<S>(additive ? edit_delta(s, keep) : kept_part(s, keep)), .additive = additive};
 }
 
@@ -334,7 +334,7 @@ struct edit_receipt {
 ///         weight is not finite (16-bit storage can overflow). A failure leaves `w` as it was.
 /// \cost   2 m n min(kept, dropped) flops, one copy of W.
 template <storage T>
-[[nodiscard]] result<edit_receipt<T>> apply_edit(weight_view<T> w, const spectrum<compute_t<T>>& s,
+[[nodiscard]] result<edit_receipt<T>> apply_edit(weight_view<T> w, const decomposition<compute_t<T>>& s,
                                                  const component_set& keep) {
     detail::expects_shape("apply_edit", "the weight", w.rows(), w.cols(), s.rows(), s.cols());
     detail::expects_in_range("apply_edit", "the largest component plus one", keep.bound(), index{0}, s.size());
@@ -342,10 +342,8 @@ template <storage T>
     if (!all_finite(w)) {
         return status{errc::non_finite, "apply_edit: the weight holds NaN or infinity; repair the checkpoint first"};
     }
-    const double s0 = s.size() > 0 ? static_cast<double>(s.values()(0)) : 0.0;
-    const bool same_norm =
-        s0 > 0 ? std::abs(detail::norm_in_units_of<T>(bits_now(), s0) * s0 - s.norm()) <= 1e-3 * s.norm()
-               : (w.array() == T(0)).all();
+    const double norm = s.norm();
+    const bool same_norm = std::abs(norm_of(bits_now()) - norm) <= detail::norm_tolerance(s) * norm;
     if (!same_norm) {
         return status{errc::mismatch,
                       "apply_edit: the spectrum is not that of the weight (their norms differ); compute it again"};
@@ -355,8 +353,8 @@ template <storage T>
     receipt.before.resize(w.rows(), w.cols());
     detail::copy_bits<T>(bits_now(), weight_view<T>(receipt.before));
     receipt.keep = keep;
-    receipt.removed_norm = s.error(keep.members());
-    receipt.relative_error = s0 > 0 ? receipt.removed_norm / s.norm() : 0.0;
+    receipt.removed_norm = s.error_at(keep.members());
+    receipt.relative_error = norm > 0 ? receipt.removed_norm / norm : 0.0;
     if (!detail::write_components<T>(const_weight_view<T>(receipt.before), s, keep, w)) {
         detail::copy_bits<T>(const_weight_view<T>(receipt.before), w);
         return status{errc::non_finite, "apply_edit: the edited weight does not fit its stored type"};
@@ -368,7 +366,7 @@ template <storage T>
 /// W := W_k, its best rank-k approximation: `apply_edit` that keeps the first k components.
 /// \pre 0 <= k <= s.size()
 template <storage T>
-[[nodiscard]] result<edit_receipt<T>> truncate_weight(weight_view<T> w, const spectrum<compute_t<T>>& s, index k) {
+[[nodiscard]] result<edit_receipt<T>> truncate_weight(weight_view<T> w, const decomposition<compute_t<T>>& s, index k) {
     detail::expects_in_range("truncate_weight", "rank", k, index{0}, s.size());
     return apply_edit<T>(w, s, component_set::first(k));
 }

@@ -17,7 +17,7 @@
 #include <lowrank/core/config.hpp>
 #include <lowrank/core/status.hpp>
 #include <lowrank/core/types.hpp>
-#include <lowrank/factor/spectrum.hpp>
+#include <lowrank/factor/decomposition.hpp>
 #include <lowrank/laser/edits/edit.hpp>
 #include <lowrank/laser/edits/named_weight.hpp>
 #include <lowrank/laser/edits/weight_editor.hpp>
@@ -68,7 +68,7 @@ status undo_edits(std::span<const named_weight<T>> weights, std::span<const appl
 /// Applies edits in order, each with the spectrum its weight has at that moment.
 ///
 /// \return `not_found` if an edit names no weight of the list, `mismatch` if it was made for another shape, or what
-///         `make_spectrum` and `apply_edit` say; then every weight has the bits it had.
+///         `svd` and `apply_edit` say; then every weight has the bits it had.
 /// \cost   One spectrum per edit.
 template <storage T>
 [[nodiscard]] result<std::vector<applied_edit<T>>> apply_edits(std::span<const named_weight<T>> weights,

@@ -9,7 +9,7 @@
 ///     auto plan = lowrank::joint_ranks(found.scores, shapes, 200000);
 ///     log(plan.ranks[3], plan.predicted_change);
 ///
-/// Minimizes sum_w change_w(k_w) subject to sum_w k_w (m_w + n_w) <= budget, where change_w(k) is the predicted change
+/// Minimizes sum_w change_w(k_w) subject to sum_w min(k_w (m_w + n_w), m_w n_w) <= budget, where change_w(k) is the predicted change
 /// of the mean loss if weight w keeps its first k components. Lagrange multiplier and bisection: optimal among the
 /// plans on the lower convex hull, which every budget rounds down to (Everett, Oper. Res. 11, 1963).
 
@@ -22,6 +22,7 @@
 #include <lowrank/core/check.hpp>
 #include <lowrank/core/config.hpp>
 #include <lowrank/core/types.hpp>
+#include <lowrank/factor/ranks/rank_rules.hpp>
 #include <lowrank/laser/scores/sigma_gradient.hpp>
 
 namespace lowrank::inline LOWRANK_ABI {
@@ -34,7 +35,7 @@ struct weight_shape {
 
 struct joint_plan {
     std::vector<index> ranks = {};  ///< One per weight.
-    index parameters = 0;           ///< sum k (m + n), at most the budget.
+    index parameters = 0;           ///< sum min(k (m + n), m n), at most the budget.
     double predicted_change = 0;    ///< Of the mean loss, to first order: a ranking signal, not a forecast.
 };
 
@@ -66,16 +67,16 @@ struct joint_plan {
     const auto plan_at = [&](double price) {
         joint_plan plan;
         for (std::size_t w = 0; w < weights.size(); ++w) {
-            const index each = shapes[w].rows + shapes[w].cols;
             std::size_t best = 0;
-            const auto cost = [&](std::size_t k) {
-                return change[w][k] + price * static_cast<double>(k) * static_cast<double>(each);
+            const auto numbers = [&](std::size_t k) {
+                return stored_numbers(static_cast<index>(k), shapes[w].rows, shapes[w].cols);
             };
+            const auto cost = [&](std::size_t k) { return change[w][k] + price * static_cast<double>(numbers(k)); };
             for (std::size_t k = 1; k < change[w].size(); ++k) {
                 best = cost(k) < cost(best) ? k : best;
             }
             plan.ranks.push_back(static_cast<index>(best));
-            plan.parameters += static_cast<index>(best) * each;
+            plan.parameters += numbers(best);
             plan.predicted_change += change[w][best];
         }
         return plan;

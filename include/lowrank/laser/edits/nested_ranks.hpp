@@ -11,7 +11,7 @@
 ///
 /// Let z = diag(s) V^T x and U_ab the columns a to b - 1 of U. Then W_b x = W_a x + U_ab z_ab: from one rank to a higher
 /// one only the columns between them are needed. Low ranks are computed upwards from zero, high ranks downwards from
-/// W x; the split with the fewest operations is chosen. LASER's search (Sharma, Ash, Misra, arXiv 2312.13558) tries
+/// W x; the split with the fewest operations is chosen. A partial decomposition serves the ranks it holds, upwards. LASER's search (Sharma, Ash, Misra, arXiv 2312.13558) tries
 /// eight ranks of each weight.
 
 #include <algorithm>
@@ -24,7 +24,7 @@
 #include <lowrank/core/skinny_product.hpp>
 #include <lowrank/core/types.hpp>
 #include <lowrank/core/workspace.hpp>
-#include <lowrank/factor/spectrum.hpp>
+#include <lowrank/factor/decomposition.hpp>
 
 namespace lowrank::inline LOWRANK_ABI {
 
@@ -34,15 +34,15 @@ class nested_ranks {
 public:
     /// `s` is the weight's spectrum and must outlive this object.
     /// \pre `ranks` rise strictly in [0, s.size()]
-    nested_ranks(spectrum<S>&&, std::vector<index>) = delete;
-    nested_ranks(const spectrum<S>& s, std::vector<index> ranks) : spectrum_(&s), ranks_(std::move(ranks)) {
+    nested_ranks(const decomposition<S>&&, std::vector<index>) = delete;
+    nested_ranks(const decomposition<S>& s, std::vector<index> ranks) : spectrum_(&s), ranks_(std::move(ranks)) {
         for (std::size_t i = 0; i < ranks_.size(); ++i) {
             detail::expects_in_range("nested_ranks", "a rank", ranks_[i], i == 0 ? index{0} : ranks_[i - 1] + 1,
                                      s.size());
         }
         from_below_ = ranks_.size();
         double least = cost(from_below_);
-        for (std::size_t cut = ranks_.size(); cut-- > 0;) {
+        for (std::size_t cut = s.complete() ? ranks_.size() : 0; cut-- > 0;) {
             if (cost(cut) < least) {
                 least = cost(cut);
                 from_below_ = cut;
@@ -51,7 +51,7 @@ public:
     }
 
     [[nodiscard]] const std::vector<index>& ranks() const noexcept { return ranks_; }
-    [[nodiscard]] const spectrum<S>& factors() const noexcept { return *spectrum_; }
+    [[nodiscard]] const decomposition<S>& factors() const noexcept { return *spectrum_; }
     /// How many of the ranks, the lowest ones, are computed upwards from zero; the others downwards from W x.
     [[nodiscard]] index built_up() const noexcept { return static_cast<index>(from_below_); }
     /// Floating-point operations for each column of x, W x included where it is needed.
@@ -109,9 +109,9 @@ private:
         column_view<S> z = ws.take<S>(last - first, x.cols());
         z.setZero();
         if (z.size() > 0) {
-            add_transposed_product<S, 0>(S(1), const_column_view<S>(spectrum_->v().middleCols(first, last - first)), x,
-                                         z, ws);
-            z.array().colwise() *= spectrum_->values().segment(first, last - first).array();
+            add_transposed_product<S, 0>(S(1), const_column_view<S>(spectrum_->v.middleCols(first, last - first)), x, z,
+                                         ws);
+            z.array().colwise() *= spectrum_->s.segment(first, last - first).array();
         }
         return z;
     }
@@ -120,12 +120,12 @@ private:
     void add(S alpha, index first, index last, index base, const column_view<S>& z, column_view<S> y,
              workspace& ws) const {
         if (first < last && y.size() > 0) {
-            add_product<S, 0>(alpha, const_column_view<S>(spectrum_->u().middleCols(first, last - first)),
+            add_product<S, 0>(alpha, const_column_view<S>(spectrum_->u.middleCols(first, last - first)),
                               z.middleRows(first - base, last - first), y, ws);
         }
     }
 
-    const spectrum<S>* spectrum_;
+    const decomposition<S>* spectrum_;
     std::vector<index> ranks_;
     std::size_t from_below_ = 0;
 };

@@ -16,9 +16,10 @@
 #include <algorithm>
 #include <cmath>
 #include <cstddef>
+#include <limits>
 #include <map>
 #include <numeric>
-#include <span>
+#include <optional>
 #include <string>
 #include <utility>
 #include <variant>
@@ -26,12 +27,14 @@
 
 #include <lowrank/core/check.hpp>
 #include <lowrank/core/config.hpp>
+#include <lowrank/core/dense.hpp>
 #include <lowrank/core/finite.hpp>
 #include <lowrank/core/linear_operator.hpp>
 #include <lowrank/core/status.hpp>
 #include <lowrank/core/types.hpp>
 #include <lowrank/factor/partition.hpp>
-#include <lowrank/factor/spectrum.hpp>
+#include <lowrank/factor/ranks/rank_choice.hpp>
+#include <lowrank/factor/svd.hpp>
 #include <lowrank/laser/edits/edit.hpp>
 #include <lowrank/laser/edits/named_weight.hpp>
 
@@ -52,8 +55,8 @@ class weight_editor {
 public:
     using scalar = compute_t<T>;
 
-    /// Copies the weight and factorizes it.
-    /// \return What `make_spectrum` says, with the weight's name.
+    /// Copies the weight. It is decomposed when an edit first needs it: pruning by magnitude never does.
+    /// \return `non_finite` if the weight holds NaN or infinity.
     [[nodiscard]] static result<weight_editor> open(const named_weight<T>& w) {
         row_matrix<T> copy(w.weight.rows(), w.weight.cols());
         detail::copy_bits<T>(w.values(), weight_view<T>(copy));
@@ -61,24 +64,58 @@ public:
     }
     /// Takes over a copy of the weight.
     [[nodiscard]] static result<weight_editor> open(std::string name, row_matrix<T> values) {
-        auto made = make_spectrum(const_weight_view<T>(values));
-        if (!made) {
-            return status{made.error().code, name + ": " + made.error().message};
+        if (!all_finite(values)) {
+            return status{errc::non_finite, name + " holds NaN or infinity; repair or exclude the weight"};
         }
         weight_editor out;
         out.name_ = std::move(name);
+        out.norm_ = norm_of(values);
         out.original_ = std::move(values);
-        out.whole_ = *std::move(made);
+        return out;
+    }
+    /// The same with a decomposition of the weight, all of it or its leading part: a partial one serves the edits that
+    /// keep none of the components it lacks, a complete one is made where an edit keeps more.
+    /// \pre    `known` has the weight's shape.
+    /// \return Also what `known` says if it failed, and `mismatch` if it is that of another weight (its norm differs).
+    [[nodiscard]] static result<weight_editor> open(std::string name, row_matrix<T> values,
+                                                    decomposition<scalar> known) {
+        if (!known) {
+            return status{known.why.code, name + ": " + known.why.message};
+        }
+        auto out = open(std::move(name), std::move(values));
+        if (out) {
+            detail::expects_shape("weight_editor::open", "known", known.rows(), known.cols(), out->original_.rows(),
+                                  out->original_.cols());
+            if (std::abs(known.norm() - out->norm_) > detail::norm_tolerance(known) * out->norm_) {
+                return status{errc::mismatch, out->name_ +
+                                                  ": the decomposition is that of another weight (their norms "
+                                                  "differ); compute it again"};
+            }
+            out->known_ = std::move(known);
+        }
         return out;
     }
 
     [[nodiscard]] const std::string& name() const noexcept { return name_; }
     [[nodiscard]] const_weight_view<T> original() const { return const_weight_view<T>(original_); }
-    [[nodiscard]] const spectrum<scalar>& whole() const noexcept { return whole_; }
 
+    /// A decomposition that holds at least the first `bound` components: the one there is, or all of the weight. Its
+    /// `why` says if the weight has none.
+    [[nodiscard]] const decomposition<scalar>& components(index bound) {
+        if (!known_ || (!known_->complete() && known_->size() < bound)) {
+            known_ = svd(original_);
+            ++factorizations_;
+        }
+        return *known_;
+    }
+    /// All components of the weight.
+    [[nodiscard]] const decomposition<scalar>& whole() { return components(std::numeric_limits<index>::max()); }
+
+    /// How often the whole weight was decomposed here.
+    [[nodiscard]] index factorizations() const noexcept { return factorizations_; }
     /// Bytes held: the copy and all factors made so far.
     [[nodiscard]] std::size_t bytes() const noexcept {
-        std::size_t numbers = factors_of(whole_);
+        std::size_t numbers = known_ ? factors_of(*known_) : 0;
         for (const auto& [count, groups] : blocks_) {
             numbers += factors_of(groups);
         }
@@ -90,6 +127,21 @@ public:
     /// \pre 0 <= fraction <= 1
     [[nodiscard]] edit truncation(double fraction) const {
         return {name_, kept_components::fraction(fraction, original_.rows(), original_.cols())};
+    }
+
+    /// The edit that keeps as many of the first components as a rule says.
+    ///
+    /// \pre    As `choose_rank`.
+    /// \return What decomposing the weight says.
+    [[nodiscard]] result<edit> truncation(const rank_choice& choice) {
+        auto k = rank_within(components(0), choice);
+        if (!k && *known_) {
+            k = rank_within(whole(), choice);  // the rule needs more than there was
+        }
+        if (!*known_) {
+            return known_->why;
+        }
+        return edit{name_, kept_components{component_set::first(*k), std::min(original_.rows(), original_.cols())}};
     }
 
     /// Writes the edited weight into `to`, rounded once to the stored type.
@@ -116,7 +168,11 @@ public:
             return why;
         }
         if (const auto* part = std::get_if<kept_components>(&e.kept)) {
-            return std::pair(override_by_components(whole_, part->keep), size_of_components(part->keep));
+            const auto& f = components(part->keep.bound());
+            if (!f) {
+                return f.why;
+            }
+            return std::pair(override_by_components(f, part->keep), size_of(f, part->keep));
         }
         row_matrix<T> edited(original_.rows(), original_.cols());
         const auto size = write(e, edited);
@@ -126,18 +182,16 @@ public:
         return std::pair(weight_override<scalar>{any_operator<scalar>(owned_operator<T>(std::move(edited)))}, *size);
     }
 
-    /// How much the edit that keeps these components of the whole weight takes away. \pre keep.bound() <= min(m, n)
-    [[nodiscard]] edit_size size_of_components(const component_set& keep) const {
-        return sized(whole_.error(keep.members()), keep.size() * (original_.rows() + original_.cols()));
+    /// How much the edit that keeps these components of the whole weight takes away. \pre keep.bound() <= min(m, n);
+    /// the weight has a decomposition.
+    [[nodiscard]] edit_size size_of_components(const component_set& keep) {
+        return size_of(components(keep.bound()), keep);
     }
 
 private:
-    struct group {
-        std::vector<index> rows;
-        spectrum<scalar> factors;
-    };
+    using group = row_group<scalar>;
 
-    static std::size_t factors_of(const spectrum<scalar>& s) {
+    static std::size_t factors_of(const decomposition<scalar>& s) {
         return static_cast<std::size_t>((s.rows() + s.cols() + 1) * s.size());
     }
     static std::size_t factors_of(const std::vector<group>& groups) {
@@ -148,28 +202,12 @@ private:
         return sum;
     }
 
-    [[nodiscard]] result<std::vector<group>> factorize(std::span<const index> labels, index count) const {
-        std::vector<group> groups;
-        for (auto& rows : detail::rows_by_label(labels, count)) {
-            if (rows.empty()) {
-                continue;
-            }
-            matrix<scalar> block(static_cast<index>(rows.size()), original_.cols());
-            for (std::size_t i = 0; i < rows.size(); ++i) {
-                block.row(static_cast<index>(i)) = original_.row(rows[i]).template cast<scalar>();
-            }
-            auto made = make_spectrum(block);
-            if (!made) {
-                return made.error();
-            }
-            groups.push_back({std::move(rows), *std::move(made)});
-        }
-        return groups;
+    [[nodiscard]] edit_size size_of(const decomposition<scalar>& f, const component_set& keep) const {
+        return sized(f.error_at(keep.members()), keep.size() * (original_.rows() + original_.cols()));
     }
 
     [[nodiscard]] edit_size sized(double removed_norm, index parameters) const {
-        const double whole = whole_.norm();
-        return {removed_norm, whole > 0 ? removed_norm / whole : 0.0, parameters, whole};
+        return {removed_norm, norm_ > 0 ? removed_norm / norm_ : 0.0, parameters, norm_};
     }
 
     [[nodiscard]] status check(const edit& e) const {
@@ -187,18 +225,22 @@ private:
         return {errc::non_finite, name_ + ": the edited weight does not fit its stored type"};
     }
 
-    [[nodiscard]] result<edit_size> write_part(const kept_components& part, weight_view<T> to) const {
-        if (!detail::write_components<T>(original(), whole_, part.keep, to)) {
+    [[nodiscard]] result<edit_size> write_part(const kept_components& part, weight_view<T> to) {
+        const auto& f = components(part.keep.bound());
+        if (!f) {
+            return f.why;
+        }
+        if (!detail::write_components<T>(original(), f, part.keep, to)) {
             return does_not_fit();
         }
-        return size_of_components(part.keep);
+        return size_of(f, part.keep);
     }
 
     /// Blocks are kept for all ranks.
     [[nodiscard]] result<edit_size> write_part(const kept_blocks& part, weight_view<T> to) {
         auto known = blocks_.find(part.blocks);
         if (known == blocks_.end()) {
-            auto made = factorize(contiguous_blocks(original_.rows(), part.blocks), part.blocks);
+            auto made = svd_by_rows(original_, contiguous_blocks(original_.rows(), part.blocks));
             if (!made) {
                 return made.error();
             }
@@ -212,9 +254,9 @@ private:
         if (const std::pair key(part.clusters, part.keep.bound()); cluster_key_ != key) {
             const auto found = cluster_rows(original_, part.clusters, part.keep.bound());
             if (!found) {
-                return found.error();
+                return found.why;
             }
-            auto made = factorize(found->labels, part.clusters);
+            auto made = svd_by_rows(original_, found.labels);
             if (!made) {
                 return made.error();
             }
@@ -243,7 +285,7 @@ private:
             std::sort(order.begin(), order.end(), larger);
         }
         detail::copy_bits<T>(original(), to);
-        const double unit = whole_.size() > 0 && whole_.values()(0) > 0 ? static_cast<double>(whole_.values()(0)) : 1.0;
+        const double unit = norm_ > 0 ? norm_ : 1.0;
         double squares = 0;
         const component_set dropped = part.keep.complement(all);
         for (const auto& range : dropped.ranges()) {
@@ -272,7 +314,7 @@ private:
                                    double& squares) const {
         std::vector<index> kept = keep.members();
         std::erase_if(kept, [&](index i) { return i >= g.factors.size(); });
-        const double error = g.factors.error(kept);
+        const double error = g.factors.error_at(kept);
         squares += error * error;
         parameters += static_cast<index>(kept.size()) * (g.factors.rows() + g.factors.cols());
         const bool all = static_cast<index>(kept.size()) == g.factors.size();
@@ -297,7 +339,9 @@ private:
 
     std::string name_ = {};
     row_matrix<T> original_ = {};
-    spectrum<scalar> whole_ = {};
+    double norm_ = 0;  ///< ||W||_F.
+    std::optional<decomposition<scalar>> known_ = {};
+    index factorizations_ = 0;
     std::map<index, std::vector<group>> blocks_ = {};
     std::vector<group> clusters_ = {};
     std::pair<index, index> cluster_key_ = {0, 0};

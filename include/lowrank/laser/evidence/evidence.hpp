@@ -85,6 +85,8 @@ struct paired_evidence {
                                                     double confidence = 0.95) {
     detail::expects(before.size() == after.size() && before.size() >= 1,
                     "compare_paired: both scorings must be of the same samples, at least one");
+    detail::expects(before.log_loss.size() == before.correct.size() && after.log_loss.size() == after.correct.size(),
+                    "compare_paired: a scoring must have one log_loss for each sample");
     detail::expects(confidence > 0 && confidence < 1, "compare_paired: confidence must lie strictly between 0 and 1");
     paired_evidence e{.samples = before.size(), .confidence = confidence};
     const double n = static_cast<double>(e.samples);

@@ -7,7 +7,7 @@
 ///
 ///     lowrank::sigma_gradient<float> g(spec);                // of W, y = W x
 ///     const std::vector<lowrank::index> starts = {0, 64, 128};      // samples are columns [0, 64) and [64, 128)
-///     g.add(x, dy, starts, ws);                              // the layer's input, the gradient of its output
+///     lowrank::throw_if_failed(g.add(x, dy, starts, ws));    // the layer's input, the gradient of its output
 ///     auto scores = g.scores();
 ///     log(scores.loss_change(5));                            // predicted change of the mean loss at rank 5
 ///
@@ -26,11 +26,13 @@
 
 #include <lowrank/core/check.hpp>
 #include <lowrank/core/config.hpp>
+#include <lowrank/core/finite.hpp>
 #include <lowrank/core/skinny_product.hpp>
+#include <lowrank/core/status.hpp>
 #include <lowrank/core/types.hpp>
 #include <lowrank/core/workspace.hpp>
+#include <lowrank/factor/decomposition.hpp>
 #include <lowrank/factor/ranks/rank_rules.hpp>
-#include <lowrank/factor/spectrum.hpp>
 
 namespace lowrank::inline LOWRANK_ABI {
 
@@ -139,8 +141,8 @@ template <real S>
 class sigma_gradient {
 public:
     /// `s` is the weight's spectrum and must outlive the accumulator.
-    explicit sigma_gradient(spectrum<S>&&) = delete;
-    explicit sigma_gradient(const spectrum<S>& s)
+    explicit sigma_gradient(const decomposition<S>&&) = delete;
+    explicit sigma_gradient(const decomposition<S>& s)
         : spectrum_(&s),
           mean_(vector<double>::Zero(s.size())),
           m2_(mean_),
@@ -151,21 +153,26 @@ public:
     /// Adds samples: `x` (n x N) is the layer's input, `dy` (m x N) the gradient of each sample's own loss at its
     /// output, and sample j is the columns [starts[j], starts[j + 1]).
     ///
-    /// \pre  shapes fit the weight; starts rises from 0 to N.
-    /// \cost 2 N r (m + n) flops, r = min(m, n); scratch 2 r N.
-    void add(const_column_view<S> x, const_column_view<S> dy, std::span<const index> starts, workspace& ws) {
+    /// \pre    shapes fit the weight; starts rises from 0 to N.
+    /// \return `non_finite`, with nothing added, if x or dy holds NaN or infinity.
+    /// \cost   2 N r (m + n) flops, r = min(m, n); scratch 2 r N.
+    status add(const_column_view<S> x, const_column_view<S> dy, std::span<const index> starts, workspace& ws) {
         const index r = spectrum_->size(), columns = x.cols();
         detail::expects_shape("sigma_gradient::add", "x", x.rows(), columns, spectrum_->cols(), columns);
         detail::expects_shape("sigma_gradient::add", "dy", dy.rows(), dy.cols(), spectrum_->rows(), columns);
         detail::expects(!starts.empty() && starts.front() == 0 && starts.back() == columns &&
                             std::is_sorted(starts.begin(), starts.end()),
                         "sigma_gradient::add: starts must rise from 0 to the number of columns");
+        if (!all_finite(x) || !all_finite(dy)) {
+            return {errc::non_finite,
+                    "sigma_gradient::add: an input or a gradient holds NaN or infinity; skip the batch"};
+        }
         const workspace::frame scope(ws);
         column_view<S> left = ws.take<S>(r, columns), right = ws.take<S>(r, columns);
         left.setZero();
         right.setZero();
-        add_transposed_product<S, 0>(S(1), const_column_view<S>(spectrum_->u()), dy, left, ws);
-        add_transposed_product<S, 0>(S(1), const_column_view<S>(spectrum_->v()), x, right, ws);
+        add_transposed_product<S, 0>(S(1), const_column_view<S>(spectrum_->u), dy, left, ws);
+        add_transposed_product<S, 0>(S(1), const_column_view<S>(spectrum_->v), x, right, ws);
         vector<double> one(r);
         for (std::size_t j = 0; j + 1 < starts.size(); ++j) {
             const index first = starts[j], count = starts[j + 1] - first;
@@ -176,12 +183,13 @@ public:
             }
             add_sample(one);
         }
+        return {};
     }
 
     /// The same for one sample that is all columns.
-    void add(const_column_view<S> x, const_column_view<S> dy, workspace& ws) {
+    status add(const_column_view<S> x, const_column_view<S> dy, workspace& ws) {
         const index starts[2] = {0, x.cols()};
-        add(x, dy, starts, ws);
+        return add(x, dy, starts, ws);
     }
 
     /// Adds what another accumulator of the same spectrum has seen, of another thread or shard.
@@ -211,7 +219,7 @@ public:
         const double n = static_cast<double>(std::max<index>(samples_, 1));
         const double degrees = static_cast<double>(std::max<index>(samples_ - 1, 1));
         sigma_scores out{.samples = samples_};
-        out.sigma = spectrum_->values().template cast<double>();
+        out.sigma = spectrum_->s.template cast<double>();
         out.gradient = mean_;
         out.variance = m2_ / degrees;
         out.fisher = m2_ / n + mean_.cwiseAbs2();
@@ -229,7 +237,7 @@ private:
         vector<double> tail(removed_.size());
         tail(v.size()) = 0;
         for (index i = v.size(); i-- > 0;) {
-            const double y = static_cast<double>(spectrum_->values()(i)) * v(i);
+            const double y = static_cast<double>(spectrum_->s(i)) * v(i);
             tail(i) = tail(i + 1) + y * y;
         }
         if (tail(0) > 0) {
@@ -251,12 +259,12 @@ private:
         update(tail, tail_mean_(g.size()), tail_m2_(g.size()));
         for (index i = g.size(); i-- > 0;) {
             update(g(i), mean_(i), m2_(i));
-            tail += static_cast<double>(spectrum_->values()(i)) * g(i);
+            tail += static_cast<double>(spectrum_->s(i)) * g(i);
             update(tail, tail_mean_(i), tail_m2_(i));
         }
     }
 
-    const spectrum<S>* spectrum_;
+    const decomposition<S>* spectrum_;
     index samples_ = 0;
     vector<double> mean_;       ///< Of dL/ds_i,
     vector<double> m2_;         ///< and the sum of squared deviations from it.

@@ -55,7 +55,7 @@ namespace detail {
 /// The gradients of the singular values of every weight of a model on some samples, by its `gradients` hook.
 ///
 /// \pre    the model has the hook; the range is not empty.
-/// \return What the hook and `make_spectrum` say.
+/// \return What the hook and `svd` say.
 /// \cost   A backward pass, and one spectrum per weight. Weights whose factorizations do not fit `factor_bytes` together
 ///         are worked on in turn, with a backward pass for each turn.
 template <storage T>
@@ -79,16 +79,24 @@ template <storage T>
             if (!editor) {
                 return editor.error();
             }
-            sums.emplace_back((*editor)->whole());
+            const auto& factors = (*editor)->whole();
+            if (!factors) {
+                return factors.why;
+            }
+            sums.emplace_back(factors);
         }
+        status refused;
         status why = model.gradients(
             range, [&](index w, const_column_view<S> x, const_column_view<S> dy, std::span<const index> starts) {
                 if (w >= first && w < last) {
-                    sums[static_cast<std::size_t>(w - first)].add(x, dy, starts, ws);
+                    status added = sums[static_cast<std::size_t>(w - first)].add(x, dy, starts, ws);
+                    if (!added && refused) {
+                        refused = {added.code, model.weights[static_cast<std::size_t>(w)].name + ": " + added.message};
+                    }
                 }
             });
-        if (!why) {
-            return why;
+        if (!why || !refused) {
+            return why ? refused : why;
         }
         session.count(range.size(), 3 * model.layers);  // a forward pass, and a backward pass of twice its cost
         for (index w = first; w < last; ++w) {

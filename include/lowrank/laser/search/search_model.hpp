@@ -23,6 +23,7 @@
 #include <lowrank/core/config.hpp>
 #include <lowrank/core/status.hpp>
 #include <lowrank/core/types.hpp>
+#include <lowrank/factor/decomposition.hpp>
 #include <lowrank/laser/edits/edit.hpp>
 #include <lowrank/laser/edits/named_weight.hpp>
 #include <lowrank/laser/edits/nested_ranks.hpp>
@@ -63,6 +64,9 @@ struct search_model {
         evaluate_ranks = {};
     /// A copy of a weight's own values, whatever overrides it.
     std::function<result<row_matrix<T>>(index weight)> read = {};
+    /// A weight's decomposition; empty: `svd`. A partial one, of `krylov_svd` or from a file, serves the edits that keep
+    /// none of the components it lacks; `svd` takes over where an edit keeps more.
+    std::function<decomposition<compute_t<T>>(index weight, const_weight_view<T> values)> decompose = {};
     /// From now on the weight multiplies as this says, of which the engine keeps a copy; null: as itself again.
     std::function<void(index weight, const weight_override<compute_t<T>>*)> override_weight = {};
 
@@ -105,6 +109,11 @@ template <storage T>
     }
     if (m.read) {
         out.read = [hook = m.read, order](index w) { return hook(order[static_cast<std::size_t>(w)]); };
+    }
+    if (m.decompose) {
+        out.decompose = [hook = m.decompose, order](index w, const_weight_view<T> values) {
+            return hook(order[static_cast<std::size_t>(w)], values);
+        };
     }
     if (m.override_weight) {
         out.override_weight = [hook = m.override_weight, order](index w, const weight_override<compute_t<T>>* edit) {

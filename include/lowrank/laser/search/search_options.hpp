@@ -92,8 +92,8 @@ struct search_round {
     double by_chance = 0;
 };
 
-/// What every search returns.
-struct search_result {
+/// What every search returns; `why` says why one ended early.
+struct search_result : fallible {
     score baseline = {};                            ///< The unedited model on the validation samples.
     score best = {};                                ///< The best of the unedited model and all candidates, there.
     std::optional<index> winner = {};               ///< Into `candidates`; none: the unedited model is the best.
@@ -112,9 +112,6 @@ struct search_result {
     index evaluated_sample_layers = 0;             ///< and through how many layers they went in all.
     index held_out_sample_layers = 0;              ///< Of these, the report on the held-out samples.
     index factorizations = 0;                      ///< Spectra that were computed.
-    status why = {};                               ///< Not ok: why the search ended early.
-
-    explicit operator bool() const noexcept { return static_cast<bool>(why); }
 
     /// The winner, or null.
     [[nodiscard]] const search_candidate* winning() const {

@@ -18,7 +18,7 @@
 #include <lowrank/core/finite.hpp>
 #include <lowrank/factor/factored_algebra.hpp>
 #include <lowrank/factor/low_rank.hpp>
-#include <lowrank/factor/spectrum.hpp>
+#include <lowrank/factor/svd.hpp>
 #include <lowrank/lora/combine/weighted_adapter.hpp>
 #include <lowrank/lora/convert/extract.hpp>
 
@@ -60,9 +60,9 @@ LOWRANK_API combine_rule entry_rule(combination_type t) {
     }
 }
 
-/// B = U diag(s), A = V^T of rank k; ranks the spectrum lacks are zero.
+/// B = U diag(s), A = V^T of rank k; ranks the decomposition lacks are zero.
 template <real S>
-lora_adapter<S> adapter_of_rank(const spectrum<S>& spec, index k) {
+lora_adapter<S> adapter_of_rank(const decomposition<S>& spec, index k) {
     const index kept = std::min(k, spec.size());
     auto part = spec.truncate(kept, sigma_split::left);
     lora_adapter<S> a;
@@ -137,21 +137,21 @@ result<lora_adapter<S>> weighted_adapter(
             w.push_back(options.rule == weighted_rule::peft_0_20 ? weights[i] * scaling : weights[i]);
             changes.push_back(adapters[i].delta());
         }
-        result<spectrum<S>> spec = status{errc::unsupported, "weighted_adapter: no combination"};
+        decomposition<S> spec;
         if (type == combination_type::svd) {
             const std::vector<S> as_scalar(w.begin(), w.end());
-            spec = make_spectrum(weighted_sum<S>(changes, std::span<const S>(as_scalar)));
+            spec = svd(weighted_sum<S>(changes, std::span<const S>(as_scalar)));
         } else {
             std::vector<matrix<S>> dense;
             for (const auto& change : changes) {
                 dense.push_back(change.dense());
             }
-            spec = make_spectrum(combine_entries<S>(std::move(dense), w, entries, masks_of(masked_tensor::delta)));
+            spec = svd(combine_entries<S>(std::move(dense), w, entries, masks_of(masked_tensor::delta)));
         }
         if (!spec) {
-            return spec.error();
+            return std::move(spec.why);
         }
-        out = detail::adapter_of_rank(*spec, std::min(rank, full));
+        out = detail::adapter_of_rank(spec, std::min(rank, full));
         detail::clamp_factors(out, options.svd_clamp);
     }
     const auto r = static_cast<double>(out.rank());

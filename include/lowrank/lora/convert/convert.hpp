@@ -25,10 +25,10 @@
 #include <lowrank/core/types.hpp>
 #include <lowrank/core/workspace.hpp>
 #include <lowrank/factor/low_rank.hpp>
-#include <lowrank/factor/sketched/randomized_svd.hpp>
-#include <lowrank/factor/spectrum.hpp>
-#include <lowrank/factor/truncated_svd.hpp>
 #include <lowrank/factor/ranks/rank_choice.hpp>
+#include <lowrank/factor/sketched/randomized_svd.hpp>
+#include <lowrank/factor/svd.hpp>
+#include <lowrank/factor/truncated_svd.hpp>
 #include <lowrank/lora/kinds/lora.hpp>
 
 namespace lowrank::inline LOWRANK_ABI {
@@ -44,14 +44,11 @@ inline constexpr bool two_factors<low_rank<S>> = true;
 
 /// A LoRA adapter that approximates another change, and its error.
 template <real S>
-struct lora_conversion {
+struct lora_conversion : fallible {
     lora_adapter<S> adapter = {};
     double error = 0.0;     ///< ||delta - scaling B A||_F.
     double relative = 0.0;  ///< The same over ||delta||_F; 0 for a change of zero.
     error_source how = error_source::exact;
-    status why = {};
-
-    explicit operator bool() const noexcept { return static_cast<bool>(why); }
 };
 
 /// The factors as they are: B = left, A = right, r = lora_alpha = the inner dimension (sqrt(r) with rsLoRA), scaling 1.
@@ -59,9 +56,10 @@ struct lora_conversion {
 template <real S>
 [[nodiscard]] lora_adapter<S> as_lora(low_rank<S> change, bool use_rslora = false);
 
-/// The adapter from a spectrum of the change that is already there.
+/// The adapter from a decomposition of the change that is already there.
+/// \return `unsupported` if the rule needs components that a partial decomposition does not hold.
 template <real S>
-[[nodiscard]] lora_conversion<S> to_lora(const spectrum<S>& change, const rank_choice& choice,
+[[nodiscard]] lora_conversion<S> to_lora(const decomposition<S>& change, const rank_choice& choice,
                                          sigma_split split = sigma_split::square);
 
 /// The best LoRA adapter of a factored change at the chosen rank.
@@ -117,11 +115,11 @@ requires(!factored_change<M> && !detail::two_factors<M>)
     [[nodiscard]] lora_conversion<operator_scalar<M>> to_lora(const M& change, const rank_choice& choice,
                                                               sigma_split split = sigma_split::square) {
     const auto of_dense = [&](const auto& w) -> lora_conversion<operator_scalar<M>> {
-        const auto spec = make_spectrum(w);
+        const auto spec = svd(w);
         if (!spec) {
-            return {.why = spec.error()};
+            return {{.why = spec.why}};
         }
-        return to_lora(*spec, choice, split);
+        return to_lora(spec, choice, split);
     };
     if constexpr (detail::dense_weight<M>) {
         return of_dense(change);
@@ -132,13 +130,9 @@ requires(!factored_change<M> && !detail::two_factors<M>)
 
 namespace detail {
 
-/// What a truncated factorization says about a rule: the rank, or -1 if more singular values are needed.
+/// The adapter of the first k triplets.
 template <real S>
-[[nodiscard]] index rank_from_leading(const truncated_svd_result<S>& f, const rank_choice& choice);
-
-/// The adapter of the first `rank` triplets of a truncated factorization, whose factors are moved from.
-template <real S>
-[[nodiscard]] lora_conversion<S> conversion_of_leading(truncated_svd_result<S>& f, index rank, sigma_split split);
+[[nodiscard]] lora_conversion<S> conversion_at(const decomposition<S>& change, index k, sigma_split split);
 
 /// How many directions `to_lora_fast` tries first, and whether k are few enough to be cheaper than the full SVD.
 LOWRANK_API [[nodiscard]] index first_directions(const rank_choice& choice, index rows, index cols);
@@ -147,7 +141,7 @@ LOWRANK_API [[nodiscard]] index first_directions(const rank_choice& choice, inde
     return 4 * k <= (full > 64 ? full : 64) && k <= full;
 }
 
-/// True for rules that `rank_from_leading` can answer before the last singular value.
+/// True for rules that `rank_within` can answer before the last singular value.
 [[nodiscard]] inline bool reads_leading_values(rank_rule rule) {
     return rule != rank_rule::sum_share && rule != rank_rule::quantile && rule != rank_rule::kohya_cumulative &&
            rule != rank_rule::kohya_frobenius;
@@ -171,11 +165,10 @@ template <operator_like M>
          detail::reads_leading_values(choice.rule) && detail::few_directions(k, map.rows(), map.cols()); k *= 2) {
         auto f = randomized_svd(change, k, options);
         if (!f) {
-            return {.why = std::move(f.why)};
+            return {{.why = std::move(f.why)}};
         }
-        const index rank = detail::rank_from_leading(f, choice);
-        if (rank >= 0) {
-            return detail::conversion_of_leading(f, rank, split);
+        if (const auto rank = rank_within(f, choice)) {
+            return detail::conversion_at(f, *rank, split);
         }
         if (k == 0) {
             break;

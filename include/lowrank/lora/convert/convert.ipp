@@ -25,73 +25,35 @@ lora_adapter<S> as_lora(low_rank<S> change, bool use_rslora) {
 }
 
 template <real S>
-lora_conversion<S> to_lora(const spectrum<S>& change, const rank_choice& choice, sigma_split split) {
-    const index k = choose_rank(change.values(), choice);
-    return {.adapter = as_lora(change.truncate(k, split)),
-            .error = change.error(k),
-            .relative = change.relative_error(k),
-            .why = {}};
+lora_conversion<S> detail::conversion_at(const decomposition<S>& change, index k, sigma_split split) {
+    const error_evidence e = change.evidence_at(k);
+    lora_conversion<S> out;
+    out.adapter = as_lora(change.truncate(k, split));
+    out.error = e.frobenius;
+    out.relative = e.relative;
+    out.how = e.how;
+    return out;
+}
+
+template <real S>
+lora_conversion<S> to_lora(const decomposition<S>& change, const rank_choice& choice, sigma_split split) {
+    const auto k = rank_within(change, choice);
+    if (!k) {
+        return {{.why = k.error()}};
+    }
+    return detail::conversion_at(change, *k, split);
 }
 
 template <real S>
 lora_conversion<S> to_lora(const low_rank<S>& change, const rank_choice& choice, sigma_split split) {
-    const auto spec = make_spectrum(change);
+    const auto spec = svd(change);
     if (!spec) {
-        return {.why = spec.error()};
+        return {{.why = spec.why}};
     }
-    return to_lora(*spec, choice, split);
+    return to_lora(spec, choice, split);
 }
 
 namespace detail {
-
-template <real S>
-index rank_from_leading(const truncated_svd_result<S>& f, const rank_choice& choice) {
-    const index k = f.s.size();
-    const double v = choice.value;
-    const bool enough = k >= choice.max_rank;
-    const auto below = [&](double cut) { return enough || k == 0 || static_cast<double>(f.s(k - 1)) <= cut; };
-    const double first = k > 0 ? static_cast<double>(f.s(0)) : 0.0;
-    double tolerance = -1.0;
-    switch (choice.rule) {
-        case rank_rule::fixed: return choose_rank(f.s, choice);
-        case rank_rule::threshold: return below(v) ? choose_rank(f.s, choice) : -1;
-        case rank_rule::ratio: return below(v * first) ? choose_rank(f.s, choice) : -1;
-        case rank_rule::kohya_ratio: return below(first / v) ? choose_rank(f.s, choice) : -1;
-        case rank_rule::energy: tolerance = std::sqrt(std::max(0.0, 1.0 - v)); break;
-        case rank_rule::frobenius_share: tolerance = std::sqrt(std::max(0.0, 1.0 - v * v)); break;
-        case rank_rule::relative_error: tolerance = v; break;
-        default: return -1;  // needs the whole spectrum
-    }
-    if (!enough && f.error.relative > tolerance) {
-        return -1;
-    }
-    const double size = norm_of(f.s);
-    double tail = f.error.frobenius * f.error.frobenius;
-    const double norm2 = size * size + tail;
-    index needed = k;
-    for (; needed > 0; --needed) {
-        const auto s = static_cast<double>(f.s(needed - 1));
-        tail += s * s;
-        if (tail > tolerance * tolerance * norm2) {
-            break;
-        }
-    }
-    return std::min(std::clamp(needed, choice.min_rank, choice.max_rank), k);
-}
-
-template <real S>
-lora_conversion<S> conversion_of_leading(truncated_svd_result<S>& f, index rank, sigma_split split) {
-    const double dropped = norm_of(dense_view<const S>(f.s).middle_rows(rank, f.s.size() - rank));
-    const double error = std::hypot(f.error.frobenius, dropped);
-    const double norm = std::hypot(norm_of(f.s), f.error.frobenius);
-    const auto how = f.error.how;
-    const spectrum<S> spec(svd_result<S>{.u = std::move(f.u), .s = std::move(f.s), .v = std::move(f.v)});
-    return {.adapter = as_lora(spec.truncate(rank, split)),
-            .error = error,
-            .relative = norm > 0 ? error / norm : 0.0,
-            .how = how,
-            .why = {}};
-}
 
 LOWRANK_BODY index first_directions(const rank_choice& choice, index rows, index cols) {
     expects(choice.min_rank >= 0 && choice.max_rank >= choice.min_rank && is_finite(choice.value),
@@ -152,14 +114,13 @@ lora_adapter<S> pad_rank(const lora_adapter<S>& a, index rank) {
 }
 
 #ifdef LOWRANK_COMPILED
-#define LOWRANK_CONVERT_OF(S)                                                                                   \
-    template lora_adapter<S> as_lora<S>(low_rank<S>, bool);                                                     \
-    template lora_conversion<S> to_lora<S>(const spectrum<S>&, const rank_choice&, sigma_split);                \
-    template lora_conversion<S> to_lora<S>(const low_rank<S>&, const rank_choice&, sigma_split);                \
-    template index detail::rank_from_leading<S>(const truncated_svd_result<S>&, const rank_choice&);            \
-    template lora_conversion<S> detail::conversion_of_leading<S>(truncated_svd_result<S>&, index, sigma_split); \
-    template lora_adapter<S> plain_lora<S>(const lora_adapter<S>&, const lora_adapter<S>&);                     \
-    template lora_adapter<S> transpose<S>(const lora_adapter<S>&);                                              \
+#define LOWRANK_CONVERT_OF(S)                                                                          \
+    template lora_adapter<S> as_lora<S>(low_rank<S>, bool);                                            \
+    template lora_conversion<S> to_lora<S>(const decomposition<S>&, const rank_choice&, sigma_split);  \
+    template lora_conversion<S> to_lora<S>(const low_rank<S>&, const rank_choice&, sigma_split);       \
+    template lora_conversion<S> detail::conversion_at<S>(const decomposition<S>&, index, sigma_split); \
+    template lora_adapter<S> plain_lora<S>(const lora_adapter<S>&, const lora_adapter<S>&);            \
+    template lora_adapter<S> transpose<S>(const lora_adapter<S>&);                                     \
     template lora_adapter<S> pad_rank<S>(const lora_adapter<S>&, index);
 LOWRANK_CONVERT_OF(float)
 LOWRANK_CONVERT_OF(double)

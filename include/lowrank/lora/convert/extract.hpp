@@ -20,11 +20,11 @@
 #include <lowrank/core/config.hpp>
 #include <lowrank/core/status.hpp>
 #include <lowrank/core/types.hpp>
+#include <lowrank/factor/decomposition.hpp>
+#include <lowrank/factor/ranks/rank_choice.hpp>
 #include <lowrank/factor/sketched/randomized_svd.hpp>
-#include <lowrank/factor/spectrum.hpp>
 #include <lowrank/factor/svd.hpp>
 #include <lowrank/lora/convert/convert.hpp>
-#include <lowrank/factor/ranks/rank_choice.hpp>
 #include <lowrank/lora/kinds/lora.hpp>
 
 namespace lowrank::inline LOWRANK_ABI {
@@ -57,16 +57,13 @@ LOWRANK_API [[nodiscard]] extraction_options mergekit_extraction(index max_rank 
 
 /// An extracted adapter (scaling 1, lora_alpha = r) and its error.
 template <real S>
-struct lora_extraction {
+struct lora_extraction : fallible {
     lora_adapter<S> adapter = {};  ///< of rank 0 if nothing changed
     bool changed = true;           ///< max |W_tuned - W_base| reached `min_difference` and is not 0.
     double largest_change = 0;     ///< max |W_tuned - W_base|.
     double error = 0;              ///< ||W_tuned - W_base - B A||_F; of the adapter before clamping.
     double relative = 0;           ///< The same over ||W_tuned - W_base||_F.
     error_source how = error_source::exact;
-    status why = {};
-
-    explicit operator bool() const noexcept { return static_cast<bool>(why); }
 };
 
 namespace detail {

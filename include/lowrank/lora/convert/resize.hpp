@@ -17,7 +17,7 @@
 #include <lowrank/core/config.hpp>
 #include <lowrank/core/status.hpp>
 #include <lowrank/core/types.hpp>
-#include <lowrank/factor/spectrum.hpp>
+#include <lowrank/factor/decomposition.hpp>
 #include <lowrank/factor/ranks/rank_choice.hpp>
 #include <lowrank/lora/kinds/lora.hpp>
 
@@ -25,16 +25,13 @@ namespace lowrank::inline LOWRANK_ABI {
 
 /// The smaller adapter and its errors.
 template <real S>
-struct lora_resize {
+struct lora_resize : fallible {
     lora_adapter<S> adapter = {};     ///< scaling as before; lora_alpha = scaling * r (scaling * sqrt(r) with rsLoRA).
     double error = 0.0;               ///< ||scaling B A - scaling' B' A'||_F.
     double relative = 0.0;            ///< The same over ||scaling B A||_F.
     double sum_retained = 1.0;        ///< sum of the kept singular values over that of all.
     double frobenius_retained = 1.0;  ///< ||B' A'||_F / ||B A||_F.
     double max_ratio = 1.0;           ///< Largest over smallest kept singular value; infinity if that is 0.
-    status why = {};
-
-    explicit operator bool() const noexcept { return static_cast<bool>(why); }
 };
 
 /// The best approximation of an adapter's change at the rank the rule gives, at the same scaling.

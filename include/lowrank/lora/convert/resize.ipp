@@ -14,23 +14,22 @@ namespace lowrank::inline LOWRANK_ABI {
 
 template <real S>
 lora_resize<S> resize_lora(const lora_adapter<S>& a, const rank_choice& choice, sigma_split split) {
-    const auto spec = make_spectrum(low_rank<S>{.left = a.lora_B, .right = a.lora_A});
+    const auto spec = svd(low_rank<S>{.left = a.lora_B, .right = a.lora_A});
     if (!spec) {
-        return {.why = spec.error()};
+        return {{.why = spec.why}};
     }
-    const index k = choose_rank(spec->values(), choice);
+    const index k = choose_rank(spec.s, choice);
     const double scaling = lora_scaling(a.lora_alpha, a.rank(), a.use_rslora);
-    auto product = spec->truncate(k, split);
-    lora_resize<S> out{
-        .adapter = {.lora_A = std::move(product.right),
-                    .lora_B = std::move(product.left),
-                    .lora_alpha = scaling * (a.use_rslora ? std::sqrt(static_cast<double>(k)) : static_cast<double>(k)),
-                    .use_rslora = a.use_rslora,
-                    .lora_dropout = a.lora_dropout},
-        .error = std::abs(scaling) * spec->error(k),
-        .relative = spec->relative_error(k),
-        .why = {}};
-    const auto& s = spec->values();
+    auto product = spec.truncate(k, split);
+    lora_resize<S> out;
+    out.adapter = {.lora_A = std::move(product.right),
+                   .lora_B = std::move(product.left),
+                   .lora_alpha = scaling * (a.use_rslora ? std::sqrt(static_cast<double>(k)) : static_cast<double>(k)),
+                   .use_rslora = a.use_rslora,
+                   .lora_dropout = a.lora_dropout};
+    out.error = std::abs(scaling) * spec.error_at(k);
+    out.relative = spec.relative_error(k);
+    const auto& s = spec.s;
     double sum = 0.0;
     double kept = 0.0;
     for (index i = 0; i < s.size(); ++i) {

@@ -10,7 +10,7 @@
 ///     auto corda = lowrank::corda(w, c.sum() / double(c.count()), {.r = 16, .lora_alpha = 16});
 ///     lowrank::input_statistics x(w.cols());                                       // fed with the layer's inputs
 ///     auto eva = lowrank::eva(lowrank::principal_components(x, 32).value(), w.rows(), {.r = 16});
-///     auto ga = lowrank::lora_ga(lowrank::make_spectrum(dw).value(), {.r = 16, .lora_alpha = 16});    // dw = dL/dW
+///     auto ga = lowrank::lora_ga(lowrank::svd(dw).value(), {.r = 16, .lora_alpha = 16});              // dw = dL/dW
 ///
 /// CorDA and LoRA-GA start with a change that is not zero: `subtract_init` (spectral_init.hpp) subtracts it from the
 /// base.
@@ -27,7 +27,6 @@
 #include <lowrank/core/linear_operator.hpp>
 #include <lowrank/core/status.hpp>
 #include <lowrank/core/types.hpp>
-#include <lowrank/factor/spectrum.hpp>
 #include <lowrank/factor/svd.hpp>
 #include <lowrank/factor/weighted/statistics.hpp>
 #include <lowrank/lora/kinds/lora.hpp>
@@ -166,7 +165,7 @@ struct lora_ga_options {
 ///
 /// \pre 2 r <= min(out, in), lora_alpha > 0, gamma > 0; weight_sigma1 > 0 for `weight_svd`.
 template <real S>
-[[nodiscard]] lora_adapter<S> lora_ga(const spectrum<S>& gradient, const lora_options& options,
+[[nodiscard]] lora_adapter<S> lora_ga(const decomposition<S>& gradient, const lora_options& options,
                                       const lora_ga_options& how = {});
 
 }  // namespace lowrank::inline LOWRANK_ABI

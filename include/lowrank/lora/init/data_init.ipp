@@ -37,16 +37,15 @@ result<lora_adapter<S>> corda_by_root(const matrix<S>& w, const matrix<double>& 
     if (!weighting) {
         return weighting.error();
     }
-    const auto spec = make_weighted_spectrum(w, {.right = *weighting});
-    if (!spec) {
-        return spec.error();
+    const auto f = weighted_svd(w, {.right = *weighting});
+    if (!f) {
+        return f.why;
     }
-    expects_in_range("corda", "r", r, index{1}, spec->size());
-    const auto all = spec->truncate(spec->size());
-    const index first = knowledge_preserving ? all.rank() - r : 0;
-    const low_rank<S> part{.left = columns_of(all.left, first, r),
-                           .right = copy_in<S>(dense_view<const S>(all.right).middle_rows(first, r))};
-    auto balanced = resize(part, r);
+    expects_in_range("corda", "r", r, index{1}, f.size());
+    // U_r U_r^T W, which is all of W in these directions, also where no input has seen them.
+    matrix<S> left = columns_of(f.u, knowledge_preserving ? f.size() - r : 0, r);
+    const matrix<double> seen = product_in<double>(transposed(left), w);
+    auto balanced = resize(low_rank<S>{.left = std::move(left), .right = copy_in<S>(seen)}, r);
     if (!balanced) {
         return std::move(balanced.why);
     }
@@ -55,13 +54,13 @@ result<lora_adapter<S>> corda_by_root(const matrix<S>& w, const matrix<double>& 
     matrix<S> b;
     a.setZero(r, w.cols());
     b.setZero(w.rows(), r);
-    const auto& [left, right] = balanced.product;
-    for (index k = 0; k < balanced.product.rank(); ++k) {  // r, unless the product has lower rank by its shape
+    const low_rank<S> factors = balanced.product(sigma_split::square);
+    for (index k = 0; k < factors.rank(); ++k) {  // r, unless the product has lower rank by its shape
         for (index j = 0; j < a.cols(); ++j) {
-            a(k, j) = right(k, j) / root;
+            a(k, j) = factors.right(k, j) / root;
         }
         for (index i = 0; i < b.rows(); ++i) {
-            b(i, k) = left(i, k) / root;
+            b(i, k) = factors.left(i, k) / root;
         }
     }
     return with_factors<S>(std::move(a), std::move(b), options);
@@ -238,7 +237,7 @@ lora_adapter<S> eva(const input_components& x, index out, const lora_options& op
 }
 
 template <real S>
-lora_adapter<S> lora_ga(const spectrum<S>& gradient, const lora_options& options, const lora_ga_options& how) {
+lora_adapter<S> lora_ga(const decomposition<S>& gradient, const lora_options& options, const lora_ga_options& how) {
     const index r = options.r;
     detail::expects_init("lora_ga", gradient.rows(), gradient.cols(), options);
     detail::expects(2 * r <= gradient.size(), "lora_ga: needs 2 r <= min(out, in) singular values of the gradient");
@@ -266,17 +265,17 @@ lora_adapter<S> lora_ga(const spectrum<S>& gradient, const lora_options& options
     matrix<S> b(gradient.rows(), r);
     for (index i = 0; i < r; ++i) {
         const auto at = static_cast<std::size_t>(i);
-        const S size = how.scale == lora_ga_scale::paper ? S(1) : gradient.values()(of_b[at]);
+        const S size = how.scale == lora_ga_scale::paper ? S(1) : gradient.s(of_b[at]);
         for (index j = 0; j < a.cols(); ++j) {
-            a(i, j) = gradient.v()(j, of_a[at]);
+            a(i, j) = gradient.v(j, of_a[at]);
         }
         for (index j = 0; j < b.rows(); ++j) {
-            b(j, i) = size * gradient.u()(j, of_b[at]);
+            b(j, i) = size * gradient.u(j, of_b[at]);
         }
     }
     const double scaling = lora_scaling(options.lora_alpha, r, options.use_rslora);
     const double stable = std::pow(static_cast<double>(gradient.rows()), 0.25) / std::sqrt(how.gamma);
-    const auto largest = static_cast<double>(gradient.values()(of_b[0]));
+    const auto largest = static_cast<double>(gradient.s(of_b[0]));
     switch (how.scale) {
         case lora_ga_scale::paper: a *= static_cast<S>(stable); [[fallthrough]];
         case lora_ga_scale::stable: b *= static_cast<S>(stable); break;
@@ -300,7 +299,7 @@ lora_adapter<S> lora_ga(const spectrum<S>& gradient, const lora_options& options
                                                          const corda_options&);                                        \
     template status input_statistics::add<S>(const matrix<S>&);                                                        \
     template lora_adapter<S> eva<S>(const input_components&, index, const lora_options&, index, const eva_options&);   \
-    template lora_adapter<S> lora_ga<S>(const spectrum<S>&, const lora_options&, const lora_ga_options&);
+    template lora_adapter<S> lora_ga<S>(const decomposition<S>&, const lora_options&, const lora_ga_options&);
 LOWRANK_DATA_INIT_OF(float)
 LOWRANK_DATA_INIT_OF(double)
 #undef LOWRANK_DATA_INIT_OF

@@ -55,14 +55,11 @@ struct loftq_options {
 
 /// The result of LoftQ for one weight.
 template <real S>
-struct loftq_start {
+struct loftq_start : fallible {
     lora_adapter<S> adapter = {};
     row_matrix<float> base = {};  ///< Q, dequantized: the weight under the adapter.
     double relative = 0;          ///< ||W - Q - C||_F / ||W||_F with C the correction (scaling B A, `peft`: B A).
     double relative_without = 0;  ///< The same of quantizing alone, without an adapter.
-    status why = {};
-
-    explicit operator bool() const noexcept { return static_cast<bool>(why); }
 };
 
 namespace detail {

@@ -11,7 +11,7 @@
 #include <lowrank/core/dense.hpp>
 #include <lowrank/core/finite.hpp>
 #include <lowrank/factor/low_rank.hpp>
-#include <lowrank/factor/spectrum.hpp>
+#include <lowrank/factor/svd.hpp>
 #include <lowrank/lora/init/loftq.hpp>
 #include <lowrank/lora/init/spectral_init.hpp>
 #include <lowrank/quant/formats/ggml_blocks.hpp>
@@ -68,15 +68,15 @@ loftq_start<S> loftq_of(const matrix<S>& w, const std::function<row_matrix<float
         if (i == 0) {
             out.relative_without = relative(norm_of(missed));
         }
-        const auto spec = make_spectrum(missed);
+        const auto spec = svd(missed);
         if (!spec) {
-            out.why = spec.error();
+            out.why = spec.why;
             return out;
         }
-        auto product = spec->truncate(options.r, sigma_split::square);
+        auto product = spec.truncate(options.r, sigma_split::square);
         rest = w;
         add_product(S(-1), product.left, product.right, rest);
-        out.relative = relative(spec->error(options.r));
+        out.relative = relative(spec.error_at(options.r));
         out.adapter = with_factors<S>(std::move(product.right), std::move(product.left), options);
     }
     if (how.scaling == init_scaling::exact) {

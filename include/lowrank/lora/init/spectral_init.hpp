@@ -25,7 +25,7 @@
 #include <lowrank/core/types.hpp>
 #include <lowrank/factor/orthonormalize.hpp>
 #include <lowrank/factor/sketched/randomized_svd.hpp>
-#include <lowrank/factor/spectrum.hpp>
+#include <lowrank/factor/svd.hpp>
 #include <lowrank/lora/kinds/lora.hpp>
 #include <lowrank/lora/merge/merge.hpp>
 
@@ -66,17 +66,17 @@ template <real S>
 /// PiSSA: scaling B A is the best rank-r part of W, B = U sqrt(S / scaling), A = sqrt(S / scaling) V^T.
 /// \pre 1 <= r <= min(out, in), lora_alpha > 0 \cost Copies the leading singular vectors.
 template <real S>
-[[nodiscard]] lora_adapter<S> pissa(const spectrum<S>& w, const lora_options& options);
+[[nodiscard]] lora_adapter<S> pissa(const decomposition<S>& w, const lora_options& options);
 
-/// The same from the weight, out x in. \return, \cost As `make_spectrum`; with a spectrum at hand, pass that.
+/// The same from the weight, out x in. \return, \cost As `svd`; with a spectrum at hand, pass that.
 template <detail::dense_weight W>
 [[nodiscard]] result<lora_adapter<weight_scalar<W>>> pissa(const W& w, const lora_options& options) {
     detail::expects_init("pissa", w.rows(), w.cols(), options);
-    const auto spec = make_spectrum(w);
+    const auto spec = svd(w);
     if (!spec) {
-        return spec.error();
+        return spec.why;
     }
-    return pissa(*spec, options);
+    return pissa(spec, options);
 }
 
 /// The same by randomized subspace iteration, of any linear operator: "pissa_niter_[n]" with n = power_iterations.
@@ -119,17 +119,17 @@ template <detail::dense_weight W>
 /// MiCA: B holds the left singular vectors of the r smallest singular values, A is zero. Train A alone; W stays.
 /// \pre 1 <= r <= min(out, in)
 template <real S>
-[[nodiscard]] lora_adapter<S> mica(const spectrum<S>& w, const lora_options& options);
+[[nodiscard]] lora_adapter<S> mica(const decomposition<S>& w, const lora_options& options);
 
-/// The same from the weight, out x in. \return, \cost As `make_spectrum`.
+/// The same from the weight, out x in. \return, \cost As `svd`.
 template <detail::dense_weight W>
 [[nodiscard]] result<lora_adapter<weight_scalar<W>>> mica(const W& w, const lora_options& options) {
     detail::expects_init("mica", w.rows(), w.cols(), options);
-    const auto spec = make_spectrum(w);
+    const auto spec = svd(w);
     if (!spec) {
-        return spec.error();
+        return spec.why;
     }
-    return mica(*spec, options);
+    return mica(spec, options);
 }
 
 /// W <- W - scaling B A in place, with one rounding: the base under an adapter that does not start at zero. `unmerge`

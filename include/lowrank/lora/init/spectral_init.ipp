@@ -49,19 +49,18 @@ lora_adapter<S> olora_of(matrix<S> q, const matrix<S>& r_t, const lora_options& 
 }  // namespace detail
 
 template <real S>
-lora_adapter<S> pissa(const spectrum<S>& w, const lora_options& options) {
+lora_adapter<S> pissa(const decomposition<S>& w, const lora_options& options) {
     detail::expects_init("pissa", w.rows(), w.cols(), options);
     const index r = options.r;
-    return detail::balanced_init<S>(columns_of(w.u(), 0, r), head_in<S>(w.values(), r), columns_of(w.v(), 0, r),
-                                    options);
+    return detail::balanced_init<S>(columns_of(w.u, 0, r), head_in<S>(w.s, r), columns_of(w.v, 0, r), options);
 }
 
 template <real S>
-lora_adapter<S> mica(const spectrum<S>& w, const lora_options& options) {
+lora_adapter<S> mica(const decomposition<S>& w, const lora_options& options) {
     detail::expects_init("mica", w.rows(), w.cols(), options);
     matrix<S> a;
     a.setZero(options.r, w.cols());
-    return detail::with_factors<S>(std::move(a), columns_of(w.u(), w.size() - options.r, options.r), options);
+    return detail::with_factors<S>(std::move(a), columns_of(w.u, w.size() - options.r, options.r), options);
 }
 
 #ifdef LOWRANK_COMPILED
@@ -69,8 +68,8 @@ lora_adapter<S> mica(const spectrum<S>& w, const lora_options& options) {
     template lora_adapter<S> detail::balanced_init<S>(matrix<S>, const vector<S>&, const matrix<S>&,              \
                                                       const lora_options&);                                       \
     template lora_adapter<S> detail::olora_of<S>(matrix<S>, const matrix<S>&, const lora_options&, init_scaling); \
-    template lora_adapter<S> pissa<S>(const spectrum<S>&, const lora_options&);                                   \
-    template lora_adapter<S> mica<S>(const spectrum<S>&, const lora_options&);
+    template lora_adapter<S> pissa<S>(const decomposition<S>&, const lora_options&);                              \
+    template lora_adapter<S> mica<S>(const decomposition<S>&, const lora_options&);
 LOWRANK_SPECTRAL_INIT_OF(float)
 LOWRANK_SPECTRAL_INIT_OF(double)
 #undef LOWRANK_SPECTRAL_INIT_OF

@@ -19,8 +19,8 @@
 #include <lowrank/core/config.hpp>
 #include <lowrank/core/philox.hpp>
 #include <lowrank/core/types.hpp>
+#include <lowrank/factor/decomposition.hpp>
 #include <lowrank/factor/low_rank.hpp>
-#include <lowrank/factor/spectrum.hpp>
 #include <lowrank/lora/adapter.hpp>
 #include <lowrank/lora/adapter_kind.hpp>
 #include <lowrank/lora/kinds/lora.hpp>
@@ -71,7 +71,7 @@ struct kasa_start {
 
 /// A uniform in +-1/sqrt(in), B zero, d standard normal. \pre 1 <= r < min(out, in)
 template <real S>
-[[nodiscard]] kasa_start<S> kasa(const spectrum<S>& w, const lora_options& options) {
+[[nodiscard]] kasa_start<S> kasa(const decomposition<S>& w, const lora_options& options) {
     detail::expects_in_range("kasa", "r", options.r, index{1}, w.size() - 1);
     auto lora = make_lora<S>(w.rows(), w.cols(), options);
     kasa_start<S> start{.adapter = {.lora_A = std::move(lora.lora_A),

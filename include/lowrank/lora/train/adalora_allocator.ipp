@@ -12,6 +12,7 @@
 
 #include <lowrank/core/check.hpp>
 #include <lowrank/core/dense.hpp>
+#include <lowrank/core/finite.hpp>
 #include <lowrank/lora/train/adalora_allocator.hpp>
 
 namespace lowrank::inline LOWRANK_ABI {
@@ -131,6 +132,8 @@ adalora_allocation adalora_mask_to_budget(adalora_allocator<S>& state, index bud
         scores.push_back(adalora_scores(i));
         all.insert(all.end(), scores.back().data(), scores.back().data() + scores.back().size());
     }
+    detail::expects(all_finite(all.data(), static_cast<index>(all.size())),
+                    "adalora_mask_to_budget: every importance must be finite; a gradient was NaN");
     adalora_allocation done{.budget = budget, .masked = true};
     const index off = static_cast<index>(all.size()) - budget;
     const bool any = off >= 1;

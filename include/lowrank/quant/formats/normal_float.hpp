@@ -21,6 +21,7 @@
 
 #include <lowrank/core/check.hpp>
 #include <lowrank/core/config.hpp>
+#include <lowrank/core/finite.hpp>
 #include <lowrank/core/normal_quantile.hpp>
 #include <lowrank/core/types.hpp>
 
@@ -104,6 +105,7 @@ template <class D>
     normal_float_matrix out{
         .rows = w.rows(), .cols = w.cols(), .options = options, .levels = normal_float_levels(options.bits)};
     const row_matrix<S> x = w.template cast<S>();
+    detail::expects(all_finite(x), "quantize_normal_float: the weight must be finite; NaN has no nearest level");
     const int per_byte = 8 / options.bits;
     out.packed.assign(static_cast<std::size_t>((x.size() + per_byte - 1) / per_byte), 0);
     const auto& levels = out.levels;

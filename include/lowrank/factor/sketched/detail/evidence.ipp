@@ -54,7 +54,7 @@ error_evidence dense_evidence(const dense_view<const T>& w, const matrix<S>& u, 
     const double eps = static_cast<double>(std::numeric_limits<S>::epsilon());
     const double norm = frobenius_of<T>(w);
     error_evidence e;
-    if (!(norm > 0.0)) {
+    if (norm == 0.0) {
         return e;
     }
     double share = 0.0;

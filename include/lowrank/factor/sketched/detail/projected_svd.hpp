@@ -7,21 +7,19 @@
 
 #include <lowrank/core/config.hpp>
 #include <lowrank/core/types.hpp>
-#include <lowrank/factor/truncated_svd.hpp>
+#include <lowrank/factor/decomposition.hpp>
 
 namespace lowrank::inline LOWRANK_ABI::detail {
 
-/// The k leading singular triplets of A inside the range of Q, from the tall B^T = A^T Q: A ~ Q B.
+/// The k leading singular triplets of A inside the range of Q, from the tall B^T = A^T Q: A ~ Q B. `function` is named in
+/// messages.
 template <real S>
-[[nodiscard]] truncated_svd_result<S> svd_within(const matrix<S>& q, const matrix<S>& b_transposed, index k);
+[[nodiscard]] decomposition<S> svd_within(const char* function, const matrix<S>& q, const matrix<S>& b_transposed,
+                                          index k);
 
 /// Completes a factorization of an A of lower rank to k triplets with s = 0 and orthonormal vectors.
 template <real S>
-void pad_with_zeros(truncated_svd_result<S>& f, index k);
-
-/// Keeps the first k triplets.
-template <real S>
-void keep_leading(truncated_svd_result<S>& f, index k);
+void pad_with_zeros(decomposition<S>& f, index k);
 
 }  // namespace lowrank::inline LOWRANK_ABI::detail
 

@@ -6,6 +6,7 @@
 #include <utility>
 
 #include <lowrank/core/dense.hpp>
+#include <lowrank/core/finite.hpp>
 #include <lowrank/factor/orthonormalize.hpp>
 #include <lowrank/factor/sketched/detail/projected_svd.hpp>
 #include <lowrank/factor/svd.hpp>
@@ -14,14 +15,13 @@
 namespace lowrank::inline LOWRANK_ABI::detail {
 
 template <real S>
-truncated_svd_result<S> svd_within(const matrix<S>& q, const matrix<S>& b_transposed, index k) {
-    truncated_svd_result<S> out;
+decomposition<S> svd_within(const char* function, const matrix<S>& q, const matrix<S>& b_transposed, index k) {
+    decomposition<S> out;
     if constexpr (std::same_as<S, float>) {
         // As in svd, but only the k columns wanted are formed.
-        auto eigen = symmetric_eigen(gram(b_transposed));
+        auto eigen = symmetric_eigen_of(function, gram(b_transposed), true);
         if (!eigen) {
-            out.why = std::move(eigen.why);
-            return out;
+            return std::move(eigen.why);
         }
         matrix<double> turn = columns_of(eigen.vectors, 0, k);
         matrix<double> v = product_in<double>(b_transposed, turn);
@@ -29,12 +29,14 @@ truncated_svd_result<S> svd_within(const matrix<S>& q, const matrix<S>& b_transp
         normalize_columns(v, s, turn, 3e-5, 1e-8);
         out.u = product(q, copy_in<S>(turn));
         out.s = head_in<S>(s, k);
+        if (!all_finite(out.s)) {
+            return value_beyond_range(function);
+        }
         out.v = copy_in<S>(v);
     } else {
-        auto core = svd(b_transposed);
+        auto core = svd_of_dense<S>(function, b_transposed);
         if (!core) {
-            out.why = std::move(core.why);
-            return out;
+            return std::move(core.why);
         }
         out.u = product(q, dense_view<const S>(core.v).middle_cols(0, k));
         out.s = head_in<S>(core.s, k);
@@ -45,7 +47,7 @@ truncated_svd_result<S> svd_within(const matrix<S>& q, const matrix<S>& b_transp
 }
 
 template <real S>
-void pad_with_zeros(truncated_svd_result<S>& f, index k) {
+void pad_with_zeros(decomposition<S>& f, index k) {
     const index found = f.s.size();
     if (found >= k) {
         return;
@@ -67,18 +69,10 @@ void pad_with_zeros(truncated_svd_result<S>& f, index k) {
     fix_signs(f.u, f.v);
 }
 
-template <real S>
-void keep_leading(truncated_svd_result<S>& f, index k) {
-    f.u = columns_of(f.u, 0, k);
-    f.s = head_in<S>(f.s, k);
-    f.v = columns_of(f.v, 0, k);
-}
-
 #ifdef LOWRANK_COMPILED
-#define LOWRANK_PROJECTED_SVD_OF(S)                                                            \
-    template truncated_svd_result<S> svd_within<S>(const matrix<S>&, const matrix<S>&, index); \
-    template void pad_with_zeros<S>(truncated_svd_result<S>&, index);                          \
-    template void keep_leading<S>(truncated_svd_result<S>&, index);
+#define LOWRANK_PROJECTED_SVD_OF(S)                                                                  \
+    template decomposition<S> svd_within<S>(const char*, const matrix<S>&, const matrix<S>&, index); \
+    template void pad_with_zeros<S>(decomposition<S>&, index);
 LOWRANK_PROJECTED_SVD_OF(float)
 LOWRANK_PROJECTED_SVD_OF(double)
 #undef LOWRANK_PROJECTED_SVD_OF

@@ -28,7 +28,7 @@ namespace lowrank::inline LOWRANK_ABI {
 namespace detail {
 
 LOWRANK_INLINE lokr_factor<float> join_lokr_factor(relative_parts& p, const char* whole, const char* a, const char* b,
-                                                std::optional<index> r) {
+                                                   std::optional<index> r) {
     if (p.has(whole)) {
         lokr_factor<float> out{.left = p.take(whole)};
         p.agree(out.left.size() != 0);

@@ -63,7 +63,7 @@ struct peft_factors {
 
 /// Makes an adapter of two tensors and what may belong to them, or says what is wrong with them.
 LOWRANK_INLINE result<peft_lora> join_factors(const checkpoint& file, const peft_factors& f, const std::string& module,
-                                           const peft_lora_config& c, const peft_rules& rules) {
+                                              const peft_lora_config& c, const peft_rules& rules) {
     const auto about = [&](errc code, const tensor_info& t, std::string text) {
         return status{code, "tensor " + in_quotes(t.name) + " " + std::move(text)};
     };
@@ -155,9 +155,13 @@ struct peft_kind<peft_lora> {
                : m.bias.size() != 0      ? "LoRA with a bias"
                                          : "LoRA";
     }
-    LOWRANK_INLINE static module_shape shape([[maybe_unused]] const module& m) { return {m.lora.rows(), m.lora.cols()}; }
+    LOWRANK_INLINE static module_shape shape([[maybe_unused]] const module& m) {
+        return {m.lora.rows(), m.lora.cols()};
+    }
     static bool fit(module&, index, index) { return true; }
-    LOWRANK_INLINE static peft_facts facts([[maybe_unused]] const module& m) { return {m.lora.rank(), m.lora.lora_alpha}; }
+    LOWRANK_INLINE static peft_facts facts([[maybe_unused]] const module& m) {
+        return {m.lora.rank(), m.lora.lora_alpha};
+    }
     LOWRANK_INLINE static peft_change change(const module& m) {
         peft_change out{.is_table = m.is_table};
         if (m.magnitude.size() != 0) {

@@ -28,7 +28,7 @@ namespace lowrank::inline LOWRANK_ABI {
 namespace detail {
 
 LOWRANK_INLINE std::variant<miss_adapter<float>, miss_bat_adapter<float>> join_miss(relative_parts& p,
-                                                                                 const peft_lora_config& c) {
+                                                                                    const peft_lora_config& c) {
     const std::string leaf = c.peft_type == "BONE" ? "bone_block" : "miss_block";
     const tensor_info* t = p.find(leaf);
     const bool is_bat = t != nullptr && t->shape.size() == 3;

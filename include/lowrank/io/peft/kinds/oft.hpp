@@ -81,7 +81,9 @@ struct peft_kind<oft_adapter<float>> {
     LOWRANK_INLINE static module join(detail::relative_parts& p, [[maybe_unused]] const detail::peft_context& c) {
         return detail::join_oft(p, c.config.kind);
     }
-    LOWRANK_INLINE static void write(const module& m, detail::relative_tensors& to) { to.add(".oft_R.weight", m.oft_R); }
+    LOWRANK_INLINE static void write(const module& m, detail::relative_tensors& to) {
+        to.add(".oft_R.weight", m.oft_R);
+    }
 };
 
 }  // namespace lowrank::inline LOWRANK_ABI

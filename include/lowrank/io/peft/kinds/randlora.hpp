@@ -48,7 +48,7 @@ LOWRANK_INLINE std::shared_ptr<const randlora_projections<float>> join_bases(rel
 }
 
 LOWRANK_INLINE peft_randlora join_randlora(relative_parts& p, const peft_lora_config& c,
-                                        const std::shared_ptr<const randlora_projections<float>>& shared) {
+                                           const std::shared_ptr<const randlora_projections<float>>& shared) {
     peft_randlora out{.randlora = {.shared = shared,
                                    .lambda = p.take("randlora_lambda"),
                                    .gamma = p.take("randlora_gamma"),
@@ -95,7 +95,9 @@ struct peft_kind<peft_randlora> {
     static constexpr std::string_view type = "RANDLORA";
     static constexpr std::string_view leaves[] = {"randlora_lambda", "randlora_gamma", "randlora_A", "randlora_B"};
     static const char* label(const module&) { return "RandLoRA"; }
-    LOWRANK_INLINE static module_shape shape([[maybe_unused]] const module& m) { return {m.randlora.out, m.randlora.in}; }
+    LOWRANK_INLINE static module_shape shape([[maybe_unused]] const module& m) {
+        return {m.randlora.out, m.randlora.in};
+    }
     LOWRANK_INLINE static bool fit(module& m, index out, index in) {
         auto& r = m.randlora;
         const bool fits = r.gamma.cols() == std::min(out, in) && std::max(out, in) <= r.shared->randlora_B.rows();

@@ -26,7 +26,7 @@ namespace detail {
 
 /// `in` is not in the file of a module: the base's weight says it. Until then it is that of the projection.
 LOWRANK_INLINE vera_adapter<float> join_vera(relative_parts& p,
-                                          const std::shared_ptr<const vera_projections<float>>& shared) {
+                                             const std::shared_ptr<const vera_projections<float>>& shared) {
     vera_adapter<float> out{
         .shared = shared, .lambda_b = p.take_vector("vera_lambda_b"), .lambda_d = p.take_vector("vera_lambda_d")};
     if (shared == nullptr) {

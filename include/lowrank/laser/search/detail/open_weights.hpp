@@ -5,14 +5,13 @@
 /// \file
 /// Weights while a search works on them: factorized, edited, and as they were when a scope ends.
 ///
-///     detail::editor_cache<float> editors(model.weights, factor_bytes, model.read);
+///     detail::editor_cache<float> editors(model, factor_bytes);
 ///     detail::edits_in_place<float> in_place(model, editors);
 ///     lowrank::status why = in_place.put(candidate);            // its edits, and no others
 
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
-#include <functional>
 #include <memory>
 #include <span>
 #include <string>
@@ -66,16 +65,13 @@ result<std::uint64_t> search_fingerprint(const search_model<T>& model) {
     return hash;
 }
 
-/// A weight's own values, from the engine if it keeps them elsewhere.
-template <storage T>
-using weight_reader = std::function<result<row_matrix<T>>(index)>;
-
 /// Factorized weights, the least recently used ones dropped when they do not fit.
 template <storage T>
 class editor_cache {
 public:
-    editor_cache(std::span<const named_weight<T>> weights, std::size_t budget, weight_reader<T> read = {})
-        : weights_(weights), budget_(budget), read_(std::move(read)), open_(weights.size()), used_(weights.size(), 0) {}
+    /// Borrows the model.
+    editor_cache(const search_model<T>& model, std::size_t budget)
+        : model_(&model), budget_(budget), open_(model.weights.size()), used_(model.weights.size(), 0) {}
 
     /// \pre the weight is not edited at this time. The pointer is valid until the next call.
     [[nodiscard]] result<weight_editor<T>*> get(index weight) {
@@ -88,16 +84,22 @@ public:
                 return made.error();
             }
             open_[w] = std::make_unique<weight_editor<T>>(*std::move(made));
-            ++factorizations_;
         }
         make_room(w);
         return open_[w].get();
     }
 
-    [[nodiscard]] index factorizations() const noexcept { return factorizations_; }
+    /// How often a whole weight was decomposed.
+    [[nodiscard]] index factorizations() const noexcept {
+        index sum = closed_factorizations_;
+        for (const auto& editor : open_) {
+            sum += editor != nullptr ? editor->factorizations() : 0;
+        }
+        return sum;
+    }
     /// About what a factorized weight of this shape holds.
     [[nodiscard]] std::size_t bytes_of(index weight) const {
-        const auto& w = weights_[static_cast<std::size_t>(weight)].weight;
+        const auto& w = model_->weights[static_cast<std::size_t>(weight)].weight;
         const index r = std::min(w.rows(), w.cols());
         return static_cast<std::size_t>((w.rows() + w.cols() + 1) * r) * sizeof(compute_t<T>) +
                static_cast<std::size_t>(w.size()) * sizeof(T);
@@ -105,15 +107,25 @@ public:
 
 private:
     [[nodiscard]] result<weight_editor<T>> open(index weight) const {
-        const auto& w = weights_[static_cast<std::size_t>(weight)];
-        if (!read_) {
+        const auto& w = model_->weights[static_cast<std::size_t>(weight)];
+        if (!model_->read && !model_->decompose) {
             return weight_editor<T>::open(w);
         }
-        auto values = read_(weight);
+        result<row_matrix<T>> values = row_matrix<T>();
+        if (model_->read) {
+            values = model_->read(weight);
+        } else {
+            values->resize(w.weight.rows(), w.weight.cols());
+            copy_bits<T>(w.values(), weight_view<T>(*values));
+        }
         if (!values) {
             return values.error();
         }
-        return weight_editor<T>::open(w.name, *std::move(values));
+        if (!model_->decompose) {
+            return weight_editor<T>::open(w.name, *std::move(values));
+        }
+        auto known = model_->decompose(weight, const_weight_view<T>(*values));
+        return weight_editor<T>::open(w.name, *std::move(values), std::move(known));
     }
 
     /// Drops others than `wanted` until all and `more` bytes fit.
@@ -124,7 +136,7 @@ private:
                 if (open_[i] == nullptr) {
                     continue;
                 }
-                total += open_[i]->bytes();
+                total += std::max(open_[i]->bytes(), bytes_of(static_cast<index>(i)));  // with what it may come to hold
                 if (i != wanted && (oldest == open_.size() || used_[i] < used_[oldest])) {
                     oldest = i;
                 }
@@ -132,17 +144,17 @@ private:
             if (total <= budget_ || oldest == open_.size()) {
                 return;
             }
+            closed_factorizations_ += open_[oldest]->factorizations();
             open_[oldest].reset();
         }
     }
 
-    std::span<const named_weight<T>> weights_;
+    const search_model<T>* model_;
     std::size_t budget_;
-    weight_reader<T> read_;
     std::vector<std::unique_ptr<weight_editor<T>>> open_;
     std::vector<std::uint64_t> used_;
     std::uint64_t clock_ = 0;
-    index factorizations_ = 0;
+    index closed_factorizations_ = 0;  ///< Of editors that were dropped.
 };
 
 /// The edits of one candidate at a time, written to the weights or handed to the engine. They are taken back when the

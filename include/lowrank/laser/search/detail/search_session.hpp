@@ -69,7 +69,7 @@ public:
         : function_(function),
           model_(&model),
           options_(&options),
-          editors_(model.weights, options.factor_bytes, model.read),
+          editors_(model, options.factor_bytes),
           in_place_(model, editors_),
           at_{.total = options.held_out.size() > 0 ? 3 : 1} {
         expects_search_model(function, model);
@@ -221,7 +221,11 @@ public:
         for (const auto& [rank, text] : texts) {
             ranks.push_back(rank);
         }
-        const nested_ranks<compute_t<T>> nested((*editor)->whole(), std::move(ranks));
+        const auto& factors = (*editor)->components(ranks.empty() ? 0 : ranks.back());
+        if (!factors) {
+            return factors.why;
+        }
+        const nested_ranks<compute_t<T>> nested(factors, std::move(ranks));
         for (index begin = range.begin; begin < range.end; begin += options_->samples_per_call) {
             const sample_range part{begin, std::min(range.end, begin + options_->samples_per_call)};
             const auto some = model_->evaluate_ranks(part, weight, nested, first);
