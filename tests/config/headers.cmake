@@ -53,6 +53,14 @@ foreach(header IN LISTS headers)
     broken("${header}: ${lines} lines, the limit is ${limit}")
   endif()
 
+  # One convention for what may fail: a type of its own derives from `fallible`, everything else comes as `result<T>`.
+  if(text MATCHES "static_cast<bool>\\(why\\)" AND NOT header STREQUAL "lowrank/core/status.hpp")
+    broken("${header}: a type says for itself whether it failed; it must derive from fallible")
+  endif()
+  if(text MATCHES "[^a-z_]result<[a-z_]*_result[<>]")
+    broken("${header}: a type called *_result must derive from fallible, and not come in a result<>")
+  endif()
+
   file(STRINGS ${SOURCE_DIR}/include/${header} includes REGEX "^ *# *include")
   foreach(line IN LISTS includes)
     if(NOT line MATCHES "^ *# *include <([^>]+)>")

@@ -22,7 +22,7 @@ TEST_CASE("opened weights stay while they fit, and the least recently used goes 
     model.weights = {{"a", a}, {"b", b}, {"c", c}};
     detail::editor_cache<float> one(model, 0);
     const std::size_t bytes = one.bytes_of(0);
-    const auto decompose = [](detail::editor_cache<float>& editors, index w) {
+    const auto decompose = [](detail::editor_cache<float>& editors, lowrank::index w) {
         CHECK(editors.get(w).value()->whole());
     };
     decompose(one, 0);
@@ -52,7 +52,7 @@ TEST_CASE("a model that brings leading parts of its weights is searched without 
     const row_matrix<float> before = a;
     search_model<float> model;
     model.weights = {{"a", a}};
-    model.decompose = [](index, const_weight_view<float> values) { return truncated_svd(values, 4); };
+    model.decompose = [](lowrank::index, const_weight_view<float> values) { return truncated_svd(values, 4); };
     detail::editor_cache<float> editors(model, 0);
     {
         detail::edits_in_place<float> in_place(model, editors);
@@ -69,7 +69,7 @@ TEST_CASE("a model that brings leading parts of its weights is searched without 
         CHECK((a - best.truncate(7).dense()).norm() < 1e-5F);
     }
     CHECK(a == before);
-    model.decompose = [](index, const_weight_view<float>) {
+    model.decompose = [](lowrank::index, const_weight_view<float>) {
         return svd(row_matrix<float>(row_matrix<float>::Ones(12, 9)));
     };
     detail::editor_cache<float> wrong(model, 0);
