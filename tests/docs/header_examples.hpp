@@ -38,8 +38,8 @@ extern thread_pool pool;
 }  // namespace examples_of_core
 
 namespace examples_of_factor {
-extern lowrank::spectrum<float> spec;
-extern std::vector<lowrank::spectrum<float>> spectra;
+extern lowrank::decomposition<float> spec;
+extern std::vector<lowrank::decomposition<float>> spectra;
 extern const lowrank::index parameters;
 extern lowrank::low_rank<float> a, b;
 extern std::vector<lowrank::matrix<float>> batches;
@@ -54,7 +54,7 @@ namespace examples_of_quant {}
 namespace examples_of_prune {}
 
 namespace examples_of_lora {
-extern lowrank::spectrum<float> spec;
+extern lowrank::decomposition<float> spec;
 extern lowrank::lora_adapter<float> poet, coder, at_start;
 extern lowrank::loha_adapter<float> loha;
 extern lowrank::oft_adapter<float> oft;
@@ -66,7 +66,7 @@ extern std::vector<lowrank::trainable<float>> list;
 }  // namespace examples_of_lora
 
 namespace examples_of_laser {
-extern lowrank::spectrum<float> spec;
+extern lowrank::decomposition<float> spec;
 extern lowrank::search_model<float> model;
 extern lowrank::row_matrix<float> up, down;
 extern std::vector<lowrank::edit> edits;

@@ -5,7 +5,7 @@
 /// \file
 /// Facts about data and files (NaN in a weight, a broken file, no convergence), as values with a sentence of advice.
 ///
-///     lowrank::result<lowrank::spectrum<float>> f = lowrank::make_spectrum(w);
+///     lowrank::result<lowrank::vector<float>> f = lowrank::singular_values(w);
 ///     if (!f) return log(f.error().message);
 ///     use(*f);                                  // or f.value(), which throws `failure`; *f of a failure is a bug
 ///

@@ -8,7 +8,7 @@
 ///     auto d = lowrank::diagnose(adapter.delta()).value();          // spectrum, ranks
 ///     auto phi = lowrank::adapter_similarity(poet.delta(), coder.delta()); // heat map of section 7.2 of the paper
 ///     auto amp = lowrank::amplification(adapter.delta(), w);        // section 7.3
-///     auto of_base = lowrank::make_spectrum(base).value(), of_tuned = lowrank::make_spectrum(tuned).value();
+///     auto of_base = lowrank::svd(base).value(), of_tuned = lowrank::svd(tuned).value();
 ///     auto new_directions = lowrank::find_intruders(of_base, of_tuned);
 ///
 /// Changes go through QR and a small core; of W only products with a few columns are formed.

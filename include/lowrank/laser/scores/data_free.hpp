@@ -5,7 +5,7 @@
 /// \file
 /// Which matrices look noisy, from their singular values alone: the scores of two tools, and correct ones.
 ///
-///     auto s = spec.values();
+///     auto s = spec.s;
 ///     double snr = lowrank::data_free_score(s, m, n, lowrank::data_free_policy::spectrum);    // as Spectrum ranks
 ///     double share = lowrank::data_free_score(s, m, n, lowrank::data_free_policy::noise);     // 0: all signal
 ///
