@@ -8,6 +8,7 @@
 ///     using P = lowrank::detail::packet_of<float>;                  // lanes<float> scalars
 ///     lowrank::detail::unroll<4>([&](auto i) { log(i + 1); });      // i is a constant
 
+#include <cstddef>
 #include <type_traits>
 #include <utility>
 
@@ -32,6 +33,10 @@ EIGEN_ALWAYS_INLINE void unroll(F&& f) {
     [&]<int... I>(std::integer_sequence<int, I...>) LOWRANK_FORCE_INLINE { (f(std::integral_constant<int, I>()), ...); }
     (std::make_integer_sequence<int, N>());
 }
+
+/// The size of an array, of a template parameter that counts.
+template <int N>
+inline constexpr std::size_t extent = static_cast<std::size_t>(N);
 
 }  // namespace lowrank::inline LOWRANK_ABI::detail
 
