@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: MIT
 #include <lowrank/core/check.hpp>
+#include <lowrank/factor/ranks/rank_choice.hpp>
 #include <lowrank/factor/ranks/rank_rules.hpp>
+#include <lowrank/factor/svd.hpp>
 
 #include <array>
 #include <cmath>
@@ -159,4 +161,21 @@ TEST_CASE_TEMPLATE("empty and zero spectra; values that are none", S, float, dou
     s << S(1), S(0), S(-1);
     CHECK_THROWS_AS((void)stable_rank(s), contract_violation);
     CHECK_THROWS_AS((void)rank_from_energy(octaves<S>(), 1.1), contract_violation);
+}
+
+TEST_CASE_TEMPLATE("rules read expressions, and complete decompositions", S, float, double) {
+    vector<S> s(6);
+    s << S(4), S(2), S(1), S(0.5), S(0.25), S(0.125);
+    CHECK(rank_from_energy(s.head(4), 0.9) == 2);
+    CHECK(rank_from_energy(s * S(3), 0.9) == rank_from_energy(s, 0.9));
+    CHECK(effective_rank(s.head(1)) == doctest::Approx(1.0));
+    matrix<S> w = matrix<S>::Zero(6, 6);
+    w.diagonal() = s;
+    const auto f = svd(w);
+    CHECK(rank_from_energy(f, 0.9) == rank_from_energy(s, 0.9));
+    CHECK_THROWS_AS((void)rank_from_energy(f.leading(3), 0.9), contract_violation);
+    CHECK(rank_within(f.leading(3), {.rule = rank_rule::energy, .value = 0.9}).value() == 2);
+    CHECK(rank_within(f.leading(3), {.rule = rank_rule::sum_share, .value = 0.5}).error().code == errc::unsupported);
+    CHECK(stored_numbers(2, 6, 6) == 24);
+    CHECK(stored_numbers(5, 6, 6) == 36);
 }

@@ -17,9 +17,9 @@ TEST_CASE_TEMPLATE("hard and soft thresholds", S, float, double) {
     hard << S(5), S(3), S(0), S(0);
     vector<S> soft(4);
     soft << S(3), S(1), S(0), S(0);
-    CHECK(shrink_hard(s, 2.0) == hard);
-    CHECK(shrink_soft(s, 2.0) == soft);
-    CHECK(shrink_hard(s, 0.0) == s);
+    CHECK(shrink_hard(s, 2.0).template cast<S>() == hard);
+    CHECK(shrink_soft(s, 2.0).template cast<S>() == soft);
+    CHECK(shrink_hard(s, 0.0).template cast<S>() == s);
     CHECK(shrink_hard(vector<S>(0), 1.0).size() == 0);
     CHECK_THROWS_AS((void)shrink_soft(s, -1.0), contract_violation);
 }

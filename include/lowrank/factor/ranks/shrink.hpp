@@ -37,7 +37,7 @@ LOWRANK_API [[nodiscard]] vector<double> shrink_optimal(const singular_values_in
 /// sum_i values_i u_i v_i^T over the values that are not zero, with the vectors of `f`.
 /// \pre values.size() == f.size().
 template <real S>
-[[nodiscard]] low_rank<S> with_values(const decomposition<S>& f, const vector<double>& values);
+[[nodiscard]] low_rank<S> with_values(const decomposition<S>& f, const singular_values_in& values);
 
 }  // namespace lowrank::inline LOWRANK_ABI
 

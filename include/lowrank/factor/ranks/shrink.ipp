@@ -49,7 +49,7 @@ LOWRANK_BODY vector<double> shrink_optimal(const singular_values_in& s, index m,
 }
 
 template <real S>
-low_rank<S> with_values(const decomposition<S>& f, const vector<double>& values) {
+low_rank<S> with_values(const decomposition<S>& f, const singular_values_in& values) {
     detail::expects(values.size() == f.size(), "with_values: needs one value for each of the decomposition");
     std::vector<index> kept;
     for (index i = 0; i < values.size(); ++i) {
@@ -61,8 +61,8 @@ low_rank<S> with_values(const decomposition<S>& f, const vector<double>& values)
 }
 
 #ifdef LOWRANK_COMPILED
-template low_rank<float> with_values(const decomposition<float>&, const vector<double>&);
-template low_rank<double> with_values(const decomposition<double>&, const vector<double>&);
+template low_rank<float> with_values(const decomposition<float>&, const singular_values_in&);
+template low_rank<double> with_values(const decomposition<double>&, const singular_values_in&);
 #endif
 
 }  // namespace lowrank::inline LOWRANK_ABI
