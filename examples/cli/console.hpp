@@ -10,10 +10,12 @@
 ///     tool::print_json(report);
 
 #include <chrono>
+#include <concepts>
 #include <cstdint>
 #include <stdexcept>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include <nlohmann/json.hpp>
@@ -49,17 +51,16 @@ public:
 [[noreturn]] void fail(std::string sentence, lowrank::errc code = lowrank::errc::invalid_format);
 
 /// The value of `r`, or `fail` with its sentence.
-template <class T>
-[[nodiscard]] T take(lowrank::result<T> r) {
+template <std::derived_from<lowrank::fallible> R>
+[[nodiscard]] auto take(R r) {
     return std::move(r).value();
 }
 
 /// The same; the sentence names what it is about.
-template <class T>
-[[nodiscard]] T take_named(const std::string& name, lowrank::result<T> r) {
+template <std::derived_from<lowrank::fallible> R>
+[[nodiscard]] auto take_named(const std::string& name, R r) {
     if (!r) {
-        const std::string& why = r.error().message;
-        fail(why.find(name) == std::string::npos ? name + ": " + why : why, r.error().code);
+        fail(r.why.message.find(name) == std::string::npos ? name + ": " + r.why.message : r.why.message, r.why.code);
     }
     return std::move(r).value();
 }

@@ -1,5 +1,8 @@
 // SPDX-License-Identifier: MIT
+#include <lowrank/core/linear_operator.hpp>
 #include <lowrank/factor/svd.hpp>
+#include <lowrank/factor/symmetric_eigen.hpp>
+#include <lowrank/factor/truncated_svd.hpp>
 
 #include <Eigen/SVD>
 
@@ -222,4 +225,16 @@ TEST_CASE("the same matrix gives the same bits") {
     CHECK(f.u == g.u);
     CHECK(f.s == g.s);
     CHECK(f.v == g.v);
+}
+
+TEST_CASE("expressions are decomposed as what they are") {
+    const matrix<double> x = gaussian<double>(20, 9, 77);
+    const matrix<double> g = x.transpose() * x;
+    CHECK((svd(x * 2.0).s - 2.0 * svd(x).s).norm() < 1e-12);
+    CHECK((svd(x.leftCols(4) + x.rightCols(4)).s - svd(matrix<double>(x.leftCols(4) + x.rightCols(4))).s).norm() ==
+          0.0);
+    CHECK(truncated_svd(x.transpose() * x, 3).size() == 3);
+    CHECK((symmetric_eigen(x.transpose() * x).values - symmetric_eigen(g).values).norm() < 1e-12 * g.norm());
+    const any_operator<double> m = x;  // borrowed
+    CHECK((apply(m, g) - x * g).norm() < 1e-12 * (x * g).norm());
 }

@@ -144,6 +144,14 @@ public:
              std::same_as<typename std::remove_cvref_t<M>::scalar, S>)
         any_operator(M map)  // NOLINT: conversion is the point
         : self_(std::make_shared<const holder<M>>(std::move(map))) {}
+    /// Borrows a dense matrix, as `as_operator` does. The memory must outlive the operator.
+    template <detail::dense_weight D>
+    requires std::same_as<compute_t<typename D::Scalar>, S> any_operator(const D& w)  // NOLINT
+        : any_operator(as_operator(w)) {}
+    /// A matrix that ends with the expression: move it into an `owned_operator`.
+    template <detail::dense_weight D>
+    requires detail::owns_memory<D> any_operator(const D&& w)
+    = delete;
 
     [[nodiscard]] index rows() const { return self_->rows(); }
     [[nodiscard]] index cols() const { return self_->cols(); }

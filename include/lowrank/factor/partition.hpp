@@ -96,9 +96,9 @@ LOWRANK_API [[nodiscard]] cluster_result cluster_rows_of(matrix<double> a, index
 /// \pre    groups >= 1, rank >= 0, restarts >= 1, iterations >= 1; W has a row.
 /// \return `non_finite` if W holds NaN or infinity. A local optimum: the problem is NP-hard, restarts help.
 /// \cost   Per round one SVD of each group and 2 m n groups rank flops, in double.
-template <detail::dense_weight W>
+template <detail::dense_expression W>
 [[nodiscard]] cluster_result cluster_rows(const W& w, index groups, index rank, const cluster_options& options = {}) {
-    return detail::cluster_rows_of(copy_in<double>(w), groups, rank, options);
+    return detail::cluster_rows_of(copy_in<double>(detail::evaluated(w)), groups, rank, options);
 }
 
 /// A partitioned factorization, its error, and what the plain SVD reaches with no more parameters.
@@ -134,10 +134,10 @@ template <real S>
 /// \pre    One label per row, none negative.
 /// \return `non_finite` if W holds NaN or infinity.
 /// \cost   One SVD per group.
-template <detail::dense_weight W>
+template <detail::dense_expression W>
 [[nodiscard]] result<std::vector<row_group<weight_scalar<W>>>> svd_by_rows(const W& w, std::span<const index> labels) {
     using S = weight_scalar<W>;
-    return detail::svd_of_groups<S>("svd_by_rows", copy_in<S>(w), labels);
+    return detail::svd_of_groups<S>("svd_by_rows", copy_in<S>(detail::evaluated(w)), labels);
 }
 
 /// The best rank-`rank` factors for each group of rows.
@@ -145,11 +145,11 @@ template <detail::dense_weight W>
 /// \pre    One label per row, none negative; rank >= 0.
 /// \return `non_finite` if W holds NaN or infinity.
 /// \cost   One SVD per group and one of W for the comparison.
-template <detail::dense_weight W>
+template <detail::dense_expression W>
 [[nodiscard]] partition_result<weight_scalar<W>> factor_partition(const W& w, std::span<const index> labels,
                                                                   index rank) {
     using S = weight_scalar<W>;
-    return detail::factor_partition_of<S>(copy_in<S>(w), labels, rank);
+    return detail::factor_partition_of<S>(copy_in<S>(detail::evaluated(w)), labels, rank);
 }
 
 }  // namespace lowrank::inline LOWRANK_ABI

@@ -33,7 +33,7 @@
 namespace lowrank::inline LOWRANK_ABI {
 
 /// The scalar the decomposition of a dense weight computes in.
-template <detail::dense_weight W>
+template <detail::dense_expression W>
 using weight_scalar = compute_t<typename std::remove_cvref_t<W>::Scalar>;
 
 namespace detail {
@@ -68,7 +68,8 @@ void fix_signs(matrix<S>& u, matrix<S>& v);
 
 /// Any storage order and type, any shape.
 template <real S, class W>
-[[nodiscard]] decomposition<S> svd_of_dense(const char* function, const W& w, bool want_vectors = true) {
+[[nodiscard]] decomposition<S> svd_of_dense(const char* function, const W& expression, bool want_vectors = true) {
+    decltype(auto) w = evaluated(expression);
     if (!all_finite(w)) {
         return non_finite_matrix(function);
     }
@@ -92,7 +93,7 @@ template <real S, class W>
 ///         s_p < 3e-5 s_1; three to four times that for double input.
 /// \note   Bit-equal for one binary and CPU. Where two entries of a column of U tie for the largest magnitude, or
 ///         singular values coincide, rounding decides.
-template <detail::dense_weight W>
+template <detail::dense_expression W>
 [[nodiscard]] decomposition<weight_scalar<W>> svd(const W& w) {
     return detail::svd_of_dense<weight_scalar<W>>("svd", w);
 }
@@ -103,7 +104,7 @@ template <detail::dense_weight W>
 /// \cost   With p = min(m, n), q = max(m, n): q p^2 + 4/3 p^3 flops in double for float input. Double input needs a
 ///         basis to keep its digits: half of what `svd` costs.
 /// \note   Bit-equal for one binary and CPU.
-template <detail::dense_weight W>
+template <detail::dense_expression W>
 [[nodiscard]] result<vector<weight_scalar<W>>> singular_values(const W& w) {
     using S = weight_scalar<W>;
     auto f = detail::svd_of_dense<S>("singular_values", w, false);

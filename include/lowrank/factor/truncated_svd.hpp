@@ -29,7 +29,7 @@ namespace lowrank::inline LOWRANK_ABI {
 /// \pre    0 <= k <= min(m, n)
 /// \return As `svd`: `non_finite` if W holds NaN or infinity. The error is exact.
 /// \cost   That of `svd`, whatever k.
-template <detail::dense_weight W>
+template <detail::dense_expression W>
 [[nodiscard]] decomposition<weight_scalar<W>> truncated_svd(const W& w, index k) {
     detail::expects_rank("truncated_svd", k, w.rows(), w.cols());
     auto f = detail::svd_of_dense<weight_scalar<W>>("truncated_svd", w);

@@ -92,3 +92,33 @@ TEST_CASE_TEMPLATE("a batch with NaN is refused and changes nothing; a wrong sha
     REQUIRE(gram.add(matrix<S>(3, 0)));
     CHECK(gram.count() == 0);
 }
+
+TEST_CASE_TEMPLATE("accumulators take any matrix: blocks, expressions, row-major, 16 bits", S, float, double) {
+    const matrix<S> x = gaussian<S>(6, 40, 91);
+    const row_matrix<S> rows = x;
+    gram_accumulator whole(6), parts(6), stored(6);
+    REQUIRE(whole.add(x));
+    REQUIRE(parts.add(x.leftCols(8)));
+    REQUIRE(parts.add(rows.middleCols(8, 20)));
+    REQUIRE(parts.add(x.rightCols(12) * S(1)));
+    CHECK(parts.count() == 40);
+    CHECK(relative_difference(parts.sum(), whole.sum()) < 1e-12);
+    const matrix<bfloat16> half_size = x.template cast<bfloat16>();
+    REQUIRE(stored.add(half_size));
+    CHECK(relative_difference(stored.sum(), whole.sum()) < 0.02);
+    qr_accumulator triangle(6), pieces(6);
+    REQUIRE(triangle.add(rows));
+    REQUIRE(pieces.add(x.leftCols(17)));
+    REQUIRE(pieces.add(x.rightCols(23)));
+    const matrix<double> t = pieces.triangle(), u = triangle.triangle();
+    CHECK(relative_difference((t.transpose() * t).eval(), (u.transpose() * u).eval()) < 1e-10);
+    moment_accumulator moments(6), both(6);
+    REQUIRE(moments.add(x));
+    REQUIRE(both.add(x.leftCols(20)));
+    REQUIRE(both.add(x.rightCols(20)));
+    CHECK(relative_difference(both.mean_abs(), moments.mean_abs()) < 1e-12);
+    fisher_accumulator fisher(6, 40);
+    REQUIRE(fisher.add(x * S(2)));
+    CHECK(fisher.count() == 1);
+    CHECK_THROWS_AS((void)whole.add(x.topRows(5)), contract_violation);
+}

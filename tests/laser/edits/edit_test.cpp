@@ -219,3 +219,31 @@ TEST_CASE("a description is one line and reads back") {
         CHECK(parse_edit(line).error().code == errc::invalid_format);
     }
 }
+
+TEST_CASE_TEMPLATE("what a user has is edited in place: either storage order, blocks, no spelled-out arguments", T,
+                   float, double, bfloat16) {
+    using S = compute_t<T>;
+    const row_matrix<T> original = random_weight<T>(13, 9, 77);
+    const auto s = svd(original).value();
+    row_matrix<T> rows = original;
+    matrix<T> columns = original;
+    const auto of_rows = truncate_weight(rows, s, 5);
+    const auto of_columns = truncate_weight(columns, s, 5);
+    REQUIRE(of_rows);
+    REQUIRE(of_columns);
+    CHECK((rows.template cast<S>() - columns.template cast<S>()).cwiseAbs().maxCoeff() < rounding<T>() * 4);
+    CHECK(of_columns->removed_norm == doctest::Approx(of_rows->removed_norm));
+    REQUIRE(undo_edit(rows, *of_rows));
+    REQUIRE(undo_edit(columns, *of_columns));
+    CHECK(rows == original);
+    CHECK(columns == original);
+
+    matrix<T> wide = matrix<T>::Zero(20, 9);  // a block of a larger one
+    wide.middleRows(3, 13) = original;
+    const auto of_block = apply_edit(wide.middleRows(3, 13), s, component_set::band(1, 4));
+    REQUIRE(of_block);
+    CHECK((wide.topRows(3).array() == T(0)).all());
+    CHECK((wide.bottomRows(4).array() == T(0)).all());
+    REQUIRE(undo_edit(wide.middleRows(3, 13), *of_block));
+    CHECK(wide.middleRows(3, 13) == original);
+}

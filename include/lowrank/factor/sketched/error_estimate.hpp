@@ -32,6 +32,11 @@ template <operator_like M>
     return operator_sum<S>({{any_operator<S>(as_operator(m)), S(1)}, {any_operator<S>(f.product()), S(-1)}});
 }
 
+/// The residual of a matrix that ends with the expression would be one of freed memory: name the matrix.
+template <operator_like M>
+requires detail::owns_memory<M>
+void residual(const M&&, const decomposition<operator_scalar<M>>&) = delete;
+
 struct spectral_norm_options {
     index samples = 10;        ///< Random directions r: the upper bound fails with probability 2^-r.
     int power_iterations = 3;  ///< q: each tightens both bounds and costs two products with `samples` columns.

@@ -81,9 +81,9 @@ template <real S>
 /// \pre    max_rank <= min(m, n), tolerance >= 0.
 /// \return `non_finite` if W holds NaN or infinity. Fewer columns than asked for where W has lower rank.
 /// \cost   4 m n k flops in double for rank k.
-template <detail::dense_weight W>
+template <detail::dense_expression W>
 [[nodiscard]] pivoted_qr_result<weight_scalar<W>> pivoted_qr(const W& w, const pivoted_qr_options& options = {}) {
-    return detail::pivoted_qr_as<weight_scalar<W>>(copy_in<double>(w), options);
+    return detail::pivoted_qr_as<weight_scalar<W>>(copy_in<double>(detail::evaluated(w)), options);
 }
 
 /// The interpolative decomposition of a dense W by k of its columns. For rows, pass the transpose.
@@ -91,9 +91,9 @@ template <detail::dense_weight W>
 /// \pre    0 <= k <= min(m, n)
 /// \return `non_finite` if W holds NaN or infinity. Fewer columns where W has lower rank.
 /// \cost   4 m n k flops in double.
-template <detail::dense_weight W>
+template <detail::dense_expression W>
 [[nodiscard]] interpolative_result<weight_scalar<W>> interpolative(const W& w, index k) {
-    return detail::interpolative_as<weight_scalar<W>>(copy_in<double>(w), k);
+    return detail::interpolative_as<weight_scalar<W>>(copy_in<double>(detail::evaluated(w)), k);
 }
 
 /// The CUR decomposition by k columns and k rows, U = C^+ W R^+.
@@ -102,9 +102,9 @@ template <detail::dense_weight W>
 /// \pre    0 <= k <= min(m, n)
 /// \return `non_finite` if W holds NaN or infinity. Fewer of each where W has lower rank.
 /// \cost   6 m n k flops in double.
-template <detail::dense_weight W>
+template <detail::dense_expression W>
 [[nodiscard]] cur_result<weight_scalar<W>> cur(const W& w, index k) {
-    return detail::cur_as<weight_scalar<W>>(copy_in<double>(w), k);
+    return detail::cur_as<weight_scalar<W>>(copy_in<double>(detail::evaluated(w)), k);
 }
 
 }  // namespace lowrank::inline LOWRANK_ABI

@@ -17,15 +17,6 @@ namespace lowrank::inline LOWRANK_ABI {
 
 namespace detail {
 
-template <class D>
-[[nodiscard]] status check_batch(const char* function, const D& x, index dimension) {
-    expects_shape(function, "batch", x.rows(), x.cols(), dimension, x.cols());
-    if (!all_finite(x)) {
-        return {errc::non_finite, std::string(function) + ": the batch holds NaN or infinity; skip or repair it"};
-    }
-    return {};
-}
-
 /// sqrt(sums / count) of each coordinate.
 LOWRANK_API [[nodiscard]] vector<double> root_mean(const vector<double>& sums, double count);
 
@@ -40,14 +31,8 @@ LOWRANK_BODY vector<double> root_mean(const vector<double>& sums, double count) 
 }  // namespace detail
 
 template <real S>
-status gram_accumulator::add(const_column_view<S> x) {
-    status why = detail::check_batch("gram_accumulator::add", x, dimension());
-    if (why && x.cols() > 0) {
-        const dense_view<const S> batch(x);
-        detail::gemm<double, S, S>(1.0, batch, transposed(batch), dense_view<double>(sum_), true);
-        count_ += x.cols();
-    }
-    return why;
+void gram_accumulator::add_batch(const dense_view<const S>& x) {
+    detail::gemm<double, S, S>(1.0, x, transposed(x), dense_view<double>(sum_), true);
 }
 
 LOWRANK_BODY void gram_accumulator::merge(const gram_accumulator& other) {
@@ -67,13 +52,8 @@ LOWRANK_BODY matrix<double> gram_accumulator::sum() const {
 }
 
 template <real S>
-status qr_accumulator::add(const_column_view<S> x) {
-    status why = detail::check_batch("qr_accumulator::add", x, dimension());
-    if (why && x.cols() > 0) {
-        append(copy_in<double>(transposed(x)));
-        count_ += x.cols();
-    }
-    return why;
+void qr_accumulator::add_batch(const dense_view<const S>& x) {
+    append(copy_in<double>(transposed(x)));
 }
 
 LOWRANK_BODY void qr_accumulator::merge(const qr_accumulator& other) {
@@ -90,20 +70,15 @@ LOWRANK_BODY void qr_accumulator::append(const matrix<double>& rows) {
 }
 
 template <real S>
-status moment_accumulator::add(const_column_view<S> x) {
-    status why = detail::check_batch("moment_accumulator::add", x, dimension());
-    if (why && x.cols() > 0) {
-        for (index j = 0; j < x.cols(); ++j) {
-            for (index i = 0; i < x.rows(); ++i) {
-                const double size = std::abs(static_cast<double>(x(i, j)));
-                sum_abs_(i) += size;
-                sum_square_(i) += size * size;
-                max_abs_(i) = std::max(max_abs_(i), size);
-            }
+void moment_accumulator::add_batch(const dense_view<const S>& x) {
+    for (index j = 0; j < x.cols(); ++j) {
+        for (index i = 0; i < x.rows(); ++i) {
+            const double size = std::abs(static_cast<double>(x(i, j)));
+            sum_abs_(i) += size;
+            sum_square_(i) += size * size;
+            max_abs_(i) = std::max(max_abs_(i), size);
         }
-        count_ += x.cols();
     }
-    return why;
 }
 
 LOWRANK_BODY void moment_accumulator::merge(const moment_accumulator& other) {
@@ -126,14 +101,13 @@ LOWRANK_BODY vector<double> moment_accumulator::root_mean_square() const {
     return detail::root_mean(sum_square_, divisor());
 }
 
-template <real S>
-status fisher_accumulator::add(const matrix<S>& g) {
+LOWRANK_BODY status fisher_accumulator::add_gradient(const matrix<double>& g) {
     detail::expects_shape("fisher_accumulator::add", "g", g.rows(), g.cols(), rows_.size(), cols_.size());
     if (!all_finite(g)) {
         return {errc::non_finite, "fisher_accumulator::add: the gradient holds NaN or infinity; skip it"};
     }
-    detail::add_column_squares<S>(1.0, transposed(g), rows_.data());
-    detail::add_column_squares<S>(1.0, dense_view<const S>(g), cols_.data());
+    detail::add_column_squares<double>(1.0, transposed(g), rows_.data());
+    detail::add_column_squares<double>(1.0, dense_view<const double>(g), cols_.data());
     ++count_;
     return {};
 }
@@ -151,14 +125,12 @@ LOWRANK_BODY vector<double> fisher_accumulator::row_weights() const { return det
 LOWRANK_BODY vector<double> fisher_accumulator::column_weights() const { return detail::root_mean(cols_, divisor()); }
 
 #ifdef LOWRANK_COMPILED
-template status gram_accumulator::add(const_column_view<float>);
-template status gram_accumulator::add(const_column_view<double>);
-template status qr_accumulator::add(const_column_view<float>);
-template status qr_accumulator::add(const_column_view<double>);
-template status moment_accumulator::add(const_column_view<float>);
-template status moment_accumulator::add(const_column_view<double>);
-template status fisher_accumulator::add(const matrix<float>&);
-template status fisher_accumulator::add(const matrix<double>&);
+template void gram_accumulator::add_batch(const dense_view<const float>&);
+template void gram_accumulator::add_batch(const dense_view<const double>&);
+template void qr_accumulator::add_batch(const dense_view<const float>&);
+template void qr_accumulator::add_batch(const dense_view<const double>&);
+template void moment_accumulator::add_batch(const dense_view<const float>&);
+template void moment_accumulator::add_batch(const dense_view<const double>&);
 #endif
 
 }  // namespace lowrank::inline LOWRANK_ABI

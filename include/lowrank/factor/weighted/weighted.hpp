@@ -54,16 +54,16 @@ template <real S>
 /// \return `non_finite` if W holds NaN or infinity. Exact for singular weightings: components the weighting cannot see
 ///         (s_i = 0) come last, and add nothing.
 /// \cost   That of a double `svd` of the m x n product, and m n (m + n) flops for full weightings.
-template <detail::dense_weight W>
+template <detail::dense_expression W>
 [[nodiscard]] decomposition<weight_scalar<W>> weighted_svd(const W& w, const weightings& m) {
-    return detail::weighted_svd_of<weight_scalar<W>>("weighted_svd", copy_in<double>(w), m);
+    return detail::weighted_svd_of<weight_scalar<W>>("weighted_svd", copy_in<double>(detail::evaluated(w)), m);
 }
 
 /// The same at one rank, with the error || L (W - W') R ||_F that it leaves.
 ///
 /// \pre    0 <= k <= min(m, n)
 /// \return, \cost As for all ranks.
-template <detail::dense_weight W>
+template <detail::dense_expression W>
 [[nodiscard]] decomposition<weight_scalar<W>> weighted_svd(const W& w, index k, const weightings& m = {}) {
     detail::expects_rank("weighted_svd", k, w.rows(), w.cols());
     auto f = weighted_svd(w, m);

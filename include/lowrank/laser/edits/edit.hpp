@@ -371,6 +371,46 @@ template <storage T>
     return apply_edit<T>(w, s, component_set::first(k));
 }
 
+namespace detail {
+
+/// A matrix in memory that an edit may write to, row- or column-major, and that is no view of ours already.
+template <class W>
+concept writable_weight = dense_weight<W> && !std::is_const_v<std::remove_reference_t<W>> &&
+                          !std::derived_from<plain_t<W>, weight_view<typename plain_t<W>::Scalar>> &&
+                          (std::is_lvalue_reference_v<W> || !owns_memory<plain_t<W>>);
+
+/// W as a row-major view, or W^T where W is column-major.
+template <class W>
+[[nodiscard]] auto rows_of(W& w) {
+    using T = typename plain_t<W>::Scalar;
+    if constexpr (borrowable<W, 1> && !borrowable<W, 0>) {
+        return weight_view<T>(w);
+    } else {
+        const strided_view<T, 0> columns(w);
+        return weight_view<T>(const_cast<T*>(columns.data()), columns.cols(), columns.rows(), columns.outerStride());
+    }
+}
+
+}  // namespace detail
+
+/// `apply_edit` and `truncate_weight` of a matrix, block or map of either storage order: W^T = V diag(s) U^T, so what is
+/// column-major is edited as its transpose, and the receipt is that of the transpose.
+template <detail::writable_weight W, real S>
+[[nodiscard]] auto apply_edit(W&& w, const decomposition<S>& s, const component_set& keep) {
+    using T = typename detail::plain_t<W>::Scalar;
+    detail::expects_shape("apply_edit", "the weight", w.rows(), w.cols(), s.rows(), s.cols());
+    if constexpr (detail::borrowable<W, 1> && !detail::borrowable<W, 0>) {
+        return apply_edit<T>(detail::rows_of(w), s, keep);
+    } else {
+        return apply_edit<T>(detail::rows_of(w), decomposition<S>(s.v, s.s, s.u, s.error), keep);
+    }
+}
+template <detail::writable_weight W, real S>
+[[nodiscard]] auto truncate_weight(W&& w, const decomposition<S>& s, index k) {
+    detail::expects_in_range("truncate_weight", "rank", k, index{0}, s.size());
+    return apply_edit(w, s, component_set::first(k));
+}
+
 /// Gives the weight the bits it had before the edit.
 ///
 /// \pre    the receipt has the weight's shape.
@@ -386,6 +426,12 @@ status undo_edit(weight_view<T> w, const edit_receipt<T>& receipt) {
     }
     detail::copy_bits<T>(const_weight_view<T>(receipt.before), w);
     return {};
+}
+
+/// The same of a matrix, block or map of either storage order.
+template <detail::writable_weight W>
+status undo_edit(W&& w, const edit_receipt<typename detail::plain_t<W>::Scalar>& receipt) {
+    return undo_edit<typename detail::plain_t<W>::Scalar>(detail::rows_of(w), receipt);
 }
 
 }  // namespace lowrank::inline LOWRANK_ABI
