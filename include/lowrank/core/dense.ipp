@@ -308,7 +308,8 @@ void gemm_by_rows(S alpha, const dense_view<const TA>& a, const dense_view<const
 
 /// sums[q][c] = (row q of A) . (column c of X) for `Rows` rows and `Cols` columns that lie `stride` and `x_stride` apart.
 template <int Rows, int Cols, real S>
-void dot_rows(const S* a, index stride, const S* x, index x_stride, index n, S (&sums)[extent<Rows>][extent<Cols>]) {
+void dot_rows(const S* a, index stride, const S* x, index x_stride, index n,
+              S (&sums)[array_extent<Rows>][array_extent<Cols>]) {
     using namespace Eigen::internal;
     unroll<Rows>([&](auto q)
                      LOWRANK_FORCE_INLINE { unroll<Cols>([&](auto c) LOWRANK_FORCE_INLINE { sums[q][c] = S(0); }); });
@@ -324,14 +325,14 @@ void dot_rows(const S* a, index stride, const S* x, index x_stride, index n, S (
             }
         } else {
             constexpr int ways = Rows * Cols >= 8 ? 1 : 2;
-            P sum[extent<ways>][extent<Rows>][extent<Cols>];
+            P sum[array_extent<ways>][array_extent<Rows>][array_extent<Cols>];
             unroll<ways>([&](auto w) LOWRANK_FORCE_INLINE {
                 unroll<Rows>([&](auto q) LOWRANK_FORCE_INLINE {
                     unroll<Cols>([&](auto c) LOWRANK_FORCE_INLINE { sum[w][q][c] = pset1<P>(S(0)); });
                 });
             });
             const auto step = [&](index i, auto w) LOWRANK_FORCE_INLINE {
-                P xs[extent<Cols>];
+                P xs[array_extent<Cols>];
                 unroll<Cols>([&](auto c) LOWRANK_FORCE_INLINE { xs[c] = ploadu<P>(x + c * x_stride + i); });
                 unroll<Rows>([&](auto q) LOWRANK_FORCE_INLINE {
                     const P entry = ploadu<P>(a + q * stride + i);
@@ -363,7 +364,7 @@ void dot_rows(const S* a, index stride, const S* x, index x_stride, index n, S (
 template <real S>
 void gemm_by_dots(S alpha, const dense_view<const S>& a, const dense_view<const S>& b, const dense_view<S>& c) {
     const auto tile = [&](auto rows, auto cols, index i, index j) {
-        S sums[extent<rows>][cols];
+        S sums[array_extent<rows>][cols];
         dot_rows<rows, cols>(a.data() + i * a.row_stride(), a.row_stride(), b.column(j), b.col_stride(), a.cols(),
                              sums);
         for (index q = 0; q < rows; ++q) {
@@ -496,7 +497,7 @@ template <int Cols, real S>
 void add_columns(const S* a, index stride, const S* factors, S* y, index n) {
     using P = packet_of<S>;
     using namespace Eigen::internal;
-    P f[extent<Cols>];
+    P f[array_extent<Cols>];
     unroll<Cols>([&](auto q) LOWRANK_FORCE_INLINE { f[q] = pset1<P>(factors[q]); });
     index i = 0;
     for (; i + lanes<S> <= n; i += lanes<S>) {
@@ -519,7 +520,7 @@ void gemv_short(S alpha, const dense_view<const S>& a, const S* x, index x_strid
     using namespace Eigen::internal;
     constexpr int ways = Packets >= 4 ? 2 : 4;
     const index n = a.cols(), stride = a.col_stride();
-    P sum[extent<ways>][extent<Packets>];
+    P sum[array_extent<ways>][array_extent<Packets>];
     unroll<ways>([&](auto w) LOWRANK_FORCE_INLINE {
         unroll<Packets>([&](auto v) LOWRANK_FORCE_INLINE { sum[w][v] = pset1<P>(S(0)); });
     });
@@ -594,7 +595,7 @@ void gemv(S alpha, const dense_view<const S>& a, const S* x, index x_stride, S* 
         constexpr int rows = many_registers ? 8 : 4;
         index i = 0;
         for (; i + rows <= m; i += rows) {
-            S sums[extent<rows>][1];
+            S sums[array_extent<rows>][1];
             dot_rows<rows, 1>(a.data() + i * a.row_stride(), a.row_stride(), x, 0, n, sums);
             for (index q = 0; q < rows; ++q) {
                 y[(i + q) * y_stride] += alpha * sums[q][0];

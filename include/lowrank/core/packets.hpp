@@ -36,7 +36,7 @@ EIGEN_ALWAYS_INLINE void unroll(F&& f) {
 
 /// The size of an array, of a template parameter that counts.
 template <int N>
-inline constexpr std::size_t extent = static_cast<std::size_t>(N);
+inline constexpr std::size_t array_extent = static_cast<std::size_t>(N);
 
 }  // namespace lowrank::inline LOWRANK_ABI::detail
 

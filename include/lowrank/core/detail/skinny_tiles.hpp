@@ -91,14 +91,14 @@ void multiply_tile(S alpha, const S* r, RowStep row_step, DepthStep depth_step, 
                    S* out, index out_stride, bool accumulate, Fetch& ahead) noexcept {
     using P = packet_of<S>;
     using namespace Eigen::internal;
-    P sum[extent<Ways>][extent<Rows>][extent<Packets>];
+    P sum[array_extent<Ways>][array_extent<Rows>][array_extent<Packets>];
     unroll<Ways>([&](auto w) LOWRANK_FORCE_INLINE {
         unroll<Rows>([&](auto i) LOWRANK_FORCE_INLINE {
             unroll<Packets>([&](auto v) LOWRANK_FORCE_INLINE { sum[w][i][v] = pset1<P>(S(0)); });
         });
     });
     const auto step = [&](index p, auto w) LOWRANK_FORCE_INLINE {
-        P xs[extent<Packets>];
+        P xs[array_extent<Packets>];
         unroll<Packets>([&](auto v) LOWRANK_FORCE_INLINE { xs[v] = ploadu<P>(x + p * x_step + v * lanes<S>); });
         unroll<Rows>([&](auto i) LOWRANK_FORCE_INLINE {
             const P b = pset1<P>(r[i * row_step + p * depth_step]);
