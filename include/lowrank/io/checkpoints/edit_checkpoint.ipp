@@ -77,13 +77,7 @@ LOWRANK_BODY result<edit_checkpoint_report> edit_checkpoint(const checkpoint& ba
     edit_checkpoint_report report;
     const index total = detail::bytes_of(base);
     index done = 0;
-    const auto keep = [&](std::size_t i, const detail::json& facts) {
-        if (!detail::add_facts(facts, report)) {
-            return false;
-        }
-        done += detail::bytes_of(base.shards()[i].file);
-        return true;
-    };
+    const auto keep = [&](std::size_t, const detail::json& facts) { return detail::add_facts(facts, report); };
     const auto write = [&](std::size_t i, const std::filesystem::path& to,
                            detail::shard_journal* journal) -> result<detail::json> {
         const checkpoint::shard& shard = base.shards()[i];
@@ -132,7 +126,7 @@ LOWRANK_BODY result<edit_checkpoint_report> edit_checkpoint(const checkpoint& ba
                                       LOWRANK_VERSION_MINOR};
         inputs = checksum(all, sizeof all, 6);
     }
-    const auto kept = detail::write_shards(base, out, inputs, opt.write, {.keep = keep, .write = write});
+    const auto kept = detail::write_shards(base, out, inputs, opt.write, done, {.keep = keep, .write = write});
     if (!kept) {
         return kept.error();
     }

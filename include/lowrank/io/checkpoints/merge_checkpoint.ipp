@@ -163,13 +163,7 @@ LOWRANK_BODY result<merge_checkpoint_report> merge_checkpoint(const checkpoint& 
     merge_checkpoint_report report;
     const index total = detail::bytes_of(base);
     index done = 0;
-    const auto keep = [&](std::size_t i, const detail::json& facts) {
-        if (!detail::add_facts(facts, report)) {
-            return false;
-        }
-        done += detail::bytes_of(base.shards()[i].file);
-        return true;
-    };
+    const auto keep = [&](std::size_t, const detail::json& facts) { return detail::add_facts(facts, report); };
     const auto write = [&](std::size_t i, const std::filesystem::path& to,
                            detail::shard_journal*) -> result<detail::json> {
         merge_checkpoint_report of_shard;
@@ -185,7 +179,7 @@ LOWRANK_BODY result<merge_checkpoint_report> merge_checkpoint(const checkpoint& 
     if (opt.resume) {
         inputs = detail::checksum_of(base, *plan, opt.check);
     }
-    const auto kept = detail::write_shards(base, out, inputs, opt.write, {.keep = keep, .write = write});
+    const auto kept = detail::write_shards(base, out, inputs, opt.write, done, {.keep = keep, .write = write});
     if (!kept) {
         return kept.error();
     }

@@ -5,7 +5,7 @@
 /// \file
 /// A new checkpoint from an old one, file by file under the same names, so that work that was killed goes on.
 ///
-///     auto kept = detail::write_shards(base, out, inputs, opt.write, {.keep = read_facts, .write = write_one});
+///     auto kept = detail::write_shards(base, out, inputs, opt.write, done, {.keep = read_facts, .write = write_one});
 
 #include <cstddef>
 #include <cstdint>
@@ -122,10 +122,11 @@ LOWRANK_INLINE [[nodiscard]] result<index> write_files(const std::filesystem::pa
     return kept;
 }
 
-/// The same for files under the names of `base`'s shards; `unsupported` if `out` is the folder of the base.
+/// The same for files under the names of `base`'s shards, whose bytes count as `done` where a file is kept; `unsupported`
+/// if `out` is the folder of the base.
 LOWRANK_INLINE [[nodiscard]] result<index> write_shards(const checkpoint& base, const std::filesystem::path& out,
                                                         std::optional<std::uint64_t> inputs, const write_options& write,
-                                                        const shard_work& work) {
+                                                        index& done, shard_work work) {
     std::vector<std::string> names;
     for (const checkpoint::shard& shard : base.shards()) {
         names.push_back(shard.path.filename().string());
@@ -143,6 +144,11 @@ LOWRANK_INLINE [[nodiscard]] result<index> write_shards(const checkpoint& base, 
         }
         text = text_of_index(files, static_cast<std::uint64_t>(bytes_of(base)));
     }
+    work.keep = [&done, &base, keep = std::move(work.keep)](std::size_t i, const json& facts) {
+        const bool kept = keep(i, facts);
+        done += kept ? bytes_of(base.shards()[i].file) : 0;
+        return kept;
+    };
     return write_files(out, names, text, inputs, write, work);
 }
 
