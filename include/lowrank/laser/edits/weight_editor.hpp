@@ -65,7 +65,7 @@ public:
     /// Takes over a copy of the weight.
     [[nodiscard]] static result<weight_editor> open(std::string name, row_matrix<T> values) {
         if (!all_finite(values)) {
-            return status{errc::non_finite, name + " holds NaN or infinity; repair or exclude the weight"};
+            return status{errc::non_finite, name + ": the weight holds NaN or infinity; repair or exclude it"};
         }
         weight_editor out;
         out.name_ = std::move(name);
