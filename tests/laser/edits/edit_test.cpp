@@ -247,3 +247,21 @@ TEST_CASE_TEMPLATE("what a user has is edited in place: either storage order, bl
     REQUIRE(undo_edit(wide.middleRows(3, 13), *of_block));
     CHECK(wide.middleRows(3, 13) == original);
 }
+
+TEST_CASE_TEMPLATE("an edit of groups or entries is not taken for one of the whole weight's components", T, float,
+                   half) {
+    const row_matrix<T> original = random_weight<T>(16, 16, 90);
+    const auto s = svd(original).value();
+    row_matrix<T> w = original;
+    const weight_view<T> view(w);
+    for (const auto& other : {edit{"w", kept_blocks{component_set::first(2), 4, 4}},
+                              edit{"w", kept_clusters{component_set::first(2), 4, 4}},
+                              edit{"w", kept_entries{component_set::first(2), 256}},
+                              edit{"w", kept_components{component_set::first(2), 17}}}) {
+        CAPTURE(to_text(other));
+        CHECK(apply_edit<T>(view, s, other).error().code == errc::mismatch);
+        CHECK(edited_bits_equal(w, original));
+    }
+    REQUIRE(apply_edit<T>(view, s, edit{"w", kept_components{component_set::first(2), 16}}));
+    CHECK_FALSE(edited_bits_equal(w, original));
+}

@@ -2,6 +2,8 @@
 #include <lowrank/factor/svd.hpp>
 #include <lowrank/factor/truncated_svd.hpp>
 #include <lowrank/laser/search/detail/open_weights.hpp>
+#include <lowrank/laser/search/greedy_search.hpp>
+#include <lowrank/laser/search/group_search.hpp>
 
 #include <cstddef>
 #include <limits>
@@ -102,4 +104,55 @@ TEST_CASE("edits in place are taken back, and a fingerprint is of names and bits
     CHECK(detail::search_fingerprint(all) == print);
     const std::vector<named_weight<float>> renamed = {{"other", model.mixer}, {"head", model.head}};
     CHECK(detail::search_fingerprint(std::span<const named_weight<float>>(renamed)) != print);
+}
+
+TEST_CASE(
+    "after an edit that does not fit its stored type nothing stays edited, and the next ones are as if it never was") {
+    // The rank-1 part of the second weight overshoots the largest half.
+    row_matrix<half> benign(2, 2), wide(2, 2);
+    benign << half(1.0F), half(2.0F), half(3.0F), half(4.0F);
+    wide << half(65504.0F), half(65504.0F), half(65504.0F), half(60000.0F);
+    const row_matrix<half> benign_before = benign, wide_before = wide;
+    const auto scores = [&](sample_range r) -> result<sample_scores> {
+        sample_scores out;
+        for (lowrank::index i = r.begin; i < r.end; ++i) {
+            out.add(!lowrank_tests::same_bits(benign, benign_before), static_cast<double>(benign(0, 0)));
+        }
+        return out;
+    };
+    const search_model<half> model{.weights = {{"benign", benign}, {"wide", wide}}, .evaluate = scores};
+    const search_options how{.validation = {0, 4}, .held_out = {4, 8}, .fractions = {0.5}};
+    const auto untouched_now = [&] {
+        return lowrank_tests::same_bits(benign, benign_before) && lowrank_tests::same_bits(wide, wide_before);
+    };
+    detail::editor_cache<half> editors(model, 1 << 20);
+    {
+        detail::edits_in_place<half> in_place(model, editors);
+        const edit first{"benign", kept_components{component_set::first(1), 2}};
+        const edit second{"wide", kept_components{component_set::first(1), 2}};
+        search_candidate both{.edits = {{.what = first, .weight = 0}, {.what = second, .weight = 1}}};
+        REQUIRE(in_place.put(both));
+        CHECK(both.why.code == errc::non_finite);
+        CHECK(lowrank_tests::same_bits(wide, wide_before));
+        search_candidate none;
+        REQUIRE(in_place.put(none));
+        CHECK(untouched_now());
+    }
+    // In a group the candidate fails; what is reported on held-out samples is the unedited model.
+    const std::vector<weight_group> groups = {{"both", {0, 1}}};
+    const auto grouped = group_search<half>(model, groups, how);
+    REQUIRE(grouped);
+    CHECK(grouped.candidates.at(0).why.code == errc::non_finite);
+    CHECK_FALSE(grouped.winner);
+    CHECK(grouped.held_out_before.correct == 0);
+    CHECK(grouped.held_out_after.correct == 0);
+    CHECK(untouched_now());
+    // A greedy search keeps the first edit, fails at the second, and reports on the first alone.
+    const auto kept = greedy_search(model, how);
+    REQUIRE(kept);
+    REQUIRE(kept.edits().size() == 1);
+    CHECK(kept.edits()[0].weight == "benign");
+    CHECK(kept.held_out_before.correct == 0);
+    CHECK(kept.held_out_after.correct == 4);
+    CHECK(untouched_now());
 }

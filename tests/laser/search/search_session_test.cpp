@@ -29,7 +29,8 @@ TEST_CASE("an edit that cannot be written or scored is said, and the weight is a
     };
     const candidate_edit mixer{.what = {"mixer", kept_blocks{component_set::first(1), 6, 2}}, .weight = 0};
     {
-        detail::search_session<float> session("test", asked, how);
+        const auto opened = detail::open_model("test", asked, how);
+        detail::search_session session("test", *opened, how);
         const auto found = session.run([&](search_result& out) -> status {
             CHECK(out.baseline.samples == 40);
             search_candidate wrong{.edits = {mixer, of_head(1, 13)}};

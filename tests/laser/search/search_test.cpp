@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT
 #include <lowrank/core/check.hpp>
+#include <lowrank/factor/ranks/rank_rules.hpp>
 #include <lowrank/factor/svd.hpp>
 #include <lowrank/laser/search/search.hpp>
 

@@ -10,14 +10,11 @@
 
 #include <cstddef>
 #include <span>
-#include <string>
-#include <utility>
 #include <vector>
 
 #include <lowrank/core/config.hpp>
 #include <lowrank/core/status.hpp>
 #include <lowrank/core/types.hpp>
-#include <lowrank/factor/decomposition.hpp>
 #include <lowrank/laser/edits/edit.hpp>
 #include <lowrank/laser/edits/named_weight.hpp>
 #include <lowrank/laser/edits/weight_editor.hpp>
@@ -29,22 +26,7 @@ namespace lowrank::inline LOWRANK_ABI {
 /// \pre    `editor` was opened on this weight, whose bits are still the same.
 /// \return What `weight_editor::write` says, or `mismatch` if the weight was changed since; it is then not touched.
 template <storage T>
-[[nodiscard]] result<edit_receipt<T>> apply_edit(weight_view<T> w, weight_editor<T>& editor, const edit& e) {
-    const auto bits = const_weight_view<T>(w.data(), w.rows(), w.cols(), w.outerStride());
-    if (detail::bits_hash<T>(bits) != detail::bits_hash<T>(editor.original())) {
-        return status{errc::mismatch, editor.name() + " was changed since it was factorized; open it again"};
-    }
-    const auto size = editor.write(e, w);
-    if (!size) {
-        detail::copy_bits<T>(editor.original(), w);
-        return size.error();
-    }
-    return edit_receipt<T>{.before = editor.original(),
-                           .after_hash = detail::bits_hash<T>(bits),
-                           .keep = e.keep(),
-                           .removed_norm = size->removed_norm,
-                           .relative_error = size->relative_error};
-}
+[[nodiscard]] result<edit_receipt<T>> apply_edit(weight_view<T> w, weight_editor<T>& editor, const edit& e);
 
 /// An edit in place: which of the weights it changed, and how to undo it.
 template <storage T>
@@ -56,14 +38,7 @@ struct applied_edit {
 /// Undoes edits, the latest first.
 /// \return `mismatch` if a weight is not as its edit left it; that edit and the earlier ones then stay in place.
 template <storage T>
-status undo_edits(std::span<const named_weight<T>> weights, std::span<const applied_edit<T>> applied) {
-    for (std::size_t i = applied.size(); i-- > 0;) {
-        if (status why = undo_edit<T>(weights[applied[i].weight].weight, applied[i].receipt); !why) {
-            return {why.code, weights[applied[i].weight].name + ": " + why.message};
-        }
-    }
-    return {};
-}
+status undo_edits(std::span<const named_weight<T>> weights, std::span<const applied_edit<T>> applied);
 
 /// Applies edits in order, each with the spectrum its weight has at that moment.
 ///
@@ -72,46 +47,19 @@ status undo_edits(std::span<const named_weight<T>> weights, std::span<const appl
 /// \cost   One spectrum per edit.
 template <storage T>
 [[nodiscard]] result<std::vector<applied_edit<T>>> apply_edits(std::span<const named_weight<T>> weights,
-                                                               std::span<const edit> edits) {
-    std::vector<applied_edit<T>> applied;
-    const auto apply_one = [&](const edit& e) -> status {
-        for (std::size_t w = 0; w < weights.size(); ++w) {
-            if (weights[w].name != e.weight) {
-                continue;
-            }
-            auto editor = weight_editor<T>::open(weights[w]);
-            if (!editor) {
-                return {editor.error().code, "apply_edits: " + editor.error().message};
-            }
-            auto receipt = apply_edit<T>(weights[w].weight, *editor, e);
-            if (!receipt) {
-                return {receipt.error().code, "apply_edits: " + receipt.error().message};
-            }
-            applied.push_back({w, *std::move(receipt)});
-            return {};
-        }
-        return {errc::not_found, "apply_edits: no weight is called " + e.weight};
-    };
-    for (const edit& e : edits) {
-        if (status why = apply_one(e); !why) {
-            (void)undo_edits<T>(weights, applied);
-            return why;
-        }
-    }
-    return applied;
-}
+                                                               std::span<const edit> edits);
 
 /// The same for vectors.
 template <storage T>
 [[nodiscard]] result<std::vector<applied_edit<T>>> apply_edits(const std::vector<named_weight<T>>& weights,
-                                                               const std::vector<edit>& edits) {
-    return apply_edits<T>(std::span<const named_weight<T>>(weights), std::span<const edit>(edits));
-}
+                                                               const std::vector<edit>& edits);
 template <storage T>
-status undo_edits(const std::vector<named_weight<T>>& weights, const std::vector<applied_edit<T>>& applied) {
-    return undo_edits<T>(std::span<const named_weight<T>>(weights), std::span<const applied_edit<T>>(applied));
-}
+status undo_edits(const std::vector<named_weight<T>>& weights, const std::vector<applied_edit<T>>& applied);
 
 }  // namespace lowrank::inline LOWRANK_ABI
+
+#ifdef LOWRANK_DEFINITIONS
+#include <lowrank/laser/edits/edit_list.ipp>
+#endif
 
 #endif  // LOWRANK_LASER_EDITS_EDIT_LIST_HPP

@@ -14,14 +14,11 @@
 /// W x; the split with the fewest operations is chosen. A partial decomposition serves the ranks it holds, upwards. LASER's search (Sharma, Ash, Misra, arXiv 2312.13558) tries
 /// eight ranks of each weight.
 
-#include <algorithm>
 #include <cstddef>
-#include <utility>
 #include <vector>
 
 #include <lowrank/core/check.hpp>
 #include <lowrank/core/config.hpp>
-#include <lowrank/core/skinny_product.hpp>
 #include <lowrank/core/types.hpp>
 #include <lowrank/core/workspace.hpp>
 #include <lowrank/factor/decomposition.hpp>
@@ -35,20 +32,7 @@ public:
     /// `s` is the weight's spectrum and must outlive this object.
     /// \pre `ranks` rise strictly in [0, s.size()]
     nested_ranks(const decomposition<S>&&, std::vector<index>) = delete;
-    nested_ranks(const decomposition<S>& s, std::vector<index> ranks) : spectrum_(&s), ranks_(std::move(ranks)) {
-        for (std::size_t i = 0; i < ranks_.size(); ++i) {
-            detail::expects_in_range("nested_ranks", "a rank", ranks_[i], i == 0 ? index{0} : ranks_[i - 1] + 1,
-                                     s.size());
-        }
-        from_below_ = ranks_.size();
-        double least = cost(from_below_);
-        for (std::size_t cut = s.complete() ? ranks_.size() : 0; cut-- > 0;) {
-            if (cost(cut) < least) {
-                least = cost(cut);
-                from_below_ = cut;
-            }
-        }
-    }
+    nested_ranks(const decomposition<S>& s, std::vector<index> ranks);
 
     [[nodiscard]] const std::vector<index>& ranks() const noexcept { return ranks_; }
     [[nodiscard]] const decomposition<S>& factors() const noexcept { return *spectrum_; }
@@ -97,33 +81,14 @@ public:
 
 private:
     /// The first `cut` ranks from below, the others from above.
-    [[nodiscard]] double cost(std::size_t cut) const {
-        const double m = static_cast<double>(spectrum_->rows()), n = static_cast<double>(spectrum_->cols());
-        const double up = cut > 0 ? static_cast<double>(ranks_[cut - 1]) : 0.0;
-        const double down = cut < ranks_.size() ? static_cast<double>(spectrum_->size() - ranks_[cut]) : 0.0;
-        return 2 * ((up + down) * (m + n) + (cut < ranks_.size() ? m * n : 0.0));
-    }
+    [[nodiscard]] double cost(std::size_t cut) const;
 
     /// s_i v_i^T x for first <= i < last.
-    [[nodiscard]] column_view<S> coefficients(index first, index last, const_column_view<S> x, workspace& ws) const {
-        column_view<S> z = ws.take<S>(last - first, x.cols());
-        z.setZero();
-        if (z.size() > 0) {
-            add_transposed_product<S, 0>(S(1), const_column_view<S>(spectrum_->v.middleCols(first, last - first)), x, z,
-                                         ws);
-            z.array().colwise() *= spectrum_->s.segment(first, last - first).array();
-        }
-        return z;
-    }
+    [[nodiscard]] column_view<S> coefficients(index first, index last, const_column_view<S> x, workspace& ws) const;
 
     /// y += alpha U[:, first:last) z, where row 0 of z belongs to component `base`.
     void add(S alpha, index first, index last, index base, const column_view<S>& z, column_view<S> y,
-             workspace& ws) const {
-        if (first < last && y.size() > 0) {
-            add_product<S, 0>(alpha, const_column_view<S>(spectrum_->u.middleCols(first, last - first)),
-                              z.middleRows(first - base, last - first), y, ws);
-        }
-    }
+             workspace& ws) const;
 
     const decomposition<S>* spectrum_;
     std::vector<index> ranks_;
@@ -131,5 +96,9 @@ private:
 };
 
 }  // namespace lowrank::inline LOWRANK_ABI
+
+#ifdef LOWRANK_DEFINITIONS
+#include <lowrank/laser/edits/nested_ranks.ipp>
+#endif
 
 #endif  // LOWRANK_LASER_EDITS_NESTED_RANKS_HPP

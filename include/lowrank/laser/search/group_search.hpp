@@ -20,13 +20,10 @@
 #include <string>
 #include <vector>
 
-#include <lowrank/core/check.hpp>
 #include <lowrank/core/config.hpp>
-#include <lowrank/core/status.hpp>
 #include <lowrank/core/types.hpp>
 #include <lowrank/laser/edits/edit_list.hpp>
-#include <lowrank/laser/search/detail/search_session.hpp>
-#include <lowrank/laser/search/detail/try_candidates.hpp>
+#include <lowrank/laser/search/detail/searched_model.hpp>
 #include <lowrank/laser/search/search_model.hpp>
 #include <lowrank/laser/search/search_options.hpp>
 
@@ -57,6 +54,14 @@ template <storage T, std::invocable<const std::string&, index> F>
     return out;
 }
 
+namespace detail {
+
+/// The search on an opened model.
+LOWRANK_API [[nodiscard]] search_result run_group(searched_model& model, std::span<const weight_group> groups,
+                                                  const search_options& options);
+
+}  // namespace detail
+
 /// Tries every edit of every group: each weight of the group truncated (or pruned) to the same fraction, together. A
 /// candidate has the name of its group.
 ///
@@ -71,26 +76,13 @@ template <storage T, std::invocable<const std::string&, index> F>
 template <storage T>
 [[nodiscard]] search_result group_search(const search_model<T>& model, std::span<const weight_group> groups,
                                          const search_options& options) {
-    detail::search_session<T> session("group_search", model, options);
-    for (const auto& group : groups) {
-        detail::expects(!group.weights.empty(), "group_search: a group must have a weight");
-        for (auto w = group.weights.begin(); w != group.weights.end(); ++w) {
-            detail::expects_in_range("group_search", "a weight", *w, index{0},
-                                     static_cast<index>(model.weights.size()) - 1);
-            detail::expects(std::find(group.weights.begin(), w, *w) == w,
-                            "group_search: a group must name each weight once");
-        }
-        session.extend(session.candidates(group.name, group.weights).size());
-    }
-    return session.run([&](search_result& out) {
-        status why = {};
-        for (std::size_t g = 0; g < groups.size() && why; ++g) {
-            why = detail::try_candidates(session, session.candidates(groups[g].name, groups[g].weights), false, out);
-        }
-        return why;
-    });
+    return detail::run_group(*detail::open_model("group_search", model, options), groups, options);
 }
 
 }  // namespace lowrank::inline LOWRANK_ABI
+
+#ifdef LOWRANK_DEFINITIONS
+#include <lowrank/laser/search/group_search.ipp>
+#endif
 
 #endif  // LOWRANK_LASER_SEARCH_GROUP_SEARCH_HPP

@@ -15,11 +15,8 @@
 /// evaluate less are in halving_search.hpp and gradient_search.hpp.
 
 #include <lowrank/core/config.hpp>
-#include <lowrank/core/status.hpp>
-#include <lowrank/core/types.hpp>
 #include <lowrank/laser/edits/edit_list.hpp>
-#include <lowrank/laser/search/detail/search_session.hpp>
-#include <lowrank/laser/search/detail/try_candidates.hpp>
+#include <lowrank/laser/search/detail/searched_model.hpp>
 #include <lowrank/laser/search/search_model.hpp>
 #include <lowrank/laser/search/search_options.hpp>
 
@@ -28,6 +25,14 @@ namespace lowrank::inline LOWRANK_ABI {
 struct exhaustive_options {
     bool unimodal = false;  ///< Look for each matrix's best fraction by golden section instead of trying all.
 };
+
+namespace detail {
+
+/// The search on an opened model.
+LOWRANK_API [[nodiscard]] search_result run_exhaustive(searched_model& model, const search_options& options,
+                                                       const exhaustive_options& exhaustive);
+
+}  // namespace detail
 
 /// Tries every weight at every fraction, one at a time. The winner is the strictly best on the validation samples: more
 /// right, or as many right and a smaller log-loss. The unedited model wins ties; among equal candidates the first wins.
@@ -45,20 +50,13 @@ struct exhaustive_options {
 template <storage T>
 [[nodiscard]] search_result exhaustive_search(const search_model<T>& model, const search_options& options,
                                               const exhaustive_options& exhaustive = {}) {
-    detail::search_session<T> session("exhaustive_search", model, options);
-    const auto weights = static_cast<index>(model.weights.size());
-    for (index w = 0; w < weights; ++w) {
-        session.extend(session.candidates(w).size());
-    }
-    return session.run([&](search_result& out) {
-        status why = {};
-        for (index w = 0; w < weights && why; ++w) {
-            why = detail::try_candidates(session, session.candidates(w), exhaustive.unimodal, out);
-        }
-        return why;
-    });
+    return detail::run_exhaustive(*detail::open_model("exhaustive_search", model, options), options, exhaustive);
 }
 
 }  // namespace lowrank::inline LOWRANK_ABI
+
+#ifdef LOWRANK_DEFINITIONS
+#include <lowrank/laser/search/search.ipp>
+#endif
 
 #endif  // LOWRANK_LASER_SEARCH_SEARCH_HPP

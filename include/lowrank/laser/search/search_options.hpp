@@ -114,19 +114,15 @@ struct search_result : fallible {
     index factorizations = 0;                      ///< Spectra that were computed.
 
     /// The winner, or null.
-    [[nodiscard]] const search_candidate* winning() const {
-        return winner ? &candidates[static_cast<std::size_t>(*winner)] : nullptr;
-    }
+    LOWRANK_API [[nodiscard]] const search_candidate* winning() const;
     /// The winner's edits, for `apply_edits`; none without a winner.
-    [[nodiscard]] std::vector<edit> edits() const {
-        std::vector<edit> out;
-        for (std::size_t i = 0; winner && i < winning()->edits.size(); ++i) {
-            out.push_back(winning()->edits[i].what);
-        }
-        return out;
-    }
+    LOWRANK_API [[nodiscard]] std::vector<edit> edits() const;
 };
 
 }  // namespace lowrank::inline LOWRANK_ABI
+
+#ifdef LOWRANK_DEFINITIONS
+#include <lowrank/laser/search/search_options.ipp>
+#endif
 
 #endif  // LOWRANK_LASER_SEARCH_SEARCH_OPTIONS_HPP

@@ -7,18 +7,12 @@
 ///
 ///     status why = detail::try_candidates(session, session.candidates(weight), false, result);
 
-#include <algorithm>
-#include <cstddef>
-#include <optional>
-#include <utility>
-#include <variant>
+#include <functional>
 #include <vector>
 
 #include <lowrank/core/config.hpp>
 #include <lowrank/core/status.hpp>
 #include <lowrank/core/types.hpp>
-#include <lowrank/laser/edits/edit.hpp>
-#include <lowrank/laser/evidence/evaluation.hpp>
 #include <lowrank/laser/search/detail/search_session.hpp>
 #include <lowrank/laser/search/search_options.hpp>
 
@@ -27,107 +21,18 @@ namespace detail {
 
 /// Looks for the largest of n values that rise, then fall, by golden section on whole numbers. `better_at(i, j)` says
 /// whether value i is larger than value j; it is called for all points the outcome depends on.
-template <class F>
-void golden_section(index n, F&& better_at) {
-    index low = 0, high = n - 1;  // the largest lies in [low, high]
-    while (high - low > 2) {
-        const auto step = std::max<index>(1, static_cast<index>(0.381966 * static_cast<double>(high - low) + 0.5));
-        const index a = low + step, b = std::max(a + 1, high - step);
-        if (better_at(b, a)) {
-            low = a + 1;
-        } else {
-            high = b - 1;
-        }
-    }
-    for (index i = low; i < high; ++i) {
-        (void)better_at(i, i + 1);
-    }
-}
+LOWRANK_API void golden_section(index n, const std::function<bool(index, index)>& better_at);
 
 /// Evaluates candidates on the validation samples, all or, for each way of editing, by golden section over its
 /// fractions; appends those that were tried, and judges them. Equal ones are evaluated once.
-template <storage T>
-[[nodiscard]] status try_candidates(search_session<T>& session, const std::vector<search_candidate>& wanted,
-                                    bool unimodal, search_result& out) {
-    const auto from = out.candidates.size();
-    const sample_range range = session.options().validation;
-    status why = {};
-    // The number in the result of candidate i of `wanted`, tried now or before; none after a failure.
-    const auto tried = [&](std::size_t i) -> std::optional<std::size_t> {
-        std::optional<std::size_t> same;
-        for (std::size_t j = from; j < out.candidates.size(); ++j) {
-            if (same_edits(out.candidates[j].edits, wanted[i].edits)) {
-                same = j;
-                if (out.candidates[j].newest().fraction == wanted[i].newest().fraction) {
-                    return j;
-                }
-            }
-        }
-        if (why = session.proceed(wanted[i].name); !why) {
-            return std::nullopt;
-        }
-        if (same) {
-            search_candidate c = out.candidates[*same];
-            c.edits = wanted[i].edits;
-            for (std::size_t e = 0; e < c.edits.size(); ++e) {
-                c.edits[e].size = out.candidates[*same].edits[e].size;
-            }
-            out.candidates.push_back(std::move(c));
-        } else {
-            search_candidate c = wanted[i];
-            auto scores = session.evaluate(c, range);
-            if (!scores) {
-                why = scores.error();
-                return std::nullopt;
-            }
-            c.validation = c.why ? summarize(*scores) : c.validation;
-            out.candidates.push_back(std::move(c));
-            if (out.candidates.back().why) {
-                session.judge(out, out.candidates.size() - 1, *std::move(scores));
-            }
-        }
-        return out.candidates.size() - 1;
-    };
-    const auto better_at = [&](std::size_t a, std::size_t b) {
-        const auto i = tried(a), j = why ? tried(b) : std::nullopt;
-        if (!i || !j) {
-            return false;
-        }
-        const auto &x = out.candidates[*i], &y = out.candidates[*j];
-        return x.why && (!y.why || better(x.validation, y.validation));
-    };
-    if (!unimodal) {
-        if (status failed = session.prefetch_scores(wanted, range); !failed) {
-            return failed;
-        }
-    }
-    std::size_t run = 1;
-    for (std::size_t begin = 0; begin < wanted.size() && why; begin += run) {
-        const bool entries = std::holds_alternative<kept_entries>(wanted[begin].newest().what.kept);
-        const auto all = entries ? session.options().densities.size() : session.options().fractions.size();
-        run = unimodal ? std::min(all, wanted.size() - begin) : 1;
-        if (run <= 2) {
-            for (std::size_t i = begin; i < begin + run && why; ++i) {
-                (void)tried(i);
-            }
-            continue;
-        }
-        // In the order of falling fractions, as the curve over them is unimodal.
-        std::vector<std::size_t> order(run);
-        for (std::size_t i = 0; i < run; ++i) {
-            order[i] = begin + i;
-        }
-        std::stable_sort(order.begin(), order.end(), [&](std::size_t a, std::size_t b) {
-            return wanted[a].newest().fraction > wanted[b].newest().fraction;
-        });
-        golden_section(static_cast<index>(run), [&](index a, index b) {
-            return why && better_at(order[static_cast<std::size_t>(a)], order[static_cast<std::size_t>(b)]);
-        });
-    }
-    return why;
-}
+LOWRANK_API [[nodiscard]] status try_candidates(search_session& session, const std::vector<search_candidate>& wanted,
+                                                bool unimodal, search_result& out);
 
 }  // namespace detail
 }  // namespace lowrank::inline LOWRANK_ABI
+
+#ifdef LOWRANK_DEFINITIONS
+#include <lowrank/laser/search/detail/try_candidates.ipp>
+#endif
 
 #endif  // LOWRANK_LASER_SEARCH_DETAIL_TRY_CANDIDATES_HPP
