@@ -6,7 +6,7 @@
 /// How close two subspaces are: principal angles, and the similarity phi of the LoRA paper.
 ///
 ///     auto angles = lowrank::principal_angles(a.left, b.left);          // radians, ascending
-///     double phi = lowrank::subspace_similarity(spec.v(), spec.v(), 8, 16);   // in [0, 1]
+///     double phi = lowrank::subspace_similarity(spec.v, spec.v, 8, 16);   // in [0, 1]
 ///
 /// Bjorck, Golub, Math. Comp. 27 (1973). Knyazev, Argentati, SIAM J. Sci. Comput. 23 (2002), for angles that are small.
 /// Hu et al., LoRA, arXiv 2106.09685, section 7.2.

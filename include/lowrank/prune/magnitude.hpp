@@ -5,7 +5,7 @@
 /// \file
 /// Unstructured magnitude pruning: small entries become zero.
 ///
-///     lowrank::prune_to_rate(lowrank::weight_view<float>(w), 9.0);   // LASER's rate: zeroes the smaller 90 %
+///     auto zeros = lowrank::prune_to_rate(lowrank::weight_view<float>(w), 9.0);   // LASER's rate: zeroes the smaller 90 %
 ///     std::vector<float> values = {3, -1, 2};
 ///     lowrank::keep_largest<float>(values, 2);                       // PEFT's rule: the 2 largest stay
 ///

@@ -6,7 +6,7 @@
 /// A rank rule as a value: conversion, resizing and extraction take one, and tools read one from the command line.
 ///
 ///     lowrank::rank_choice by_energy{.rule = lowrank::rank_rule::energy, .value = 0.9, .max_rank = 64};
-///     lowrank::index k = lowrank::choose_rank(f.s, by_energy);
+///     lowrank::index k = lowrank::choose_rank(spec.s, by_energy);
 ///
 /// The rules themselves, with their sources, are in factor/ranks/rank_rules.hpp.
 
