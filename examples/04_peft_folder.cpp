@@ -29,7 +29,7 @@ int main(int count, char** arguments) {
         std::fprintf(stderr, "%s\n", adapter.error().message.c_str());
         return 1;
     }
-    for (const auto& [module, lora] : adapter->modules) {
+    for (const auto& [module, lora] : lowrank::lora_layers(*adapter)) {
         std::printf("%-34s r = %td, scaling %g, ||delta|| = %.4f\n", module.c_str(), lora.rank(),
                     static_cast<double>(lora.scaling()), lowrank::frobenius_norm(lora.delta()));
     }

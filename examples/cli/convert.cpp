@@ -223,7 +223,7 @@ void convert_adapter(const convert_options& options) {
     }
     // What the target has no names for becomes plain LoRA, and the report says at what loss.
     std::map<std::string, double> losses;
-    if (!source.adapter.relatives.empty() && !lowrank::can_hold(target, source.adapter)) {
+    if (!lowrank::check_plain_lora(source.adapter) && !lowrank::can_hold(target, source.adapter)) {
         const auto choice =
             options.rank > 0 ? lowrank::fixed_rank(options.rank)
                              : lowrank::rank_choice{
@@ -248,8 +248,9 @@ void convert_adapter(const convert_options& options) {
         require_writable_file(options.output.folder, options.output.force);
         write(options.output.folder);
     }
-    const std::size_t modules =
-        source.adapter.modules.size() + source.adapter.embeddings.size() + source.adapter.relatives.size();
+    const auto modules = static_cast<std::size_t>(
+        std::count_if(source.adapter.modules.begin(), source.adapter.modules.end(),
+                      [](const auto& m) { return lowrank::stored_tensor(m.second) == nullptr; }));
     if (options.common.json) {
         json renamed = json::object();
         for (const auto& [from, name] : source.renamed) {
@@ -290,7 +291,8 @@ void convert_adapter(const convert_options& options) {
 void run_convert(const convert_options& options) {
     const source_kind kind = kind_of_source(options.source);
     if (options.output.resume && kind != source_kind::gguf_model) {
-        throw usage_error("--resume: only a GGUF model becomes several files; all else is one file, written from the start");
+        throw usage_error(
+            "--resume: only a GGUF model becomes several files; all else is one file, written from the start");
     }
     switch (kind) {
         case source_kind::adapter: return convert_adapter(options);

@@ -300,9 +300,9 @@ private:
         adapter_.config.target_modules = how.target_modules;
         adapter_.config.base_model_name_or_path = (options_.output / "model").string();
         adapter_.config.task_type = "CAUSAL_LM";
-        adapter_.modules = std::move(done.adapters);
-        for (const auto& [name, module] : adapter_.modules) {
+        for (auto& [name, module] : done.adapters) {
             found_.adapter_parameters += static_cast<std::uint64_t>(module.lora_A.size() + module.lora_B.size());
+            adapter_.modules.insert_or_assign(name, std::move(module));
         }
         found_.adapter_seconds = seconds_since(start);
     }
@@ -319,17 +319,17 @@ private:
         lowrank::throw_if_failed(llama::save(model_, model_folder_->path()));
         lowrank::throw_if_failed(lowrank::write_peft(adapter_folder_->path(), adapter_));
         auto loaded = take(llama::load<float>(model_folder_->path()));
-        const auto read_back = take(lowrank::read_peft(adapter_folder_->path()));
+        const auto read_back = lowrank::lora_layers(take(lowrank::read_peft(adapter_folder_->path())));
         found_.reloaded_same_bits = same_bits(loaded, model_);
         const auto base_logits = all_logits(loaded, probe);
 
-        lowrank::throw_if_failed(llama::attach(loaded, read_back.modules));
+        lowrank::throw_if_failed(llama::attach(loaded, read_back));
         const auto attached_logits = all_logits(loaded, probe);
         found_.reload_difference = static_cast<double>((attached_logits - trained_logits).cwiseAbs().maxCoeff());
         llama::detach(loaded);
 
         std::vector<std::pair<std::string, lowrank::merge_receipt>> receipts;
-        for (const auto& [name, module] : read_back.modules) {
+        for (const auto& [name, module] : read_back) {
             auto view = llama::find_weight(loaded, name + ".weight").value();
             receipts.emplace_back(name, take(lowrank::merge<float>(view, module.delta())));
             found_.receipt_bytes += static_cast<double>(view.size()) * receipts.back().second.bits_per_weight() / 8;
@@ -342,7 +342,7 @@ private:
         found_.adapter_effect = static_cast<double>((attached_logits - base_logits).cwiseAbs().maxCoeff());
 
         for (auto it = receipts.rbegin(); it != receipts.rend(); ++it) {
-            const auto& module = read_back.modules.at(it->first);
+            const auto& module = read_back.at(it->first);
             auto view = llama::find_weight(loaded, it->first + ".weight").value();
             lowrank::throw_if_failed(lowrank::unmerge<float>(view, it->second, module.delta()));
         }

@@ -123,6 +123,13 @@ void print_weights(const char* what, const std::map<std::string, lowrank::adapte
     print(rows.text());
 }
 
+/// Tensors that an adapter keeps whole.
+std::size_t kept_whole(const lowrank::peft_adapter& adapter) {
+    return static_cast<std::size_t>(std::count_if(adapter.modules.begin(), adapter.modules.end(), [](const auto& m) {
+        return lowrank::stored_tensor(m.second) != nullptr;
+    }));
+}
+
 struct extract_command_options {
     common_options common;
     output_options output;
@@ -164,7 +171,7 @@ void run_extract(const extract_command_options& options) {
         print_json({{"command", "extract"},
                     {"output", options.output.folder.string()},
                     {"weights", weights_as_json(found.weights)},
-                    {"kept_whole", found.adapter.extra.size()},
+                    {"kept_whole", kept_whole(found.adapter)},
                     {"unchanged", found.unchanged.size()},
                     {"resumed_weights", found.kept_parts},
                     {"left_out", found.left_out}});
@@ -178,7 +185,7 @@ void run_extract(const extract_command_options& options) {
         print(format("%lld weights were decomposed by an earlier run\n", static_cast<long long>(found.kept_parts)));
     }
     print(format("\n%zu weights in the adapter, %zu tensors kept whole, %zu unchanged, %zu left out\nwritten to %s\n",
-                 found.weights.size(), found.adapter.extra.size(), found.unchanged.size(), found.left_out.size(),
+                 found.weights.size(), kept_whole(found.adapter), found.unchanged.size(), found.left_out.size(),
                  options.output.folder.string().c_str()));
 }
 

@@ -10,6 +10,7 @@
 #include <sstream>
 
 #include <lowrank/io/peft.hpp>
+#include <lowrank/io/peft/kinds/adalora.hpp>
 #include <lowrank/io/peft/to_any_adapters.hpp>
 
 #include "llama/train.hpp"
@@ -219,7 +220,7 @@ void run_finetune(const finetune_command& options) {
     lowrank::peft_adapter adapter;
     adapter.config.r = how.lora.r;
     adapter.config.lora_alpha = how.lora.lora_alpha;
-    adapter.config.use_rslora = how.lora.use_rslora || kind == llama::variant::rslora;
+    adapter.config.options.set("use_rslora", how.lora.use_rslora || kind == llama::variant::rslora);
     adapter.config.lora_dropout = how.lora.lora_dropout;
     adapter.config.target_modules = how.target_modules;
     adapter.config.base_model_name_or_path = options.model.string();
@@ -228,16 +229,18 @@ void run_finetune(const finetune_command& options) {
         lowrank::throw_if_failed(lowrank::put_module(adapter, name, module));
     }
     if (kind == llama::variant::oft) {
-        adapter.config.kind.block_size = std::max<std::int64_t>(2, options.rank);
+        adapter.config.options.set("oft_block_size", std::max<std::int64_t>(2, options.rank));
     }
     if (kind == llama::variant::adalora) {
-        adapter.config.kind.schedule = how.adalora;
-        adapter.config.kind.orth_reg_weight = how.orth_reg_weight;
+        lowrank::set_schedule(adapter.config.options, how.adalora);
+        adapter.config.options.set("orth_reg_weight", how.orth_reg_weight);
+        lowrank::peft_flags kept;
         for (const auto& [name, keep] : trained.kept) {
-            adapter.config.kind.triplets[name + ".lora_E"] = keep;
+            kept[name + ".lora_E"] = keep;
         }
+        adapter.config.options.set("rank_pattern", std::move(kept));
     }
-    if (!adapter.relatives.empty()) {
+    if (!lowrank::check_plain_lora(adapter)) {
         adapter.config = lowrank::peft_config_for(adapter, adapter.config);
     }
     lowrank::throw_if_failed(lowrank::write_peft(out.path(), adapter));
@@ -256,7 +259,7 @@ void run_finetune(const finetune_command& options) {
                     {"variant", options.variant},
                     {"r", how.lora.r},
                     {"lora_alpha", how.lora.lora_alpha},
-                    {"use_rslora", adapter.config.use_rslora},
+                    {"use_rslora", adapter.config.options.get<bool>("use_rslora")},
                     {"target_modules", how.target_modules},
                     {"parameters", parameters},
                     {"steps", loss.size()},

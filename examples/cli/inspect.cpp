@@ -254,7 +254,7 @@ void inspect_adapter(const inspect_options& options, thread_pool& pool) {
     const matrix_choice chosen(options.matrices);
     struct line {
         std::string module;
-        const char* kind;
+        std::string kind;
         std::function<lowrank::low_rank<float>()> make_delta;  // of some types larger than the adapter
         double alpha = 0;
         double scaling = 1;
@@ -268,26 +268,27 @@ void inspect_adapter(const inspect_options& options, thread_pool& pool) {
     std::vector<line> lines;
     std::uint64_t parameters = 0;
     const auto wanted = [&](const std::string& module) { return options.matrices.empty() || chosen.contains(module); };
-    for (const auto* group : {&adapter.modules, &adapter.embeddings}) {
-        for (const auto& [module, lora] : *group) {
-            const auto own = static_cast<std::uint64_t>(lora.lora_A.size() + lora.lora_B.size());
-            parameters += own;
-            if (wanted(module)) {
-                lines.push_back({module, "LoRA", [from = &lora] { return from->delta(); }, lora.lora_alpha,
-                                 lowrank::lora_scaling(lora.lora_alpha, lora.rank(), lora.use_rslora), own});
-            }
+    std::string first_other;  // the first kind that is more than plain LoRA
+    std::size_t modules_read = 0;
+    for (const auto& [path, module] : adapter.modules) {
+        if (stored_tensor(module) != nullptr) {
+            continue;
         }
-    }
-    for (const auto& [module, relative] : adapter.relatives) {
-        const auto own = lowrank::parameter_count(relative);
+        ++modules_read;
+        const auto own = lowrank::parameter_count(module);
         parameters += own;
-        if (wanted(module)) {
-            const auto* part = std::get_if<lowrank::peft_lora>(&relative);
-            lines.push_back({module, lowrank::kind_of(relative), [from = &relative] { return product_of(*from); },
-                             adapter.config.alpha_for(module),
-                             part != nullptr ? static_cast<double>(part->lora.scaling()) : 1.0, own});
+        if (!is_plain_lora(module) && first_other.empty()) {
+            first_other = kind_of(module);
+        }
+        if (wanted(path)) {
+            const auto* lora = lowrank::find_lora(module);
+            lines.push_back(
+                {path, kind_of(module), [from = &module] { return product_of(*from); },
+                 lora != nullptr ? lora->lora_alpha : adapter.config.alpha_for(path),
+                 lora != nullptr ? lowrank::lora_scaling(lora->lora_alpha, lora->rank(), lora->use_rslora) : 1.0, own});
         }
     }
+    const bool is_plain = first_other.empty();
     chosen.require_all_used();
     for_each_with_progress(lines.size(), pool, "measuring", [&](std::size_t i) {
         line& at = lines[i];
@@ -323,10 +324,10 @@ void inspect_adapter(const inspect_options& options, thread_pool& pool) {
                     {"path", options.path.string()},
                     {"base_model", base ? json(*base) : json(nullptr)},
                     {"peft_type", adapter.config.peft_type},
-                    {"use_dora", adapter.config.use_dora},
+                    {"use_dora", adapter.config.options.get<bool>("use_dora")},
                     {"r", adapter.config.r},
                     {"lora_alpha", adapter.config.lora_alpha},
-                    {"use_rslora", adapter.config.use_rslora},
+                    {"use_rslora", adapter.config.options.get<bool>("use_rslora")},
                     {"target_modules", adapter.config.target_modules},
                     {"parameters", parameters},
                     {"warnings", adapter.warnings},
@@ -334,7 +335,7 @@ void inspect_adapter(const inspect_options& options, thread_pool& pool) {
         return;
     }
     std::vector<std::string> head = {"module", "parameters", "shape", "r", "alpha", "scaling", "delta norm"};
-    if (!adapter.relatives.empty()) {
+    if (!is_plain) {
         head.insert(head.begin() + 1, "kind");
     }
     if (options.spectra) {
@@ -352,7 +353,7 @@ void inspect_adapter(const inspect_options& options, thread_pool& pool) {
                    format("%.4g", at.scaling),
                    format("%.4g", at.norm)};
         }
-        if (!adapter.relatives.empty()) {
+        if (!is_plain) {
             row.insert(row.begin() + 1, at.kind);
         }
         if (options.spectra) {
@@ -361,10 +362,8 @@ void inspect_adapter(const inspect_options& options, thread_pool& pool) {
         rows.add(std::move(row));
     }
     print(rows.text() + format("\n%s adapter for %s: %zu modules, %s parameters\n",
-                               adapter.relatives.empty() ? "LoRA" : kind_of(adapter.relatives.begin()->second),
-                               base ? base->c_str() : "an unnamed model",
-                               adapter.modules.size() + adapter.embeddings.size() + adapter.relatives.size(),
-                               grouped(parameters).c_str()));
+                               (is_plain ? std::string("LoRA") : first_other).c_str(),
+                               base ? base->c_str() : "an unnamed model", modules_read, grouped(parameters).c_str()));
 }
 
 /// Whether a folder is an adapter's, or no model's and has adapters in sub-folders.

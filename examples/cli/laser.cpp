@@ -351,7 +351,7 @@ void write_adapter(const lowrank::search_model<float>& model, const std::vector<
         adapter.config.r = std::max(adapter.config.r, delta.rank());
         adapter.config.lora_alpha = static_cast<double>(adapter.config.r);
         adapter.config.target_modules.push_back(module);
-        adapter.modules[module] = {
+        adapter.modules[module] = lowrank::lora_adapter<float>{
             .lora_A = std::move(delta.right), .lora_B = std::move(delta.left), .lora_alpha = rank};
     }
     adapter.config.base_model_name_or_path = base.string();

@@ -41,18 +41,13 @@ lowrank::peft_adapter load_adapter(const fs::path& folder, const lowrank::peft_r
     for (const auto& warning : adapter.warnings) {
         say("warning: " + folder.string() + ": " + warning);
     }
-    for (const auto& [name, module] : adapter.modules) {
-        if (!lowrank::all_finite(module.lora_A) || !lowrank::all_finite(module.lora_B)) {
-            fail(folder.string() + ": the adapter of " + name + " contains NaN or infinity", lowrank::errc::non_finite);
-        }
-    }
     return adapter;
 }
 
 lowrank::peft_adapter load_applicable_adapter(const fs::path& folder, const lowrank::peft_read_options& reading) {
     auto adapter = load_adapter(folder, reading);
-    if (!adapter.extra.empty()) {
-        fail(folder.string() + ": the adapter also replaces " + adapter.extra.front().name +
+    if (const auto* t = lowrank::first_stored_tensor(adapter)) {
+        fail(folder.string() + ": the adapter also replaces " + t->name +
                  ", which is not a LoRA module and is not applied by this tool",
              lowrank::errc::unsupported);
     }

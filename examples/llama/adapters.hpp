@@ -6,7 +6,7 @@
 /// Adapters on a model: put in place by module path, taken off, all or nothing.
 ///
 ///     auto peft = lowrank::read_peft("shakespeare-lora-r4");
-///     if (auto why = llama::attach(m, peft->modules); !why) return report(why.message);
+///     if (auto why = llama::attach(m, lowrank::lora_layers(*peft)); !why) return report(why.message);
 ///
 /// The map's keys are PEFT's module paths, "model.layers.0.self_attn.q_proj". Several adapters add up: strength t of
 /// one stands for the weight W + t (W' - W), with W' what it alone makes of W.

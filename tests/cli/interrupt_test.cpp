@@ -77,8 +77,8 @@ TEST_CASE("a merge that stopped goes on with --resume") {
     lowrank::peft_adapter adapter;
     adapter.modules["a"] = lowrank::make_lora<float>(16, 16, {.r = 1});
     adapter.modules["b"] = lowrank::make_lora<float>(256, 256, {.r = 1});
-    adapter.modules["a"].lora_B.setOnes();
-    adapter.modules["b"].lora_B.setOnes();
+    lora_of(adapter.modules["a"]).lora_B.setOnes();
+    lora_of(adapter.modules["b"]).lora_B.setOnes();
     adapter.config = lowrank::peft_config_for(adapter.modules);
     REQUIRE(lowrank::write_peft(folder / "adapter", adapter));
 

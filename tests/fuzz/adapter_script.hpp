@@ -8,11 +8,11 @@
 #include <span>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include <lowrank/io/containers/dtype.hpp>
-#include <lowrank/io/peft/detail/peft_join.hpp>
-#include <lowrank/io/peft/detail/peft_names.hpp>
+#include <lowrank/io/peft/detail/peft_types.hpp>
 #include <lowrank/io/peft/peft_config.hpp>
 
 namespace fuzzing {
@@ -107,22 +107,36 @@ inline adapter parse(std::span<const std::uint8_t> bytes) {
     c.r = static_cast<lowrank::index>(extents[from.below(std::size(extents))]);
     c.lora_alpha = static_cast<double>(from.below(5));
     const std::size_t flags = from.below(256);
-    c.use_dora = (flags & 1U) != 0;
-    c.lora_bias = (flags & 2U) != 0;
-    c.use_rslora = (flags & 4U) != 0;
     c.fan_in_fan_out = (flags & 8U) != 0;
-    c.kind.block_share = (flags & 16U) != 0;
-    c.kind.coft = (flags & 32U) != 0;
-    c.kind.apply_GS = (flags & 64U) != 0;
-    c.kind.use_cayley_neumann = (flags & 128U) != 0;
-    c.kind.block_size = static_cast<std::int64_t>(from.one_of(extents));
-    c.kind.block_count = c.kind.block_size == 0 ? static_cast<std::int64_t>(from.one_of(extents)) : 0;
-    c.kind.butterfly_factors = 1 + static_cast<std::int64_t>(from.below(4));
+    const auto set = [&](const char* key, lowrank::peft_value value) { c.options.set(key, std::move(value)); };
+    set("use_dora", (flags & 1U) != 0);
+    set("lora_bias", (flags & 2U) != 0);
+    set("use_rslora", (flags & 4U) != 0);
+    set("block_share", (flags & 16U) != 0);
+    set("coft", (flags & 32U) != 0);
+    set("apply_GS", (flags & 64U) != 0);
+    set("use_cayley_neumann", (flags & 128U) != 0);
+    const auto size = static_cast<std::int64_t>(from.one_of(extents));
+    const auto count = size == 0 ? static_cast<std::int64_t>(from.one_of(extents)) : 0;
+    for (const char* key : {"oft_block_size", "boft_block_size"}) {
+        set(key, size);
+    }
+    for (const char* key : {"r", "boft_block_num"}) {
+        set(key, count);
+    }
+    set("boft_n_butterfly_factor", 1 + static_cast<std::int64_t>(from.below(4)));
     constexpr const char* forms[] = {"", "bat", "mini"};
-    c.kind.form = from.one_of(forms);
-    c.kind.mini_r = static_cast<std::int64_t>(from.one_of(extents));
+    const std::string form = from.one_of(forms);
+    set("init_weights", form.empty() ? lowrank::peft_value(true) : lowrank::peft_value(form));
+    set("mini_r", static_cast<std::int64_t>(from.one_of(extents)));
     c.target_modules = {"a"};
-    static const std::vector<std::string_view> leaves = lowrank::detail::all_leaves();
+    static const std::vector<std::string_view> leaves = [] {
+        std::vector<std::string_view> all;
+        for (const auto& t : lowrank::detail::types_of(lowrank::peft_kinds())) {
+            all.insert(all.end(), t.type.leaves.begin(), t.type.leaves.end());
+        }
+        return all;
+    }();
     while (!from.done() && out.tensors.size() < 20) {
         tensor t;
         const std::string module(from.one_of(modules));

@@ -55,17 +55,12 @@ std::vector<tensor_to_write> base_of(const peft_adapter& adapter, bool transpose
         }
         out.push_back(tensor_of(module + ".weight", transposed ? row_matrix<float>(w.transpose()) : w));
     };
-    for (const auto& [module, lora] : adapter.modules) {
-        add(module, lora.rows(), lora.cols());
-    }
-    for (const auto& [module, lora] : adapter.embeddings) {
-        add(module, lora.cols(), lora.rows());
-    }
-    for (const auto& [module, relative] : adapter.relatives) {
-        const auto [rows, cols] = shape_of(relative);
-        const auto* lora = std::get_if<peft_lora>(&relative);
-        const bool is_table = lora != nullptr && lora->is_table;
-        add(module, is_table ? cols : rows, is_table ? rows : cols);
+    for (const auto& [path, module] : adapter.modules) {
+        if (stored_tensor(module) == nullptr) {
+            const auto [rows, cols] = shape_of(module);
+            const bool is_table = is_table_module(module);
+            add(path, is_table ? cols : rows, is_table ? rows : cols);
+        }
     }
     return out;
 }
@@ -132,7 +127,7 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
         std::fprintf(stderr, "%s\n", written ? again.error().message.c_str() : written.message.c_str());
         std::abort();
     }
-    if (again->modules.size() != adapter->modules.size() || again->relatives.size() != adapter->relatives.size() ||
+    if (again->modules.size() != adapter->modules.size() || again->modules.size() != adapter->modules.size() ||
         again->extra.size() != adapter->extra.size()) {
         std::abort();
     }

@@ -71,7 +71,6 @@ void config_seeds(const fs::path& folder) {
     put(folder / "default", format_peft_config({}));
     put(folder / "full", format_peft_config({.r = 4,
                                              .lora_alpha = 0.5,
-                                             .use_rslora = true,
                                              .lora_dropout = 0.05,
                                              .fan_in_fan_out = true,
                                              .bias = "all",
@@ -83,7 +82,10 @@ void config_seeds(const fs::path& folder) {
                                              .task_type = "CAUSAL_LM"}));
     put(folder / "loha", format_peft_config({.peft_type = "LOHA", .r = 4, .target_modules = {"q"}}));
     put(folder / "adalora", R"({"peft_type":"ADALORA","init_r":6,"rank_pattern":{"q.lora_E":[true,false]}})");
-    put(folder / "oft", format_peft_config({.peft_type = "OFT", .kind = {.block_size = 8, .coft = true}}));
+    peft_lora_config oft{.peft_type = "OFT"};
+    oft.options.set("oft_block_size", std::int64_t{8});
+    oft.options.set("coft", true);
+    put(folder / "oft", format_peft_config(oft));
     put(folder / "boft", R"({"peft_type":"BOFT","boft_block_num":4,"boft_block_size":0,"bias":"boft_only"})");
     put(folder / "miss", R"({"peft_type":"MISS","init_weights":"mini","mini_r":2,"r":4})");
     put(folder / "hira", R"({"peft_type":"HIRA","r":4,"rank_pattern":{"q":2}})");

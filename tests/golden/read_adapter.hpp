@@ -17,12 +17,22 @@
 #include <string>
 #include <type_traits>
 #include <utility>
-#include <variant>
 
 #include <lowrank/core/status.hpp>
 #include <lowrank/core/types.hpp>
 #include <lowrank/factor/factored_algebra.hpp>
 #include <lowrank/io/peft.hpp>
+#include <lowrank/io/peft/kinds/adalora.hpp>
+#include <lowrank/io/peft/kinds/boft.hpp>
+#include <lowrank/io/peft/kinds/hira.hpp>
+#include <lowrank/io/peft/kinds/hra.hpp>
+#include <lowrank/io/peft/kinds/ia3.hpp>
+#include <lowrank/io/peft/kinds/loha.hpp>
+#include <lowrank/io/peft/kinds/lokr.hpp>
+#include <lowrank/io/peft/kinds/miss.hpp>
+#include <lowrank/io/peft/kinds/oft.hpp>
+#include <lowrank/io/peft/kinds/randlora.hpp>
+#include <lowrank/io/peft/kinds/vera.hpp>
 #include <lowrank/lora/any_adapter.hpp>
 #include <lowrank/lora/kinds/dora.hpp>
 #include <lowrank/lora/kinds/ia3.hpp>
@@ -144,53 +154,57 @@ template <class S>
 std::optional<golden_module<S>> module_at(const lowrank::peft_adapter& file, const layer<S>& l) {
     const auto base = l.base();
     const std::string& name = l.name();
-    lowrank::peft_module module;
-    if (const auto plain = file.modules.find(name); plain != file.modules.end()) {
-        module = lowrank::peft_lora{.lora = plain->second};
-    } else if (const auto table = file.embeddings.find(name); table != file.embeddings.end()) {
-        module = lowrank::peft_lora{.lora = table->second, .is_table = true};
-    } else if (const auto other = file.relatives.find(name); other != file.relatives.end()) {
-        module = other->second;
-    } else {
+    const auto at = file.modules.find(name);
+    if (at == file.modules.end()) {
         return std::nullopt;
     }
+    lowrank::peft_module module = at->second;
     lowrank::throw_if_failed(lowrank::fit_module(module, base.rows(), base.cols()));
-    return std::visit(
-        [&](const auto& m) -> std::optional<golden_module<S>> {
-            using M = std::decay_t<decltype(m)>;
-            if constexpr (std::same_as<M, lowrank::peft_lora>) {
-                auto lora = in_scalar<S>(m.lora);
-                golden_module<S> out{.adapter = lora,
-                                     .bias = lora.scaling() * m.bias.template cast<S>(),
-                                     .bias_scaling = lora.scaling()};
-                if (m.magnitude.size() > 0) {
-                    out.adapter = lowrank::dora_adapter<S>{.lora = std::move(lora),
-                                                           .magnitude = m.magnitude.template cast<S>(),
-                                                           .base_norms2 = lowrank::squared_row_norms(l.weight())};
-                }
-                return out;
-            } else if constexpr (std::same_as<M, lowrank::peft_ia3>) {
-                // A scale per input channel is one per tap of that channel.
-                const index repeated = m.is_feedforward ? l.taps() : 1;
-                lowrank::vector<S> scale(m.scale.size() * repeated);
-                for (index i = 0; i < scale.size(); ++i) {
-                    scale(i) = static_cast<S>(m.scale(i / repeated));
-                }
-                return golden_module<S>{
-                    .adapter = lowrank::ia3_adapter<S>{
-                        .ia3_l = scale, .is_feedforward = m.is_feedforward, .out = base.rows(), .in = base.cols()}};
-            } else if constexpr (std::same_as<M, lowrank::peft_boft>) {
-                return golden_module<S>{.adapter = in_scalar<S>(m.boft)};
-            } else if constexpr (std::same_as<M, lowrank::peft_randlora>) {
-                return golden_module<S>{.adapter = in_scalar<S>(m.randlora)};
-            } else if constexpr (std::same_as<M, lowrank::miss_bat_adapter<float>> ||
-                                 std::same_as<M, lowrank::lycoris_oft>) {
-                throw std::runtime_error(std::string(lowrank::kind_of(m)) + " only merges");
-            } else {
-                return golden_module<S>{.adapter = in_scalar<S>(m)};
-            }
-        },
-        module);
+    if (const auto* more = module.get<lowrank::peft_lora>()) {
+        auto lora = in_scalar<S>(more->lora);
+        golden_module<S> out{
+            .adapter = lora, .bias = lora.scaling() * more->bias.template cast<S>(), .bias_scaling = lora.scaling()};
+        if (more->magnitude.size() > 0) {
+            out.adapter = lowrank::dora_adapter<S>{.lora = std::move(lora),
+                                                   .magnitude = more->magnitude.template cast<S>(),
+                                                   .base_norms2 = lowrank::squared_row_norms(l.weight())};
+        }
+        return out;
+    }
+    if (const auto* ia3 = module.get<lowrank::peft_ia3>()) {
+        // A scale per input channel is one per tap of that channel.
+        const index repeated = ia3->is_feedforward ? l.taps() : 1;
+        lowrank::vector<S> scale(ia3->scale.size() * repeated);
+        for (index i = 0; i < scale.size(); ++i) {
+            scale(i) = static_cast<S>(ia3->scale(i / repeated));
+        }
+        return golden_module<S>{
+            .adapter = lowrank::ia3_adapter<S>{
+                .ia3_l = scale, .is_feedforward = ia3->is_feedforward, .out = base.rows(), .in = base.cols()}};
+    }
+    if (const auto* boft = module.get<lowrank::peft_boft>()) {
+        return golden_module<S>{.adapter = in_scalar<S>(boft->boft)};
+    }
+    if (const auto* randlora = module.get<lowrank::peft_randlora>()) {
+        return golden_module<S>{.adapter = in_scalar<S>(randlora->randlora)};
+    }
+    std::optional<golden_module<S>> out;
+    const auto try_kind = [&]<class M>() {
+        if (const M* m = module.get<M>()) {
+            out = golden_module<S>{.adapter = in_scalar<S>(*m)};
+        }
+    };
+    const auto try_kinds = [&]<class... M>(lowrank::kind_list<M...>) { (try_kind.template operator()<M>(), ...); };
+    using lowrank::adalora_adapter, lowrank::hira_adapter, lowrank::hra_adapter, lowrank::loha_adapter,
+        lowrank::lokr_adapter, lowrank::lora_adapter, lowrank::miss_adapter, lowrank::oft_adapter,
+        lowrank::vera_adapter;
+    try_kinds(lowrank::kind_list<lora_adapter<float>, adalora_adapter<float>, hira_adapter<float>, hra_adapter<float>,
+                                 loha_adapter<float>, lokr_adapter<float>, miss_adapter<float>, oft_adapter<float>,
+                                 vera_adapter<float>>());
+    if (!out) {
+        throw std::runtime_error(kind_of(module) + " only merges");
+    }
+    return out;
 }
 
 }  // namespace lowrank_tests

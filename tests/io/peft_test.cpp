@@ -22,8 +22,8 @@ peft_adapter two_modules() {
     peft_adapter out;
     out.modules["model.layers.0.q_proj"] = make_lora<float>(6, 4, {.r = 2, .lora_alpha = 4, .seed = 1, .stream = 0});
     out.modules["model.layers.1.up_proj"] = make_lora<float>(8, 4, {.r = 2, .lora_alpha = 4, .seed = 1, .stream = 1});
-    for (auto& [module, lora] : out.modules) {
-        lora.lora_B.setConstant(0.5F);
+    for (auto& [path, module] : out.modules) {
+        lora_of(module).lora_B.setConstant(0.5F);
     }
     out.config = peft_config_for(out.modules);
     return out;
@@ -56,8 +56,9 @@ TEST_CASE("an adapter we wrote reads back equal and is written to the same bytes
     REQUIRE_MESSAGE(read, (read ? std::string() : read.error().message));
     CHECK(read->warnings.empty());
     REQUIRE(read->modules.size() == 2);
-    for (const auto& [module, lora] : made.modules) {
-        const auto& again = read->modules.at(module);
+    for (const auto& [module, held] : made.modules) {
+        const auto& lora = lora_of(held);
+        const auto& again = lora_of(read->modules.at(module));
         CHECK(again.lora_A == lora.lora_A);
         CHECK(again.lora_B == lora.lora_B);
         CHECK(again.scaling() == 2);
@@ -103,7 +104,7 @@ TEST_CASE("patterns decide rank and scaling of each module") {
     LOWRANK_NEEDS_SHARED(shared);
     const auto adapter = read_peft(lowrank_tests::golden_folder() / "lora-patterns" / "adapter");
     REQUIRE_MESSAGE(adapter, (adapter ? std::string() : adapter.error().message));
-    const auto& m = adapter->modules;
+    const auto m = lora_layers(*adapter);
     CHECK(m.at("model.layers.0.attn.q_proj").rank() == 2);
     CHECK(m.at("model.layers.0.attn.q_proj").scaling() == 4);      // 8 / 2
     CHECK(m.at("model.layers.0.attn.v_proj").scaling() == 0.25F);  // 1 / 4
@@ -120,7 +121,7 @@ TEST_CASE("other spellings of names are read") {
                   filled("base_model.model.e.lora_embedding_B", 4, 1), filled("base_model.model.score.weight", 2, 2)});
     const auto adapter = read_peft(folder.path());
     REQUIRE_MESSAGE(adapter, (adapter ? std::string() : adapter.error().message));
-    CHECK(adapter->modules.at("l").cols() == 3);
+    CHECK(lora_of(adapter->modules.at("l")).cols() == 3);
     CHECK(adapter->embeddings.at("e").rows() == 4);
     REQUIRE(adapter->extra.size() == 1);
     CHECK(adapter->extra[0].name == "base_model.model.score.weight");
@@ -145,7 +146,7 @@ TEST_CASE_TEMPLATE("narrow storage types survive", T, half, bfloat16) {
                  {tensor_of("base_model.model.l.lora_A.weight", a), filled("base_model.model.l.lora_B.weight", 2, 1)});
     const auto adapter = read_peft(folder.path());
     REQUIRE(adapter);
-    CHECK(adapter->modules.at("l").lora_A(0, 1) == static_cast<float>(a(0, 1)));
+    CHECK(lora_of(adapter->modules.at("l")).lora_A(0, 1) == static_cast<float>(a(0, 1)));
     peft_adapter copy = *adapter;
     copy.metadata.clear();
     REQUIRE(write_peft(folder / "again", copy));
@@ -242,7 +243,7 @@ TEST_CASE("an adapter that is not named default lies in a sub-folder") {
 TEST_CASE("a zero lora_B is worth a warning") {
     temporary_folder folder;
     peft_adapter adapter = two_modules();
-    adapter.modules.begin()->second.lora_B.setZero();
+    lora_of(adapter.modules.begin()->second).lora_B.setZero();
     REQUIRE(write_peft(folder / "a", adapter));
     const auto read = read_peft(folder / "a");
     REQUIRE(read);
@@ -263,8 +264,8 @@ TEST_CASE("a configuration is made that fits modules of any rank and alpha") {
     REQUIRE(write_peft(folder / "a", adapter));
     const auto read = read_peft(folder / "a");
     REQUIRE_MESSAGE(read, (read ? std::string() : read.error().message));
-    CHECK(read->modules.at("a.b").scaling() == 3);
-    CHECK(read->modules.at("x.a.b").rank() == 3);
+    CHECK(lora_of(read->modules.at("a.b")).scaling() == 3);
+    CHECK(lora_of(read->modules.at("x.a.b")).rank() == 3);
     CHECK(read->config.task_type == "CAUSAL_LM");
 }
 
@@ -277,12 +278,12 @@ TEST_CASE("what a configuration does not say is not written") {
         CHECK_MESSAGE(why.code == code, why.message);
     };
     refused(errc::mismatch, [](auto& a) { a.config.lora_alpha = 1; });
-    refused(errc::mismatch, [](auto& a) { a.config.use_rslora = true; });
+    refused(errc::mismatch, [](auto& a) { a.config.options.set("use_rslora", true); });
     refused(errc::mismatch, [](auto& a) { a.config.rank_pattern = {{"nothing", 2}}; });
     refused(errc::unsupported, [](auto& a) { a.config.rank_pattern = {{"(?=q)", 2}}; });
-    refused(errc::mismatch, [](auto& a) { a.modules.begin()->second.lora_B.resize(6, 3); });
+    refused(errc::mismatch, [](auto& a) { lora_of(a.modules.begin()->second).lora_B.resize(6, 3); });
     refused(errc::non_finite,
-            [](auto& a) { a.modules.begin()->second.lora_A(0, 0) = std::numeric_limits<float>::infinity(); });
+            [](auto& a) { lora_of(a.modules.begin()->second).lora_A(0, 0) = std::numeric_limits<float>::infinity(); });
     CHECK(folder.listing().empty());
 }
 
@@ -293,7 +294,7 @@ TEST_CASE("a full disk leaves an older adapter whole and no new folder") {
     const auto tensors = text_of(folder / "a" / "adapter_model.safetensors");
     const auto config = text_of(folder / "a" / "adapter_config.json");
     peft_adapter changed = old;
-    changed.modules.begin()->second.lora_A.setOnes();
+    lora_of(changed.modules.begin()->second).lora_A.setOnes();
     changed.config.task_type = "CAUSAL_LM";
     for (std::uint64_t room = 0; room < config.size() + tensors.size(); room += 37) {
         failing_disk disk;
@@ -319,7 +320,7 @@ TEST_CASE("both files of an adapter change, or none") {
     const auto tensors = text_of(folder / "a" / "adapter_model.safetensors");
     const auto config = text_of(folder / "a" / "adapter_config.json");
     peft_adapter changed = two_modules();
-    changed.modules.begin()->second.lora_A.setOnes();
+    lora_of(changed.modules.begin()->second).lora_A.setOnes();
     changed.config.task_type = "CAUSAL_LM";
     for (const char* name : {"a", "new"}) {
         second_rename_fails disk;

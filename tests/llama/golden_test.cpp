@@ -250,7 +250,7 @@ TEST_CASE("the PEFT adapter gives the reference's loss, logits and text, beside 
         CHECK(*text == golden["greedy_40_ids"].get<std::vector<int>>());
     };
 
-    REQUIRE(llama::attach(m, peft->modules));
+    REQUIRE(llama::attach(m, lora_layers(*peft)));
     for (const auto& [name, scale] : golden["scales"].items()) {
         const auto* p = llama::find_projection(m, name);
         REQUIRE(p != nullptr);
@@ -262,7 +262,7 @@ TEST_CASE("the PEFT adapter gives the reference's loss, logits and text, beside 
 
     llama::detach(m);
     std::map<std::string, lowrank::merge_receipt> receipts;
-    for (const auto& [name, adapter] : peft->modules) {
+    for (const auto& [name, adapter] : lora_layers(*peft)) {
         auto* p = llama::find_projection(m, name);
         REQUIRE(p != nullptr);
         auto receipt = lowrank::merge<float>(p->weight, adapter.delta());
@@ -273,7 +273,7 @@ TEST_CASE("the PEFT adapter gives the reference's loss, logits and text, beside 
     CHECK(largest_difference(m.layers[0].q_proj.weight.transpose(), merged) < 1e-6);
     check_all();
 
-    for (const auto& [name, adapter] : peft->modules) {
+    for (const auto& [name, adapter] : lora_layers(*peft)) {
         auto* p = llama::find_projection(m, name);
         REQUIRE(lowrank::unmerge<float>(p->weight, receipts.at(name), adapter.delta()));
     }
@@ -287,9 +287,13 @@ TEST_CASE("the DoRA adapter gives the reference loss, and mixtures equal their m
     const auto read = [&](const char* name) {
         const auto peft = lowrank::read_peft(shared / "adapters/stories260K" / name);
         REQUIRE_MESSAGE(peft.has_value(), peft.error().message);
-        llama::adapter_operator<float> all(peft->modules.begin(), peft->modules.end());
-        for (const auto& [module, relative] : peft->relatives) {
-            const auto& dora = std::get<lowrank::peft_lora>(relative);
+        const auto plain = lora_layers(*peft);
+        llama::adapter_operator<float> all(plain.begin(), plain.end());
+        for (const auto& [module, held] : peft->modules) {
+            if (plain.contains(module)) {
+                continue;
+            }
+            const auto& dora = (*held.get<lowrank::peft_lora>());
             REQUIRE(dora.magnitude.size() > 0);
             all.emplace(module, lowrank::dora_adapter<float>{.lora = dora.lora, .magnitude = dora.magnitude});
         }

@@ -188,7 +188,7 @@ TEST_CASE("files in the names of LyCORIS that are cut or changed anywhere") {
             if (const auto read = read_lora_file(folder / "f"); !read) {
                 (void)told(read.error());
             } else {
-                for (const auto& [name, module] : read->relatives) {
+                for (const auto& [name, module] : read->modules) {
                     (void)change_of(module);
                 }
             }

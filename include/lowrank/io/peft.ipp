@@ -3,17 +3,19 @@
 #define LOWRANK_IO_PEFT_IPP
 
 #include <algorithm>
-#include <utility>
+#include <cstddef>
+#include <system_error>
 
+#include <lowrank/core/check.hpp>
 #include <lowrank/core/finite.hpp>
 #include <lowrank/io/containers/detail/text.hpp>
+#include <lowrank/io/containers/mapped_file.hpp>
+#include <lowrank/io/containers/safetensors_writer.hpp>
 #include <lowrank/io/peft.hpp>
-#include <lowrank/io/peft/detail/peft_factors.hpp>
-#include <lowrank/io/peft/detail/peft_fit.hpp>
-#include <lowrank/io/peft/detail/peft_join.hpp>
-#include <lowrank/io/peft/detail/peft_names.hpp>
 #include <lowrank/io/peft/detail/peft_reader.hpp>
-#include <lowrank/io/peft/detail/peft_relatives.hpp>
+#include <lowrank/io/peft/detail/peft_rules.hpp>
+#include <lowrank/io/peft/detail/peft_types.hpp>
+#include <lowrank/io/peft/peft_tensors.hpp>
 
 namespace lowrank::inline LOWRANK_ABI {
 
@@ -113,163 +115,255 @@ LOWRANK_BODY result<peft_adapter> read_peft(const std::filesystem::path& given, 
     const auto& path = file->shards().empty() ? folder : file->shards().front().path;
     out.metadata = file->shards().empty() ? out.metadata : file->shards().front().file.metadata();
 
-    if (status why = detail::read_peft_tensors(*file, path, config_path, out); !why) {
+    if (status why = detail::read_peft_tensors(*file, path, config_path, opt.kinds, out); !why) {
         return why;
     }
-    const std::size_t all = out.modules.size() + out.embeddings.size() + out.relatives.size();
-    const auto untrained =
-        static_cast<std::size_t>(std::count_if(out.modules.begin(), out.modules.end(),
-                                               [](auto& m) { return detail::all_zero(m.second.lora_B); }) +
-                                 std::count_if(out.embeddings.begin(), out.embeddings.end(),
-                                               [](auto& m) { return detail::all_zero(m.second.lora_B); }));
+    std::size_t untrained = 0;
+    std::size_t stored = 0;
+    for (const auto& [module_path, module] : out.modules) {
+        stored += stored_tensor(module) != nullptr ? 1 : 0;
+        untrained += is_plain_lora(module) && detail::all_zero(lora_of(module).lora_B) ? 1 : 0;
+    }
     if (untrained != 0) {
-        out.warnings.push_back("lora_B is zero in " + std::to_string(untrained) + " of " + std::to_string(all) +
+        out.warnings.push_back("lora_B is zero in " + std::to_string(untrained) + " of " +
+                               std::to_string(out.modules.size() - stored) +
                                " modules, which therefore change nothing");
     }
-    if (!out.extra.empty()) {
-        out.warnings.push_back("the file holds " + std::to_string(out.extra.size()) +
+    if (stored != 0) {
+        out.warnings.push_back("the file holds " + std::to_string(stored) +
                                " tensors that replace ones of the base, such as " +
-                               detail::in_quotes(out.extra.front().name) + "; they are not part of the modules");
+                               detail::in_quotes(first_stored_tensor(out)->name));
     }
     return out;
 }
 
-LOWRANK_BODY std::uint64_t parameter_count(const peft_module& relative) {
-    detail::relative_tensors tensors;
-    std::visit(tensors, relative);
-    std::uint64_t count = 0;
-    for (const auto& part : tensors.parts) {
-        count += static_cast<std::uint64_t>(part.values.size());
+namespace detail {
+
+/// The kinds of the modules and those of the library, each once, those of the library first.
+LOWRANK_INLINE [[nodiscard]] std::vector<const peft_description*> kinds_of(
+    const std::map<std::string, peft_module>& modules) {
+    std::vector<const peft_description*> kinds(peft_kinds().begin(), peft_kinds().end());
+    for (const auto& [path, module] : modules) {
+        if (std::find(kinds.begin(), kinds.end(), &module.kind()) == kinds.end()) {
+            kinds.push_back(&module.kind());
+        }
     }
-    return count;
+    return kinds;
 }
 
-LOWRANK_BODY peft_lora_config peft_config_for(const std::map<std::string, lora_adapter<float>>& modules,
+/// The value that occurs most often.
+template <class T>
+[[nodiscard]] T most_frequent(const std::map<T, std::size_t>& counts) {
+    return std::max_element(counts.begin(), counts.end(), [](auto& a, auto& b) { return a.second < b.second; })->first;
+}
+
+/// Rank, alpha, patterns, targets and dropout that fit.
+LOWRANK_INLINE void fit_facts(peft_lora_config& base, const std::vector<std::pair<std::string, peft_facts>>& all) {
+    base.rank_pattern.clear();
+    base.alpha_pattern.clear();
+    base.target_modules.clear();
+    base.target_pattern.clear();
+    if (all.empty()) {
+        return;
+    }
+    std::map<index, std::size_t> ranks;
+    std::map<double, std::size_t> alphas;
+    std::map<std::string, std::size_t> targets;
+    for (const auto& [module, facts] : all) {
+        ++ranks[facts.r];
+        ++alphas[facts.alpha];
+        ++targets[module.substr(module.rfind('.') + 1)];  // npos + 1 is 0: the whole path
+    }
+    base.r = most_frequent(ranks);
+    base.lora_alpha = most_frequent(alphas);
+    base.lora_dropout = all.front().second.dropout.value_or(base.lora_dropout);
+    for (const auto& [name, count] : targets) {
+        base.target_modules.push_back(name);
+    }
+    for (const auto& [module, facts] : all) {
+        // Anchored and escaped, so that the key means this module and no other.
+        std::string key = "^";
+        for (const char c : module) {
+            const bool plain = static_cast<unsigned char>(c) >= 0x80 || c == '_' || (c >= '0' && c <= '9') ||
+                               (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z');
+            key += plain ? "" : "\\";
+            key += c;
+        }
+        if (facts.r != base.r) {
+            base.rank_pattern.emplace_back(key, facts.r);
+        }
+        if (facts.alpha != base.lora_alpha) {
+            base.alpha_pattern.emplace_back(key, facts.alpha);
+        }
+    }
+}
+
+}  // namespace detail
+
+LOWRANK_BODY peft_lora_config peft_config_for(const std::map<std::string, peft_module>& modules,
                                               peft_lora_config base) {
-    peft_adapter adapter;
-    adapter.modules = modules;
-    return peft_config_for(adapter, std::move(base));
-}
-
-LOWRANK_BODY peft_lora_config peft_config_for(const peft_adapter& adapter, peft_lora_config base) {
-    std::vector<detail::module_facts> all;
-    const lora_adapter<float>* first = nullptr;
-    const auto add = [&](const std::string& module, const lora_adapter<float>& lora) {
-        first = first != nullptr ? first : &lora;
-        detail::expects(lora.use_rslora == first->use_rslora, "peft_config_for: the modules must agree on use_rslora");
-        all.push_back({module, lora.rank(), lora.lora_alpha});
-    };
-    for (const auto* group : {&adapter.modules, &adapter.embeddings}) {
-        for (const auto& [module, lora] : *group) {
-            add(module, lora);
+    std::vector<std::pair<std::string, peft_facts>> all;
+    for (const auto& [path, module] : modules) {
+        if (const auto* rows = module.template get<token_rows>()) {
+            std::string_view table = path;
+            table.remove_suffix(std::min(token_rows::tail.size(), table.size()));
+            if (detail::token_indices_of(base, table) == nullptr) {
+                base.trainable_token_indices[std::string(table)] = rows->tokens;
+            }
         }
-    }
-    const std::string given = std::exchange(base.peft_type, "LORA");
-    base.use_dora = false;
-    base.lora_bias = false;
-    base.feedforward_modules.clear();
-    if (!adapter.relatives.empty() && !detail::is_of_type(adapter.relatives.begin()->second, given)) {
-        base.peft_type = detail::type_of(adapter.relatives.begin()->second);
-    } else if (!adapter.relatives.empty()) {
-        base.peft_type = given;
-    }
-    for (const auto& [module, relative] : adapter.relatives) {
-        detail::expects(detail::is_of_type(relative, base.peft_type) &&
-                            (all.empty() || first == nullptr || std::holds_alternative<peft_lora>(relative)),
+        if (stored_tensor(module) != nullptr) {
+            continue;
+        }
+        if (all.empty() && !type_of(module).empty() && !is_of_type(module, base.peft_type)) {
+            base.peft_type = type_of(module);
+        }
+        detail::expects(type_of(module).empty() || is_of_type(module, base.peft_type),
                         "peft_config_for: the modules must be of one peft_type");
-        if (const auto* m = std::get_if<peft_lora>(&relative)) {
-            add(module, m->lora);
-            base.use_dora = base.use_dora || m->magnitude.size() != 0;
-            base.lora_bias = base.lora_bias || m->bias.size() != 0;
-        } else {
-            all.push_back(detail::facts_of(module, relative));
-        }
-        if (const auto* m = std::get_if<peft_ia3>(&relative); m != nullptr && m->is_feedforward) {
-            base.feedforward_modules.push_back(module);
-        }
+        all.emplace_back(path, module.kind().facts(module.data()));
     }
-    detail::fit_config(base, all);
-    detail::fit_kind(base.kind, adapter.relatives);
-    if (first != nullptr) {
-        base.use_rslora = first->use_rslora;
-        base.lora_dropout = first->lora_dropout;
+    detail::fit_facts(base, all);
+    const auto kinds = detail::kinds_of(modules);
+    const auto type = detail::find_type(kinds, base.peft_type);
+    if (!type) {
+        return base;
+    }
+    base.options.complete(type->type.keys);
+    for (const peft_description* kind : kinds) {
+        std::vector<std::string> names;
+        std::vector<const void*> of_kind;
+        for (const auto& [path, module] : modules) {
+            if (&module.kind() == kind) {
+                names.push_back(path);
+                of_kind.push_back(module.data());
+            }
+        }
+        // The first form of a type says what holds without modules of the others.
+        if (kind->fit_options != nullptr && (!of_kind.empty() || kind == type->kind)) {
+            kind->fit_options(base.options, names, of_kind);
+        }
     }
     return base;
 }
 
 namespace detail {
 
+/// Why the configuration does not describe a module, if it does not.
+LOWRANK_INLINE [[nodiscard]] status check_against_config(const std::string& path, const peft_module& module,
+                                                         const peft_lora_config& c, const peft_type& type,
+                                                         const peft_rules& rules) {
+    const auto differs = [&](const std::string& what) {
+        return status{errc::mismatch,
+                      "module " + in_quotes(path) + ": its " + what +
+                          " is not that of the configuration; use peft_config_for to make one that fits"};
+    };
+    const auto has_other = [&](std::string_view what, const std::string& has, const std::string& says) {
+        return status{errc::mismatch, "module " + in_quotes(path) + " has " + std::string(what) + " " + has +
+                                          ", the configuration says " + says +
+                                          "; use peft_config_for to make one that fits"};
+    };
+    if (type_of(module).empty()) {
+        return {errc::unsupported,
+                "module " + in_quotes(path) + " is " + kind_of(module) + ", which PEFT's files cannot hold"};
+    }
+    if (!is_of_type(module, c.peft_type)) {
+        return differs("peft_type");
+    }
+    const peft_facts has = module.kind().facts(module.data());
+    const index r = type.has_rank_pattern ? rules.r_for(path) : c.r;
+    double alpha = type.has_alpha_pattern ? rules.alpha_for(path) : c.lora_alpha;
+    alpha = type.alpha_of_zero_is_r && alpha <= 0 ? static_cast<double>(c.r) : alpha;
+    if (!type.r_key.empty() && has.r != r) {
+        return has_other("rank", std::to_string(has.r), std::to_string(r));
+    }
+    if (!type.alpha_key.empty() && has.alpha != alpha) {
+        return has_other(type.alpha_key, in_words(has.alpha), in_words(alpha));
+    }
+    const char* other =
+        module.kind().differs != nullptr ? module.kind().differs(c.options, path, module.data()) : nullptr;
+    return other != nullptr ? differs(other) : status{};
+}
+
+/// A tensor of the file, rounded once if its storage type is narrower than float.
+LOWRANK_INLINE [[nodiscard]] tensor_to_write stored_as(std::string name, dtype type, const peft_tensors::part& part) {
+    tensor_to_write out;
+    switch (type) {
+        case dtype::f16: out = tensor_of(std::move(name), row_matrix<half>(part.values.cast<half>())); break;
+        case dtype::bf16: out = tensor_of(std::move(name), row_matrix<bfloat16>(part.values.cast<bfloat16>())); break;
+        case dtype::f64: out = tensor_of(std::move(name), row_matrix<double>(part.values.cast<double>())); break;
+        default: out = tensor_of(std::move(name), part.values);
+    }
+    out.shape = part.shape;
+    return out;
+}
+
 /// All tensors of an adapter's file, or why the configuration does not describe them.
-LOWRANK_API [[nodiscard]] result<std::vector<tensor_to_write>> peft_tensors(const peft_adapter& adapter) {
-    auto names = names_of(adapter.modules, adapter.embeddings);
-    for (const auto& [module, relative] : adapter.relatives) {
-        names.push_back(module);
+LOWRANK_INLINE [[nodiscard]] result<std::vector<tensor_to_write>> peft_tensors_of(const peft_adapter& adapter,
+                                                                                  const peft_type& type) {
+    std::vector<std::string_view> names;
+    for (const auto& [path, module] : adapter.modules) {
+        if (stored_tensor(module) == nullptr) {
+            names.push_back(path);
+        }
     }
     const auto rules = peft_rules::compile(adapter.config, names);
     if (!rules) {
         return rules.error();
     }
-    std::vector<tensor_to_write> tensors = adapter.extra;
-    for (const auto* group : {&adapter.modules, &adapter.embeddings}) {
-        for (const auto& [module, lora] : *group) {
-            if (status why = check_against_config(module, lora, adapter.config, *rules); !why) {
-                return why;
+    std::vector<tensor_to_write> out;
+    status why;
+    const auto add = [&](const std::string& path, const peft_tensors& tensors,
+                         std::span<const std::string_view> leaves) {
+        for (const auto& part : tensors.parts) {
+            if (!all_finite(part.values)) {
+                why = {errc::non_finite, "module " + in_quotes(path) + " holds NaN or infinity"};
+                return;
             }
-            if (adapter.config.use_dora || adapter.config.peft_type != "LORA") {
-                return status{errc::mismatch, "module " + in_quotes(module) +
-                                                  " is plain LoRA, the configuration says otherwise; PEFT has one "
-                                                  "kind of module per adapter"};
-            }
-            const auto at = adapter.factor_types.find(module);
-            const auto types = at != adapter.factor_types.end() ? at->second : std::pair(dtype::f32, dtype::f32);
-            const std::string path = std::string(peft_prefix) + module;
-            const bool is_table = group == &adapter.embeddings;
-            tensors.push_back(
-                factor_tensor(path + (is_table ? ".lora_embedding_A" : ".lora_A.weight"), types.first, lora.lora_A));
-            tensors.push_back(
-                factor_tensor(path + (is_table ? ".lora_embedding_B" : ".lora_B.weight"), types.second, lora.lora_B));
+            // An older name of the type has names of its own for the same tensors.
+            const auto at = std::find(leaves.begin(), leaves.end(), part.leaf);
+            const auto i = static_cast<std::size_t>(at - leaves.begin());
+            const std::string leaf(i < type.leaves.size() ? type.leaves[i] : part.leaf);
+            const auto stored = adapter.types.find(path + "." + leaf);
+            const std::string prefix = path.empty() ? "base_model" : std::string(peft_prefix) + path;
+            out.push_back(
+                stored_as(prefix + "." + leaf, stored != adapter.types.end() ? stored->second : dtype::f32, part));
         }
-    }
+    };
     bool wrote_shared = false;
-    for (const auto& [module, relative] : adapter.relatives) {
-        if (status why = check_relative(module, relative, adapter.config, *rules); !why) {
+    for (const auto& [path, module] : adapter.modules) {
+        peft_tensors tensors;
+        module.kind().write(module.data(), tensors);
+        if (tensors.whole) {
+            out.push_back(std::move(*tensors.whole));
+            continue;
+        }
+        why = check_against_config(path, module, adapter.config, type, *rules);
+        if (!why) {
             return why;
         }
-        relative_tensors parts;
-        std::visit(parts, relative);
-        if (!wrote_shared) {
-            std::visit(
-                [&](const auto& m) {
-                    if constexpr (requires { kind_of_module<decltype(m)>::write_shared(m, parts); }) {
-                        kind_of_module<decltype(m)>::write_shared(m, parts);
-                    }
-                },
-                relative);
-            wrote_shared = true;
+        const auto types = module.kind().types();
+        add(path, tensors, types.front().leaves);
+        if (!std::exchange(wrote_shared, true) && module.kind().write_shared != nullptr) {
+            peft_tensors shared;
+            module.kind().write_shared(module.data(), shared);
+            add("", shared, types.front().leaves);
         }
-        for (auto& part : parts.parts) {
-            part.tail = tail_of_type(std::move(part.tail), adapter.config.peft_type);
-        }
-        for (auto& part : parts.parts) {
-            if (!all_finite(part.values)) {
-                return status{errc::non_finite, "module " + in_quotes(module) + " holds NaN or infinity"};
-            }
-            const bool is_shared = !part.tail.starts_with('.');
-            const auto type = adapter.relative_types.find(is_shared ? "." + part.tail : module + part.tail);
-            tensors.push_back(
-                factor_tensor(is_shared ? "base_model." + part.tail : std::string(peft_prefix) + module + part.tail,
-                              type != adapter.relative_types.end() ? type->second : dtype::f32, part.values));
-            tensors.back().shape = part.shape;
+        if (!why) {
+            return why;
         }
     }
-    return tensors;
+    return out;
 }
 
 }  // namespace detail
 
 LOWRANK_BODY status write_peft(const std::filesystem::path& folder, const peft_adapter& adapter,
                                const write_options& opt) {
-    auto tensors = detail::peft_tensors(adapter);
+    const auto kinds = detail::kinds_of(adapter.modules);
+    const auto type = detail::find_type(kinds, adapter.config.peft_type);
+    if (!type) {
+        return {errc::unsupported, "peft_type " + detail::in_quotes(adapter.config.peft_type) + " is not supported"};
+    }
+    auto tensors = detail::peft_tensors_of(adapter, type->type);
     if (!tensors) {
         return tensors.error();
     }
@@ -285,7 +379,7 @@ LOWRANK_BODY status write_peft(const std::filesystem::path& folder, const peft_a
         if (!config) {
             return config.error();
         }
-        if (status why = config->write(format_peft_config(adapter.config)); !why) {
+        if (status why = config->write(format_peft_config(adapter.config, kinds)); !why) {
             return why;
         }
         auto model = detail::unnamed_safetensors(folder / "adapter_model.safetensors", std::move(*tensors),

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 #include <lowrank/core/philox.hpp>
 #include <lowrank/io/checkpoints/combine_adapters.hpp>
+#include <lowrank/io/peft/kinds/lokr.hpp>
 
 #include <cmath>
 #include <string>
@@ -19,12 +20,12 @@ matrix<double> dense_of(const peft_adapter& a, const std::string& module, const 
     if (!a.modules.contains(module)) {
         return matrix<double>::Zero(like.rows(), like.cols());
     }
-    const auto change = a.modules.at(module).delta();
+    const auto change = lora_of(a.modules.at(module)).delta();
     return change.left.cast<double>() * change.right.cast<double>();
 }
 
 matrix<double> dense_of(const peft_adapter& a, const std::string& module) {
-    return dense_of(a, module, a.modules.at(module));
+    return dense_of(a, module, lora_of(a.modules.at(module)));
 }
 
 peft_adapter made_adapter(const std::vector<std::string>& modules, lowrank::index r, std::uint64_t seed,
@@ -57,7 +58,8 @@ TEST_CASE("cat and svd of full rank are the weighted sum of real adapters, in ev
         const auto read = read_peft(folder / "both");
         REQUIRE_MESSAGE(read, (read ? std::string() : read.error().message));
         REQUIRE(read->modules.size() == poet->modules.size());
-        for (const auto& [module, lora] : poet->modules) {
+        for (const auto& [module, held] : poet->modules) {
+            const auto& lora = lora_of(held);
             const matrix<double> expected = 0.5 * dense_of(*poet, module) - 0.25 * dense_of(*noise, module, lora);
             const matrix<double> got = dense_of(*read, module);
             CHECK((got - expected).norm() < 2e-6 * expected.norm());
@@ -71,7 +73,7 @@ TEST_CASE("cat and svd of full rank are the weighted sum of real adapters, in ev
     const auto linear = combine_adapters(parts, {.type = combination_type::linear});
     REQUIRE(linear);
     for (const auto& [module, report] : linear->modules) {  // cross terms
-        const auto& lora = poet->modules.at(module);
+        const auto& lora = lora_of(poet->modules.at(module));
         const matrix<double> sum = 0.5 * dense_of(*poet, module) - 0.25 * dense_of(*noise, module, lora);
         const double off = (dense_of(linear->adapter, module) - sum).norm() / sum.norm();
         CHECK(std::abs(report.distance - off) < 1e-3 * off + 1e-5);
@@ -88,10 +90,10 @@ TEST_CASE("a LoKr of full rank is combined whole") {
     const lokr_adapter<float> lokr{
         .w1 = {.left = normal(4, 3, 0)}, .w2 = {.left = normal(5, 4, 1)}, .alpha = 1, .r = 1};
     peft_adapter a;
-    a.relatives["l"] = lokr;
+    a.modules["l"] = lokr;
     a.config = peft_config_for(a);
     peft_adapter b;
-    b.modules["l"] = {.lora_A = normal(2, 12, 2), .lora_B = normal(20, 2, 3), .lora_alpha = 2};
+    b.modules["l"] = lora_adapter<float>{.lora_A = normal(2, 12, 2), .lora_B = normal(20, 2, 3), .lora_alpha = 2};
     b.config = peft_config_for(b);
     const adapter_to_combine parts[] = {{&a, 1}, {&b, 0.5}};
     const auto both = combine_adapters(parts, {.type = combination_type::cat, .rule = weighted_rule::fixed});
@@ -110,14 +112,14 @@ TEST_CASE("a module that one adapter lacks is made of the others") {
     CHECK(cat->modules.at("a.k").rank == 5);
     CHECK((dense_of(cat->adapter, "a.q") - 2 * dense_of(one, "a.q")).norm() < 1e-6);
     CHECK((dense_of(cat->adapter, "a.v") - 0.5 * dense_of(two, "a.v")).norm() < 1e-6);
-    CHECK(cat->adapter.modules.at("a.v").use_rslora == false);  // of the first adapter
+    CHECK(lora_of(cat->adapter.modules.at("a.v")).use_rslora == false);  // of the first adapter
     temporary_folder folder;
     REQUIRE(write_peft(folder / "cat", cat->adapter));
     CHECK(read_peft(folder / "cat"));
     const adapter_to_combine turned[] = {{&two, 0.5}, {&one, 2}};
     const auto other = combine_adapters(turned, {.type = combination_type::cat, .rule = weighted_rule::fixed});
     REQUIRE(other);
-    CHECK(other->adapter.config.use_rslora);
+    CHECK(other->adapter.config.options.get<bool>("use_rslora"));
     CHECK((dense_of(other->adapter, "a.k") - dense_of(cat->adapter, "a.k")).norm() < 1e-5);
     // Pruning applies to a module of one adapter too, as there are two in all.
     const auto pruned = combine_adapters(
@@ -142,16 +144,17 @@ TEST_CASE("adapters that do not fit each other are refused with a reason") {
     const adapter_to_combine layouts[] = {{&one, 1}, {&flipped, 1}};
     CHECK(combine_adapters(layouts).error().message.find("fan_in_fan_out") != std::string::npos);
     peft_adapter dora;
-    dora.relatives["a.q"] = peft_lora{.lora = one.modules.at("a.q"), .magnitude = vector<float>::Ones(7)};
+    dora.modules["a.q"] = peft_lora{.lora = lora_of(one.modules.at("a.q")), .magnitude = vector<float>::Ones(7)};
     const adapter_to_combine kinds[] = {{&one, 1}, {&dora, 1}};
     CHECK(combine_adapters(kinds).error().code == errc::unsupported);
     auto saved = one;
-    saved.extra.push_back(tensor_of("base_model.model.head.weight", row_matrix<float>(row_matrix<float>::Ones(2, 2))));
+    saved.modules["head.weight"] =
+        whole_tensor{tensor_of("base_model.model.head.weight", row_matrix<float>(row_matrix<float>::Ones(2, 2)))};
     const adapter_to_combine heads[] = {{&saved, 1}, {&saved, 1}};
     CHECK(combine_adapters(heads, {.type = combination_type::linear}).error().message.find("modules_to_save") !=
           std::string::npos);
     const adapter_to_combine head[] = {{&saved, 1}, {&one, 1}};
     const auto kept = combine_adapters(head, {.type = combination_type::linear});
     REQUIRE(kept);
-    CHECK(kept->adapter.extra.size() == 1);
+    CHECK(kept->adapter.modules.count("head.weight") == 1);
 }

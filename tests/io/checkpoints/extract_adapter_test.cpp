@@ -31,9 +31,9 @@ TEST_CASE("what a merge put in, extraction finds again") {
     CHECK(found->left_out.empty());
     for (const auto& entry : adapter->modules) {
         const std::string& module = entry.first;
-        const auto& lora = entry.second;
+        const auto& lora = lora_of(entry.second);
         const matrix<float> was = lora.delta().dense();
-        const matrix<float> is = found->adapter.modules.at(module).delta().dense();
+        const matrix<float> is = lora_of(found->adapter.modules.at(module)).delta().dense();
         CHECK_MESSAGE((is - was).norm() <= 1e-4F * was.norm(), module);
         CHECK(found->weights.at(module + ".weight").relative_error < 1e-4);
     }
@@ -54,8 +54,9 @@ TEST_CASE("what a merge put in, extraction finds again") {
     CHECK(read_peft(folder / "small")->config.r == 2);
     const auto same = resize_adapter(*adapter, fixed_rank(4));
     REQUIRE(same);
-    for (const auto& [module, lora] : adapter->modules) {
-        CHECK((same->adapter.modules.at(module).delta().dense() - lora.delta().dense()).norm() <=
+    for (const auto& [module, held] : adapter->modules) {
+        const auto& lora = lora_of(held);
+        CHECK((lora_of(same->adapter.modules.at(module)).delta().dense() - lora.delta().dense()).norm() <=
               1e-5F * lora.delta().dense().norm());
     }
 }
@@ -78,7 +79,7 @@ TEST_CASE("tables, norms and tensors without a partner are told apart") {
     const auto found = extract_adapter(*a, *b, {.lora = {.rank = fixed_rank(1)}});
     REQUIRE(found);
     CHECK(found->left_out.size() == 2);
-    const auto& lora = found->adapter.embeddings.at("model.embed_tokens");
+    const auto& lora = lora_of(found->adapter.modules.at("model.embed_tokens"));
     CHECK(lora.rows() == 3);
     CHECK(lora.cols() == 6);
     const auto whole = extract_adapter(*a, *b, {.lora = {.rank = fixed_rank(1)}, .keep_others = true});
@@ -92,7 +93,7 @@ TEST_CASE("tables, norms and tensors without a partner are told apart") {
     CHECK((*back->matrix<float>("model.embed_tokens.weight") - table).norm() < 1e-5F);
     CHECK(*back->vector<float>("model.norm.weight") == norm);
     peft_adapter dora;
-    dora.relatives["x"] = peft_lora{.lora = make_lora<float>(2, 2), .magnitude = vector<float>::Ones(2)};
+    dora.modules["x"] = peft_lora{.lora = make_lora<float>(2, 2), .magnitude = vector<float>::Ones(2)};
     CHECK(resize_adapter(dora, fixed_rank(1)).error().code == errc::unsupported);
 }
 
@@ -134,10 +135,11 @@ TEST_CASE("a killed extraction decomposes nothing twice and finds the same facto
         CHECK(again->unchanged == whole->unchanged);
         REQUIRE(again->adapter.modules.size() == 3);
         for (const auto& entry : whole->adapter.modules) {
-            const auto& found = again->adapter.modules.at(entry.first);
-            CHECK(found.lora_A == entry.second.lora_A);
-            CHECK(found.lora_B == entry.second.lora_B);
-            CHECK(found.scaling() == entry.second.scaling());
+            const auto& found = lora_of(again->adapter.modules.at(entry.first));
+            const auto& wanted = lora_of(entry.second);
+            CHECK(found.lora_A == wanted.lora_A);
+            CHECK(found.lora_B == wanted.lora_B);
+            CHECK(found.scaling() == wanted.scaling());
             CHECK(again->weights.at(entry.first + ".weight").relative_error ==
                   whole->weights.at(entry.first + ".weight").relative_error);
         }

@@ -64,8 +64,9 @@ peft_adapter adapter_for_all() {
     for (const char* name : {"a", "b", "c", "d"}) {
         out.modules[name] = trained(10, 6, static_cast<std::uint64_t>(name[0]));
     }
-    out.embeddings["table"] = trained(6, 20, 7);
-    out.extra.push_back(tensor_of("base_model.model.head.weight", row_matrix<float>(row_matrix<float>::Ones(10, 6))));
+    out.modules["table"] = peft_lora{.lora = trained(6, 20, 7), .is_table = true};
+    out.modules["head.weight"] =
+        whole_tensor{tensor_of("base_model.model.head.weight", row_matrix<float>(row_matrix<float>::Ones(10, 6)))};
     out.config = peft_config_for(out.modules);
     return out;
 }
@@ -89,7 +90,10 @@ TEST_CASE("a sharded checkpoint of mixed types is merged tile by tile") {
         REQUIRE(merged->tensors().size() == base.tensors().size());
         for (const auto& entry : adapter.modules) {
             const std::string& name = entry.first;
-            const auto& lora = entry.second;
+            if (stored_tensor(entry.second) != nullptr || is_table_module(entry.second)) {
+                continue;
+            }
+            const auto& lora = lora_of(entry.second);
             const auto tensor = name + ".weight";
             CHECK(merged->find(tensor)->type == base.find(tensor)->type);
             const row_matrix<double> want =
@@ -98,7 +102,7 @@ TEST_CASE("a sharded checkpoint of mixed types is merged tile by tile") {
             const double unit = name == "a" ? 0x1p-8 : name == "b" ? 0x1p-11 : name == "c" ? 0x1p-23 : 1e-7;
             CHECK_MESSAGE(((want - *got).array().abs() <= want.array().abs() * unit * 1.01 + 1e-6).all(), name);
         }
-        const auto& table = adapter.embeddings.at("table");
+        const auto& table = lora_of(adapter.modules.at("table"));
         CHECK((*merged->matrix<float>("table.weight") - *base.matrix<float>("table.weight") -
                (2.0F * table.lora_B * table.lora_A).transpose())
                   .norm() < 1e-4F);
@@ -111,7 +115,7 @@ TEST_CASE("the size of the tile and a strength of zero change nothing that they 
     temporary_folder folder;
     const checkpoint base = write_base(folder);
     peft_adapter adapter = adapter_for_all();
-    adapter.extra.clear();
+    adapter.modules.erase("head.weight");
     REQUIRE(merge_checkpoint(base, adapter, folder / "small", {.tile_bytes = 1}));
     REQUIRE(merge_checkpoint(base, adapter, folder / "large"));
     REQUIRE(merge_checkpoint(base, adapter, folder / "zero", {.strength = 0}));
@@ -147,7 +151,7 @@ TEST_CASE("threads, tiles and checks give the same bytes and the same audit") {
         CHECK(entry.second.worst_error == checked->weights.at(entry.first).worst_error);
         CHECK(checked->weights.at(entry.first).receipt_bits_per_weight > 0);
     }
-    const auto& c = adapter.modules.at("c");
+    const auto& c = lora_of(adapter.modules.at("c"));
     CHECK(one->weights.at("c.weight").change_norm ==
           doctest::Approx((2.0F * c.lora_B * c.lora_A).norm()).epsilon(1e-6));
 }
@@ -198,7 +202,7 @@ TEST_CASE("what was begun is not mixed with other inputs, nor with damaged files
     const auto begun = merge_checkpoint(base, adapter, folder / "out", {.resume = true, .write = {.calls = &disk}});
     REQUIRE_FALSE(begun);
     REQUIRE(std::filesystem::exists(folder / "out" / "model-1.safetensors"));
-    adapter.modules["a"].lora_B(0, 0) += 1;
+    lora_of(adapter.modules["a"]).lora_B(0, 0) += 1;
     const auto other = merge_checkpoint(base, adapter, folder / "out", {.resume = true});
     REQUIRE_FALSE(other);
     CHECK_MESSAGE(other.error().code == errc::mismatch, other.error().message);
@@ -227,10 +231,10 @@ TEST_CASE("what does not fit is refused before anything is written") {
     adapter.modules["a"] = trained(6, 10, 1);
     refused(errc::mismatch, adapter);
     adapter.modules.clear();
-    adapter.extra.push_back(
-        tensor_of("base_model.model.head.weight", row_matrix<float>(row_matrix<float>::Ones(1, 1))));
+    adapter.modules["head.weight"] =
+        whole_tensor{tensor_of("base_model.model.head.weight", row_matrix<float>(row_matrix<float>::Ones(1, 1)))};
     refused(errc::mismatch, adapter);
-    adapter.extra.clear();
+    adapter.modules.clear();
     const auto same = merge_checkpoint(base, adapter, folder.path());
     REQUIRE_FALSE(same);
     CHECK(same.error().message.find("another folder") != std::string::npos);
@@ -251,8 +255,8 @@ TEST_CASE("a full disk or an overflow leaves no half-written file") {
     for (const auto& entry : std::filesystem::directory_iterator(folder / "out")) {
         CHECK(safetensors_file::open(entry.path()));  // a shard is there whole or not at all
     }
-    adapter.modules["b"].lora_B.setConstant(1e9F);  // beyond f16
-    adapter.modules["b"].lora_A.setOnes();
+    lora_of(adapter.modules["b"]).lora_B.setConstant(1e9F);  // beyond f16
+    lora_of(adapter.modules["b"]).lora_A.setOnes();
     const auto overflow = merge_checkpoint(base, adapter, folder / "other");
     REQUIRE_FALSE(overflow);
     CHECK(overflow.error().code == errc::non_finite);

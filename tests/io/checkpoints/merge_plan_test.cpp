@@ -13,6 +13,10 @@
 #include <lowrank/io/checkpoints/merge_checkpoint.hpp>
 #include <lowrank/io/formats/plain_lora.hpp>
 #include <lowrank/io/peft.hpp>
+#include <lowrank/io/peft/kinds/hra.hpp>
+#include <lowrank/io/peft/kinds/ia3.hpp>
+#include <lowrank/io/peft/kinds/loha.hpp>
+#include <lowrank/io/peft/kinds/lokr.hpp>
 
 #include "io_support.hpp"
 #include "support/shared.hpp"
@@ -103,7 +107,7 @@ TEST_CASE("a strength moves a DoRA layer part of the way") {
         const auto quarter = checkpoint::open(folder / "part" / "base.safetensors");
         REQUIRE(whole);
         REQUIRE(quarter);
-        for (const auto& [module, relative] : adapter->relatives) {
+        for (const auto& [module, relative] : adapter->modules) {
             const std::string name = module + ".weight";
             const row_matrix<double> w = *base->matrix<double>(name);
             const row_matrix<double> expected = w + 0.25 * (*whole->matrix<double>(name) - w);
@@ -126,9 +130,10 @@ TEST_CASE("adapters that are sums are added before the one rounding") {
     const auto base = checkpoint::open(folder.path());
     REQUIRE(base);
     peft_adapter a;
-    a.modules["l"] = {.lora_A = matrix<float>::Ones(1, 3),
-                      .lora_B = matrix<float>::Constant(4, 1, 0.002F),  // half a step of bfloat16 at 1 is 0.0039
-                      .lora_alpha = 1};
+    a.modules["l"] =
+        lora_adapter<float>{.lora_A = matrix<float>::Ones(1, 3),
+                            .lora_B = matrix<float>::Constant(4, 1, 0.002F),  // half a step of bfloat16 at 1 is 0.0039
+                            .lora_alpha = 1};
     const adapter_to_merge both[] = {{&a, 1}, {&a, 1}, {&a, 0}};
     const auto report = merge_checkpoint(*base, both, folder / "out");
     REQUIRE(report);
@@ -162,8 +167,8 @@ TEST_CASE("trained tokens replace rows of the table, and travel with the adapter
     adapter.config.trainable_token_indices["embed_tokens"] = {4, 1};
     row_matrix<float> rows(2, 3);
     rows << 1, 2, 3, -0.1F, 5, 6;
-    adapter.extra.push_back(
-        tensor_of("base_model.model.model.embed_tokens.token_adapter.trainable_tokens_delta", rows));
+    const std::string path = "model.embed_tokens.token_adapter.trainable_tokens_delta";
+    adapter.modules[path] = token_rows{tensor_of("base_model.model." + path, rows), {4, 1}};
     REQUIRE(write_peft(folder / "adapter", adapter));
     const auto read = read_peft(folder / "adapter");
     REQUIRE_MESSAGE(read, (read ? std::string() : read.error().message));
@@ -190,24 +195,26 @@ TEST_CASE("trained tokens replace rows of the table, and travel with the adapter
     };
     const adapter_to_merge twice[] = {{&*read, 1}, {&*read, 1}};
     CHECK(merge_checkpoint(*base, twice, folder / "twice").error().message.find("trained twice") != std::string::npos);
-    adapter.config.trainable_token_indices["embed_tokens"] = {4, 6};
+    auto& tokens = adapter.modules.at(path).get<token_rows>()->tokens;
+    tokens = {4, 6};
     refused(errc::mismatch, adapter, "token 6");
-    adapter.config.trainable_token_indices["embed_tokens"] = {4};
+    tokens = {4};
     refused(errc::mismatch, adapter, "a row for each");
     adapter.config.trainable_token_indices.clear();
-    refused(errc::mismatch, adapter, "trainable_token_indices");
+    REQUIRE(write_peft(folder / "unlisted", adapter));
+    CHECK(read_peft(folder / "unlisted").error().message.find("trainable_token_indices") != std::string::npos);
     peft_adapter none = adapter;  // no tokens, of a table without rows
     none.modules.clear();
-    none.config.trainable_token_indices = {{"empty", {}}};
-    none.extra = {{"base_model.model.empty.token_adapter.trainable_tokens_delta", dtype::f32, {0, 3}, {}}};
+    none.modules["empty.token_adapter.trainable_tokens_delta"] =
+        token_rows{{"base_model.model.empty.token_adapter.trainable_tokens_delta", dtype::f32, {0, 3}, {}}};
     std::filesystem::create_directory(folder / "none");
     REQUIRE(write_safetensors(folder / "none" / "model.safetensors", {{"empty.weight", dtype::f32, {0, 3}, {}}}));
     const auto without = merge_checkpoint(*checkpoint::open(folder / "none"), none, folder / "none_out");
     REQUIRE(without);
     CHECK(without->replaced.empty());
-    adapter.config.trainable_token_indices[""] = {0, 5};
+    tokens = {0, 5};
     CHECK(merge_checkpoint(*base, adapter, folder / "any"));
-    adapter.embeddings["model.embed_tokens"] = make_lora<float>(3, 6, {.r = 1});
+    adapter.modules["model.embed_tokens"] = peft_lora{.lora = make_lora<float>(3, 6, {.r = 1}), .is_table = true};
     refused(errc::unsupported, adapter, "single tokens");
 }
 
@@ -246,16 +253,17 @@ TEST_CASE("LoRA, LoHa and LoKr of one tensor are summed, whichever comes first")
     };
     const matrix<float> w = normal(40, 6, 0);
     std::vector<peft_adapter> adapters(3);
-    adapters[0].modules["l"] = {.lora_A = normal(2, 6, 1), .lora_B = normal(40, 2, 2), .lora_alpha = 4};
-    adapters[1].relatives["l"] = loha_adapter<float>{
+    adapters[0].modules["l"] =
+        lora_adapter<float>{.lora_A = normal(2, 6, 1), .lora_B = normal(40, 2, 2), .lora_alpha = 4};
+    adapters[1].modules["l"] = loha_adapter<float>{
         .w1_a = normal(40, 3, 3), .w1_b = normal(3, 6, 4), .w2_a = normal(40, 3, 5), .w2_b = normal(3, 6, 6)};
-    adapters[2].relatives["l"] =
+    adapters[2].modules["l"] =
         lokr_adapter<float>{.w1 = {.left = normal(8, 3, 7)}, .w2 = {.left = normal(5, 2, 8)}, .alpha = 3, .r = 2};
     const double strengths[] = {1, -0.5, 2};
     matrix<double> expected = w.cast<double>();
-    expected += adapters[0].modules["l"].delta().dense().cast<double>();
+    expected += lora_of(adapters[0].modules["l"]).delta().dense().cast<double>();
     for (std::size_t i = 1; i < 3; ++i) {
-        expected += strengths[i] * factors_of(change_of(adapters[i].relatives["l"]).weight)->dense().cast<double>();
+        expected += strengths[i] * factors_of(change_of(adapters[i].modules["l"]).weight)->dense().cast<double>();
     }
     for (const bool transposed : {false, true}) {
         REQUIRE(write_safetensors(folder / "model.safetensors",
@@ -278,14 +286,14 @@ TEST_CASE("LoRA, LoHa and LoKr of one tensor are summed, whichever comes first")
                   1e-6);
         }
         peft_adapter turning;
-        turning.relatives["l"] = hra_adapter<float>{.hra_u = normal(6, 2, 9)};
+        turning.modules["l"] = hra_adapter<float>{.hra_u = normal(6, 2, 9)};
         turning.config.fan_in_fan_out = transposed;
         const adapter_to_merge both[] = {{&adapters[2], 1}, {&turning, 1}};
         CHECK(merge_checkpoint(*base, both, folder / "both").error().message.find("order would matter") !=
               std::string::npos);
     }
     // Another model, found before a change of 1.6e11 entries is formed.
-    adapters[2].relatives["l"] =
+    adapters[2].modules["l"] =
         lokr_adapter<float>{.w1 = {.left = normal(400, 1000, 7)}, .w2 = {.left = normal(1000, 400, 8)}};
     const auto base = checkpoint::open(folder / "model.safetensors");
     CHECK(merge_checkpoint(*base, adapters[2], folder / "other").error().code == errc::mismatch);
@@ -300,7 +308,7 @@ TEST_CASE("tensors without elements are left alone, whatever extents they claim"
     const auto base = checkpoint::open(folder / "model.safetensors");
     REQUIRE(base);
     peft_adapter adapter;
-    adapter.relatives["l"] = peft_ia3{.scale = vector<float>(), .is_feedforward = true};
+    adapter.modules["l"] = peft_ia3{.scale = vector<float>(), .is_feedforward = true};
     const auto report = merge_checkpoint(*base, adapter, folder / "out");
     REQUIRE(report);
     CHECK(report->weights.empty());

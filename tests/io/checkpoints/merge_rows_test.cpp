@@ -6,6 +6,10 @@
 
 #include <lowrank/core/philox.hpp>
 #include <lowrank/io/checkpoints/merge_checkpoint.hpp>
+#include <lowrank/io/peft/kinds/boft.hpp>
+#include <lowrank/io/peft/kinds/hira.hpp>
+#include <lowrank/io/peft/kinds/hra.hpp>
+#include <lowrank/io/peft/kinds/miss.hpp>
 #include <lowrank/lora/merge/merge_change.hpp>
 
 #include "io_support.hpp"
@@ -55,7 +59,7 @@ TEST_CASE_TEMPLATE("a weight that an adapter turns is written in tiles of any si
         for (const peft_module& module : row_modules()) {
             CAPTURE(std::string(kind_of(module)) + (flipped ? " stored in x out" : ""));
             peft_adapter a;
-            a.relatives["l"] = module;
+            a.modules["l"] = module;
             a.config.fan_in_fan_out = flipped;
             for (const std::size_t tile : {std::size_t{1}, std::size_t{1} << 20}) {
                 const auto report = merge_checkpoint(*base, a, folder / "out", {.tile_bytes = tile, .check = true});
@@ -77,7 +81,7 @@ TEST_CASE_TEMPLATE("a weight that an adapter turns is written in tiles of any si
         }
     }
     peft_adapter wide;
-    wide.relatives["l"] = hra_adapter<float>{.hra_u = matrix<float>::Ones(9, 2)};
+    wide.modules["l"] = hra_adapter<float>{.hra_u = matrix<float>::Ones(9, 2)};
     const auto base = checkpoint::open(folder / "model.safetensors");
     const auto refused = merge_checkpoint(*base, wide, folder / "wide");
     REQUIRE_FALSE(refused);

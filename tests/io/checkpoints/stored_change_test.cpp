@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT
 #include <lowrank/io/checkpoints/detail/stored_change.hpp>
+#include <lowrank/io/peft/kinds/loha.hpp>
 
 #include <doctest/doctest.h>
 

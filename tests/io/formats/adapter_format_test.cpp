@@ -7,6 +7,7 @@
 #include <doctest/doctest.h>
 
 #include <lowrank/io/formats/adapter_files.hpp>
+#include <lowrank/io/peft/kinds/loha.hpp>
 
 using namespace lowrank;
 using lora_part = lora_name::part;
@@ -62,11 +63,11 @@ TEST_CASE("what a format can hold is said before anything is written") {
     const adapter_format& loralib = **find_adapter_format("loralib");
     peft_adapter adapter;
     CHECK(can_hold(loralib, adapter));
-    adapter.relatives["m"] = loha_adapter<float>{};
+    adapter.modules["m"] = loha_adapter<float>{};
     CHECK(can_hold(kohya, adapter));
     CHECK(can_hold(loralib, adapter).message == "module \"m\" is adapted by LoHa, which loralib cannot represent");
     CHECK_FALSE(can_hold(**find_adapter_format("mlx"), adapter));
-    adapter.embeddings["t"] = {};
+    adapter.modules["t"] = peft_lora{.is_table = true};
     CHECK(can_hold(kohya, adapter).message.find("embedding table") != std::string::npos);
     CHECK(can_hold(**find_adapter_format("peft"), adapter));
 }

@@ -76,10 +76,11 @@ TEST_CASE("exported adapters are the bytes llama.cpp was tested with") {
             const auto again = peft_from_gguf(*read, *layout);
             REQUIRE(again);
             REQUIRE(again->modules.size() == adapter->modules.size());
-            for (const auto& [module, lora] : adapter->modules) {
-                CHECK(again->modules.at(module).lora_A == lora.lora_A);
-                CHECK(again->modules.at(module).lora_B == lora.lora_B);
-                CHECK(again->modules.at(module).scaling() == lora.scaling());
+            for (const auto& [module, held] : adapter->modules) {
+                const auto& lora = lora_of(held);
+                CHECK(lora_of(again->modules.at(module)).lora_A == lora.lora_A);
+                CHECK(lora_of(again->modules.at(module)).lora_B == lora.lora_B);
+                CHECK(lora_of(again->modules.at(module)).scaling() == lora.scaling());
             }
         }
     }
@@ -111,9 +112,9 @@ TEST_CASE("scalings that GGUF cannot say are multiplied into lora_b") {
     REQUIRE(again);
     for (const auto& entry : adapter.modules) {
         const std::string& module = entry.first;
-        const auto& lora = entry.second;
+        const auto& lora = lora_of(entry.second);
         const matrix<float> want = lora.delta().dense();
-        const matrix<float> got = again->modules.at(module).delta().dense();
+        const matrix<float> got = lora_of(again->modules.at(module)).delta().dense();
         CHECK_MESSAGE((want - got).norm() <= 1e-6F * want.norm(), module);
     }
 }
@@ -121,8 +122,8 @@ TEST_CASE("scalings that GGUF cannot say are multiplied into lora_b") {
 TEST_CASE("the embedding table is stored transposed") {
     temporary_folder folder;
     peft_adapter adapter;
-    adapter.embeddings["model.embed_tokens"] = adapter_of(6, 20, 2, 2);
-    adapter.config = peft_config_for(adapter.embeddings);
+    adapter.modules["model.embed_tokens"] = peft_lora{.lora = adapter_of(6, 20, 2, 2), .is_table = true};
+    adapter.config = peft_config_for(adapter);
     REQUIRE(write_gguf_lora(folder / "a.gguf", adapter, small));
     const auto file = gguf_file::open(folder / "a.gguf");
     REQUIRE(file);
@@ -130,7 +131,8 @@ TEST_CASE("the embedding table is stored transposed") {
     CHECK(file->find("token_embd.weight.lora_b")->ne == std::vector<std::uint64_t>{2, 6});
     const auto again = peft_from_gguf(*read_gguf_lora(*file), small);
     REQUIRE(again);
-    CHECK(again->embeddings.at("model.embed_tokens").lora_A == adapter.embeddings.at("model.embed_tokens").lora_A);
+    CHECK(lora_of(again->modules.at("model.embed_tokens")).lora_A ==
+          lora_of(adapter.modules.at("model.embed_tokens")).lora_A);
     REQUIRE(write_gguf(folder / "base.gguf", {{"general.architecture", gguf_value::of("llama")}},
                        {ones("token_embd.weight", 20, 6)}));
     CHECK(check_gguf_base(*read_gguf_lora(*file), *gguf_file::open(folder / "base.gguf")));
@@ -153,10 +155,10 @@ TEST_CASE("what a GGUF adapter cannot say is not written") {
     refused(errc::unsupported, of("model.embed_tokens", 8));  // a table is an embedding, not a linear layer
     refused(errc::mismatch, of("model.layers.0.self_attn.q_proj", 6));
     auto extra = of("model.layers.0.mlp.up_proj", 8);
-    extra.extra.push_back({.name = "score.weight"});
+    extra.modules["score.weight"] = whole_tensor{{.name = "score.weight"}};
     refused(errc::unsupported, extra);
     auto infinite = of("model.layers.0.mlp.up_proj", 8);
-    infinite.modules.begin()->second.lora_A(0, 0) = std::numeric_limits<float>::infinity();
+    lora_of(infinite.modules.begin()->second).lora_A(0, 0) = std::numeric_limits<float>::infinity();
     refused(errc::non_finite, infinite);
 }
 

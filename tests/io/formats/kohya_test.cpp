@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: MIT
 #include <lowrank/io/formats/kohya.hpp>
+#include <lowrank/io/peft/kinds/ia3.hpp>
+#include <lowrank/io/peft/kinds/lokr.hpp>
 
 #include <string>
 #include <vector>

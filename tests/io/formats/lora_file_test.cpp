@@ -10,6 +10,9 @@
 #include <lowrank/io/formats/adapter_files.hpp>
 #include <lowrank/io/formats/kohya.hpp>
 #include <lowrank/io/peft.hpp>
+#include <lowrank/io/peft/kinds/loha.hpp>
+#include <lowrank/io/peft/kinds/lokr.hpp>
+#include <lowrank/io/peft/kinds/output_rotation.hpp>
 
 #include "io_support.hpp"
 #include "support/shared.hpp"
@@ -19,14 +22,14 @@ using lowrank_tests::temporary_folder;
 
 namespace {
 
-using modules = std::map<std::string, lora_adapter<float>>;
+using modules = std::map<std::string, peft_module>;
 
 modules two_attention_modules(double alpha) {
     modules out;
     for (const char* name : {"down_blocks.0.attn1.to_k", "down_blocks.0.attn1.to_out.0"}) {
-        auto& lora = out[name];
-        lora = make_lora<float>(6, 4, {.r = 2, .lora_alpha = alpha, .seed = 2, .stream = out.size()});
+        auto lora = make_lora<float>(6, 4, {.r = 2, .lora_alpha = alpha, .seed = 2, .stream = out.size() + 1});
         lora.lora_B.reshaped().setLinSpaced(-1, 1);
+        out[name] = lora;
     }
     return out;
 }
@@ -58,7 +61,8 @@ TEST_CASE("every format reads back what was written, with the same change of the
             CHECK(read->format == format);
             CHECK(read->unmapped.empty());
             REQUIRE(read->modules.size() == 2);
-            for (const auto& [name, lora] : made) {
+            for (const auto& [name, held] : made) {
+                const auto& lora = lora_of(held);
                 std::string found = name;
                 if (format == "kohya") {
                     found = "lora_unet_" + name;
@@ -67,7 +71,7 @@ TEST_CASE("every format reads back what was written, with the same change of the
                     found = "base_model.model." + name;
                 }
                 REQUIRE_MESSAGE(read->modules.contains(found), found);
-                const auto& again = read->modules.at(found);
+                const auto& again = lora_of(read->modules.at(found));
                 CHECK(again.lora_A == lora.lora_A);
                 CHECK(again.scaling() * again.lora_B == lora.scaling() * lora.lora_B);  // halves and 3/2: exact
             }
@@ -90,10 +94,9 @@ TEST_CASE("a real adapter travels through kohya without a changed bit") {
     modules back;
     for (const auto& entry : read->modules) {
         const std::string& name = entry.first;
-        const auto& lora = entry.second;
         const auto path = unflatten_kohya_name(name, paths);
         REQUIRE_MESSAGE(path, name);
-        back[*path] = lora;
+        back[*path] = entry.second;
     }
     REQUIRE(back.size() == adapter->modules.size());
     peft_adapter again = *adapter;
@@ -111,7 +114,7 @@ TEST_CASE("alpha is a tensor of its own, zero means the rank") {
                                   {shaped("m.lora_down.weight", {2, 4}), shaped("m.lora_up.weight", {3, 2}), alpha}));
         const auto read = read_lora_file(folder / "f");
         REQUIRE(read);
-        return read->modules.at("m").scaling();
+        return lora_of(read->modules.at("m")).scaling();
     };
     CHECK(scaling(shaped("m.alpha", {}, 4)) == 2);
     CHECK(scaling(shaped("m.alpha", {1}, 1)) == 0.5F);
@@ -146,17 +149,16 @@ TEST_CASE("convolutions, DoRA, LoHa and LoKr are read from their names, the rest
                                              shaped("x.alpha", {})}));
     const auto read = read_lora_file(folder / "f");
     REQUIRE_MESSAGE(read, (read ? std::string() : read.error().message));
-    CHECK(read->modules.size() == 1);
-    CHECK(read->modules.at("one").cols() == 4);
-    REQUIRE(read->relatives.size() == 6);
-    CHECK(std::get<peft_lora>(read->relatives.at("conv")).kernel == std::vector<std::uint64_t>{3, 3});
-    CHECK(std::get<loha_adapter<float>>(read->relatives.at("h")).scaling() == 2);
-    CHECK(std::get<lokr_adapter<float>>(read->relatives.at("k")).scaling() == 1);  // both factors are whole
-    CHECK(std::get<peft_lora>(read->relatives.at("d")).magnitude.size() == 3);
-    const auto& by_inputs = std::get<peft_lora>(read->relatives.at("in"));
+    CHECK(lora_of(read->modules.at("one")).cols() == 4);
+    REQUIRE(read->modules.size() == 7);
+    CHECK((*read->modules.at("conv").get<peft_lora>()).kernel == std::vector<std::uint64_t>{3, 3});
+    CHECK((*read->modules.at("h").get<loha_adapter<float>>()).scaling() == 2);
+    CHECK((*read->modules.at("k").get<lokr_adapter<float>>()).scaling() == 1);  // both factors are whole
+    CHECK((*read->modules.at("d").get<peft_lora>()).magnitude.size() == 3);
+    const auto& by_inputs = (*read->modules.at("in").get<peft_lora>());
     CHECK(by_inputs.magnitude_of_inputs);
     CHECK(by_inputs.magnitude.size() == 4);
-    CHECK(std::get<lycoris_oft>(read->relatives.at("o")).out() == 4);
+    CHECK((*read->modules.at("o").get<output_rotation>()).out() == 4);
     CHECK(read->unmapped.size() == 4);  // the three of "channels" and one of no known kind
     const auto says = [&](const char* tensor, const char* reason) {
         return std::any_of(read->unmapped.begin(), read->unmapped.end(), [&](const std::string& line) {
@@ -190,7 +192,7 @@ TEST_CASE("what changes a LyCORIS module beside its factors is never dropped in 
     REQUIRE(write_safetensors(folder / "f", {down, up, shaped("m.dora_scale", {1, 1})}));
     const auto one = read_lora_file(folder / "f");
     REQUIRE_MESSAGE(one, (one ? std::string() : one.error().message));
-    CHECK(std::get<peft_lora>(one->relatives.at("m")).magnitude.size() == 1);  // one output
+    CHECK((*one->modules.at("m").get<peft_lora>()).magnitude.size() == 1);  // one output
 }
 
 TEST_CASE("an adapter whose scaling is 0 changes nothing in any format, though kohya's alpha of 0 means the rank") {
@@ -198,34 +200,32 @@ TEST_CASE("an adapter whose scaling is 0 changes nothing in any format, though k
     auto lora = make_lora<float>(4, 4, {.r = 2, .lora_alpha = 0});
     lora.lora_B.setOnes();
     const matrix<float> m = lora.lora_A.transpose();
-    const std::map<std::string, lora_adapter<float>> plain = {{"a.lora", lora}};
-    const std::map<std::string, peft_module> relatives = {
+    const modules all = {
+        {"a.lora", lora},
         {"a.dora", peft_lora{.lora = lora, .magnitude = vector<float>::Ones(4)}},
         {"a.loha", loha_adapter<float>{.w1_a = m, .w1_b = m.transpose(), .w2_a = m, .w2_b = m.transpose(), .alpha = 0}},
         {"a.lokr",
          lokr_adapter<float>{.w1 = {.left = m}, .w2 = {.left = m, .right = m.transpose()}, .alpha = 0, .r = 2}},
     };
-    REQUIRE(write_lora_file(folder / "k", plain, relatives, {.format = "kohya"}));
+    REQUIRE(write_lora_file(folder / "k", all, {.format = "kohya"}));
     const auto kohya = read_lora_file(folder / "k");
     REQUIRE_MESSAGE(kohya, (kohya ? std::string() : kohya.error().message));
-    REQUIRE(kohya->modules.size() == 1);
-    REQUIRE(kohya->relatives.size() == 3);
-    CHECK(kohya->modules.begin()->second.delta().dense().isZero(0));
-    for (const auto& entry : kohya->relatives) {
+    REQUIRE(kohya->modules.size() == 4);
+    for (const auto& entry : kohya->modules) {
         CHECK_MESSAGE(factors_of(change_of(entry.second).weight)->dense().isZero(0), entry.first);
     }
     peft_adapter adapter;
-    adapter.modules = plain;
+    adapter.modules["a.lora"] = lora;
     adapter.config = peft_config_for(adapter);
     for (const std::string format : {"mlx", "diffusers"}) {
         REQUIRE(write_adapter(folder / format, adapter, format));
         const auto read = read_adapter(folder / format);
         REQUIRE_MESSAGE(read, (read ? std::string() : read.error().message));
-        CHECK(read->adapter.modules.at("a.lora").delta().dense().isZero(0));
+        CHECK(lora_of(read->adapter.modules.at("a.lora")).delta().dense().isZero(0));
     }
 }
 
-TEST_CASE("relatives travel through LyCORIS names, DoRA through MLX, without a changed bit") {
+TEST_CASE("modules of other kinds travel through LyCORIS names, DoRA through MLX, without a changed bit") {
     temporary_folder folder;
     const matrix<float> m = make_lora<float>(1, 4, {.r = 2}).lora_A.transpose();
     const std::map<std::string, peft_module> made = {
@@ -238,13 +238,13 @@ TEST_CASE("relatives travel through LyCORIS names, DoRA through MLX, without a c
                              .magnitude = vector<float>::Ones(6),
                              .kernel = {2, 2}}},
     };
-    REQUIRE(write_lora_file(folder / "k", {}, made, {.format = "kohya"}));
+    REQUIRE(write_lora_file(folder / "k", made, {.format = "kohya"}));
     const auto read = read_lora_file(folder / "k");
     REQUIRE_MESSAGE(read, (read ? std::string() : read.error().message));
     CHECK(read->unmapped.empty());
     for (const auto& [module, relative] : made) {
-        const auto& again = read->relatives.at("lora_unet_a_" + module.substr(2));
-        CHECK(again.index() == relative.index());
+        const auto& again = read->modules.at("lora_unet_a_" + module.substr(2));
+        CHECK(kind_of(again) == kind_of(relative));
         const auto before = change_of(relative).weight;
         const auto after = change_of(again).weight;
         CHECK(factors_of(after)->dense() == factors_of(before)->dense());
@@ -253,14 +253,14 @@ TEST_CASE("relatives travel through LyCORIS names, DoRA through MLX, without a c
             CHECK(std::get<magnitude_change<float>>(after).magnitude == lengths->magnitude);
         }
     }
-    CHECK(write_lora_file(folder / "d", {}, made, {.format = "diffusers"}).code == errc::unsupported);
-    CHECK(write_lora_file(folder / "m", {}, made, {.format = "mlx"}).code == errc::unsupported);
+    CHECK(write_lora_file(folder / "d", made, {.format = "diffusers"}).code == errc::unsupported);
+    CHECK(write_lora_file(folder / "m", made, {.format = "mlx"}).code == errc::unsupported);
     const std::map<std::string, peft_module> dora = {{"a.dora", made.at("a.dora")}};
-    REQUIRE(write_lora_file(folder / "m", {}, dora, {.format = "mlx", .mlx_scale = 1.5}));
+    REQUIRE(write_lora_file(folder / "m", dora, {.format = "mlx", .mlx_scale = 1.5}));
     const auto mlx = read_lora_file(folder / "m", {.scaling = 1.5});
     REQUIRE(mlx);
-    const auto& lora = std::get<peft_lora>(mlx->relatives.at("a.dora"));
-    CHECK(lora.lora.lora_B == std::get<peft_lora>(made.at("a.dora")).lora.lora_B);
+    const auto& lora = (*mlx->modules.at("a.dora").get<peft_lora>());
+    CHECK(lora.lora.lora_B == (*made.at("a.dora").get<peft_lora>()).lora.lora_B);
     CHECK(lora.lora.scaling() == 1.5F);
     CHECK(lora.magnitude.size() == 6);
 }

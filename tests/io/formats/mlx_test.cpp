@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT
 #include <lowrank/io/formats/mlx.hpp>
+#include <lowrank/io/peft/kinds/loha.hpp>
 
 #include <string>
 

@@ -44,15 +44,16 @@ result<adapter_file> read_tiny(const std::filesystem::path& path, const adapter_
         return status{errc::invalid_format, "expected TINY name a b"};
     }
     adapter_file out{.format = "tiny"};
-    auto& lora = out.adapter.modules[name];
-    lora = make_lora<float>(1, 1, {.r = 1, .lora_alpha = 1});
+    auto lora = make_lora<float>(1, 1, {.r = 1, .lora_alpha = 1});
     lora.lora_A(0, 0) = a;
     lora.lora_B(0, 0) = b;
+    out.adapter.modules[name] = lora;
     out.adapter.config = peft_config_for(out.adapter);
     return out;
 }
 status write_tiny(const std::filesystem::path& path, const peft_adapter& adapter, const adapter_write_options& opt) {
-    const auto& [name, lora] = *adapter.modules.begin();
+    const auto& [name, module] = *adapter.modules.begin();
+    const auto& lora = lora_of(module);
     return write_file(
         path, "TINY " + name + " " + std::to_string(lora.lora_A(0, 0)) + " " + std::to_string(lora.delta().left(0, 0)),
         opt.write);
@@ -75,9 +76,9 @@ TEST_CASE("a toy scheme of names is read, converted and written like a built-in 
     const auto all = with_toy_formats();
     temporary_folder folder;
     peft_adapter made;
-    auto& lora = made.modules["a.b"];
-    lora = make_lora<float>(3, 4, {.r = 2, .lora_alpha = 4});  // scaling 2
+    auto lora = make_lora<float>(3, 4, {.r = 2, .lora_alpha = 4});  // scaling 2
     lora.lora_B.setConstant(0.5F);
+    made.modules["a.b"] = lora;
     made.config = peft_config_for(made);
     CHECK(write_adapter(folder / "x", made, "toy").message.find("no adapter format \"toy\"") != std::string::npos);
     REQUIRE(write_adapter(folder / "x", made, "toy", {}, all));
@@ -86,13 +87,13 @@ TEST_CASE("a toy scheme of names is read, converted and written like a built-in 
     REQUIRE_MESSAGE(read, (read ? std::string() : read.error().message));
     CHECK(read->format == "toy");
     CHECK(read->unmapped.empty());
-    CHECK(read->adapter.modules.at("a.b").delta().dense() == lora.delta().dense());
+    CHECK(lora_of(read->adapter.modules.at("a.b")).delta().dense() == lora.delta().dense());
     for (const char* format : {"peft", "kohya", "mlx", "diffusers", "toy"}) {
         REQUIRE(write_adapter(folder / format, read->adapter, format, {}, all));
         const auto back = read_adapter(folder / format, {.modules = {"a.b"}}, all);
         REQUIRE_MESSAGE(back, format);
         CHECK(back->format == format);
-        CHECK_MESSAGE(back->adapter.modules.at("a.b").delta().dense() == lora.delta().dense(), format);
+        CHECK_MESSAGE(lora_of(back->adapter.modules.at("a.b")).delta().dense() == lora.delta().dense(), format);
     }
 }
 
@@ -100,7 +101,7 @@ TEST_CASE("what a toy format cannot hold is refused, naming the module") {
     const auto all = with_toy_formats();
     temporary_folder folder;
     peft_adapter dora;
-    dora.relatives["m"] = peft_lora{.lora = make_lora<float>(3, 4, {.r = 2}), .magnitude = vector<float>::Ones(3)};
+    dora.modules["m"] = peft_lora{.lora = make_lora<float>(3, 4, {.r = 2}), .magnitude = vector<float>::Ones(3)};
     CHECK(can_hold(all[0], dora).message == "module \"m\" is adapted by DoRA, which toy cannot represent");
     CHECK(write_adapter(folder / "x", dora, "toy", {}, all).code == errc::unsupported);
     CHECK(folder.listing().empty());
@@ -117,11 +118,11 @@ TEST_CASE("a toy format of its own container is recognized and converted") {
     const auto read = read_adapter(folder / "t", {}, all);
     REQUIRE_MESSAGE(read, (read ? std::string() : read.error().message));
     CHECK(read->format == "tiny");
-    CHECK(read->adapter.modules.at("m").delta().dense()(0, 0) == 6);
+    CHECK(lora_of(read->adapter.modules.at("m")).delta().dense()(0, 0) == 6);
     REQUIRE(write_adapter(folder / "k", read->adapter, "kohya", {}, all));
     const auto kohya = read_adapter(folder / "k", {.modules = {"m"}}, all);
     REQUIRE(kohya);
     REQUIRE(write_adapter(folder / "back", kohya->adapter, "tiny", {}, all));
-    CHECK(read_adapter(folder / "back", {}, all)->adapter.modules.at("m").delta().dense()(0, 0) == 6);
+    CHECK(lora_of(read_adapter(folder / "back", {}, all)->adapter.modules.at("m")).delta().dense()(0, 0) == 6);
     CHECK_FALSE(read_adapter(folder / "back"));
 }

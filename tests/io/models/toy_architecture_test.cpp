@@ -116,9 +116,9 @@ TEST_CASE("an adapter of a toy architecture goes to GGUF, fused module in parts,
     REQUIRE(config);
     temporary_folder folder;
     peft_adapter adapter;
-    auto& lora = adapter.modules["transformer.h.1.attn.qkv"];
-    lora = make_lora<float>(16, 8, {.r = 2});
+    auto lora = make_lora<float>(16, 8, {.r = 2});
     lora.lora_B = counting(16, 2);
+    adapter.modules["transformer.h.1.attn.qkv"] = lora;
     adapter.config.lora_alpha = lora.lora_alpha;
     CHECK(write_gguf_lora(folder / "a.gguf", adapter, *config).code == errc::unsupported);
     REQUIRE(write_gguf_lora(folder / "a.gguf", adapter, *config, {}, all));
@@ -128,8 +128,8 @@ TEST_CASE("an adapter of a toy architecture goes to GGUF, fused module in parts,
     CHECK(read->tensors.size() == 3);
     const auto back = peft_from_gguf(*read, *config, all);
     REQUIRE_MESSAGE(back, (back ? std::string() : back.error().message));
-    CHECK(back->modules.at("transformer.h.1.attn.qkv").lora_A == lora.lora_A);
-    CHECK(back->modules.at("transformer.h.1.attn.qkv").lora_B == lora.lora_B);
+    CHECK(lora_of(back->modules.at("transformer.h.1.attn.qkv")).lora_A == lora.lora_A);
+    CHECK(lora_of(back->modules.at("transformer.h.1.attn.qkv")).lora_B == lora.lora_B);
     read->tensors.at("blk.1.attn_v.weight").lora_A *= 2;
     CHECK(peft_from_gguf(*read, *config, all).error().message.find("must share lora_a") != std::string::npos);
     adapter.modules["head"] = make_lora<float>(5, 8, {.r = 2});

@@ -5,6 +5,11 @@
 #include <string>
 
 #include <lowrank/io/peft.hpp>
+#include <lowrank/io/peft/kinds/adalora.hpp>
+#include <lowrank/io/peft/kinds/ia3.hpp>
+#include <lowrank/io/peft/kinds/loha.hpp>
+#include <lowrank/io/peft/kinds/lokr.hpp>
+#include <lowrank/io/peft/kinds/vera.hpp>
 
 #include "io_support.hpp"
 #include "support/shared.hpp"
@@ -63,16 +68,16 @@ TEST_CASE("a made adapter of each type gets a configuration that reads it back")
     };
     for (const peft_module& kind : kinds) {
         peft_adapter made;
-        made.relatives["model.x.q_proj"] = kind;
+        made.modules["model.x.q_proj"] = kind;
         made.config = peft_config_for(made, {.task_type = "CAUSAL_LM"});
         const status why = write_peft(folder / "a", made);
         REQUIRE_MESSAGE(why, why.message);
         const auto read = read_peft(folder / "a");
         REQUIRE_MESSAGE(read, (read ? std::string() : read.error().message));
         CHECK_MESSAGE(read->warnings.empty(), kind_of(kind));
-        REQUIRE(read->relatives.size() == 1);
-        const peft_module& again = read->relatives.at("model.x.q_proj");
-        CHECK(again.index() == kind.index());
+        REQUIRE(read->modules.size() == 1);
+        const peft_module& again = read->modules.at("model.x.q_proj");
+        CHECK(kind_of(again) == kind_of(kind));
         const auto before = change_of(kind);
         const auto after = change_of(again);
         CHECK(before.bias == after.bias);
@@ -87,10 +92,10 @@ TEST_CASE("a made adapter of each type gets a configuration that reads it back")
     }
     peft_adapter mixed;
     mixed.modules["a"] = make_lora<float>(6, 5, {.r = 2});
-    mixed.relatives["b"] = kinds[0];
+    mixed.modules["b"] = kinds[0];
     mixed.config = peft_config_for(mixed);
     CHECK(write_peft(folder / "mixed", mixed).code == errc::mismatch);  // PEFT has one use_dora for all
-    mixed.relatives["b"] = kinds[1];
+    mixed.modules["b"] = kinds[1];
     mixed.config = peft_config_for(mixed);
     CHECK(write_peft(folder / "mixed", mixed));
 }
@@ -144,7 +149,7 @@ TEST_CASE("an AdaLoRA whose alpha is its rank is written as it was read") {
     temporary_folder folder;
     peft_adapter made;
     const matrix<float> m = matrix<float>::Ones(4, 2);
-    made.relatives["l"] = adalora_adapter<float>{
+    made.modules["l"] = adalora_adapter<float>{
         .lora_A = m.transpose(), .lora_B = m, .lora_E = vector<float>::Ones(2), .lora_alpha = 2, .ranknum = 2};
     made.config = peft_config_for(made);
     REQUIRE(write_peft(folder / "a", made));
@@ -153,8 +158,8 @@ TEST_CASE("an AdaLoRA whose alpha is its rank is written as it was read") {
     REQUIRE(write_file(folder / "a" / "adapter_config.json", config.dump()));
     const auto read = read_peft(folder / "a");
     REQUIRE(read);
-    CHECK(factors_of(change_of(read->relatives.at("l")).weight)->dense() ==
-          factors_of(change_of(made.relatives.at("l")).weight)->dense());
+    CHECK(factors_of(change_of(read->modules.at("l")).weight)->dense() ==
+          factors_of(change_of(made.modules.at("l")).weight)->dense());
     const status why = write_peft(folder / "b", *read);
     CHECK_MESSAGE(why, why.message);
 }

@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: MIT
+#include <lowrank/io/peft/kinds/hira.hpp>
 #include <lowrank/io/peft/to_any_adapters.hpp>
 
 #include <string>
@@ -13,7 +14,7 @@ using namespace lowrank;
 TEST_CASE("all modules of an adapter serve, or the one that cannot is named") {
     peft_adapter adapter;
     adapter.modules["a.q"] = make_lora<float>(6, 4, {.r = 2});
-    adapter.relatives["a.v"] = make_hira<float>(3, 4, {.r = 2});
+    adapter.modules["a.v"] = make_hira<float>(3, 4, {.r = 2});
     const auto weights = [](const std::string& module) -> result<adapted_weight> {
         if (module != "a.q" && module != "a.v") {
             return status{errc::not_found, "there is no " + module};
@@ -30,8 +31,8 @@ TEST_CASE("all modules of an adapter serve, or the one that cannot is named") {
     for (const auto& [module, a] : *made) {
         REQUIRE(put_module(back, module, a));
     }
-    CHECK(back.modules.at("a.q").lora_A == adapter.modules.at("a.q").lora_A);
-    CHECK(back.relatives.count("a.v") == 1);
+    CHECK(lora_of(back.modules.at("a.q")).lora_A == lora_of(adapter.modules.at("a.q")).lora_A);
+    CHECK(back.modules.count("a.v") == 1);
 
     auto unknown = adapter;
     unknown.modules["b"] = make_lora<float>(6, 4, {.r = 2});
@@ -40,9 +41,9 @@ TEST_CASE("all modules of an adapter serve, or the one that cannot is named") {
     wrong.modules["a.q"] = make_lora<float>(5, 4, {.r = 2});
     CHECK(to_any_adapters(wrong, weights).error().message.find("\"a.q\"") != std::string::npos);
     auto table = adapter;
-    table.embeddings["a.e"] = make_lora<float>(6, 4, {.r = 2});
+    table.modules["a.e"] = peft_lora{.lora = make_lora<float>(6, 4, {.r = 2}), .is_table = true};
     CHECK(to_any_adapters(table, weights).error().code == errc::unsupported);
     auto replacing = adapter;
-    replacing.extra.push_back({.name = "lm_head.weight"});
+    replacing.modules["lm_head.weight"] = whole_tensor{{.name = "lm_head.weight"}};
     CHECK(to_any_adapters(replacing, weights).error().message.find("lm_head.weight") != std::string::npos);
 }

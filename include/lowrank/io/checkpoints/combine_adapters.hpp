@@ -58,7 +58,7 @@ struct combined_adapters {
 };
 
 /// The combination of adapters, each with its weight. `svd_rank` 0 is the largest rank of any module, and a larger one
-/// than a weight's is that weight's. Adapters whose changes are products of factors (LoHa, LoKr, AdaLoRA) are taken as
+/// than a weight's is that weight's. Adapters whose changes are products of factors are taken as
 /// these, or by an SVD that loses nothing where the factors are of full rank.
 ///
 /// \pre    At least one adapter, none null.

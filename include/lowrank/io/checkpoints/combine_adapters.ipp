@@ -73,7 +73,6 @@ LOWRANK_BODY result<combined_adapters> combine_adapters(std::span<const adapter_
     detail::expects(!parts.empty(), "combine_adapters: needs at least one adapter");
     std::map<std::string, detail::module_parts> groups[2];  // layers, tables
     combined_adapters out;
-    std::set<std::string> replaced;
     index largest = 0;
     for (const auto& [adapter, weight] : parts) {
         detail::expects(adapter != nullptr, "combine_adapters: an adapter is null");
@@ -85,20 +84,19 @@ LOWRANK_BODY result<combined_adapters> combine_adapters(std::span<const adapter_
         if (adapter->config.fan_in_fan_out != parts[0].adapter->config.fan_in_fan_out) {
             return status{errc::mismatch, "the adapters disagree on fan_in_fan_out; they belong to different models"};
         }
-        for (const auto* group : {&plain->adapter.modules, &plain->adapter.embeddings}) {
-            for (const auto& [module, lora] : *group) {
-                auto& to = groups[group == &plain->adapter.modules ? 0 : 1][module];
-                to.adapters.push_back(lora);
-                to.weights.push_back(weight);
-                largest = std::max(largest, lora.rank());
+        for (const auto& [path, module] : plain->adapter.modules) {
+            if (const tensor_to_write* t = stored_tensor(module)) {
+                if (!out.adapter.modules.emplace(path, module).second) {
+                    return status{errc::unsupported, "several adapters replace tensor " + detail::in_quotes(t->name) +
+                                                         " (modules_to_save), which cannot be combined"};
+                }
+                continue;
             }
-        }
-        for (const tensor_to_write& t : adapter->extra) {
-            if (!replaced.insert(t.name).second) {
-                return status{errc::unsupported, "several adapters replace tensor " + detail::in_quotes(t.name) +
-                                                     " (modules_to_save), which cannot be combined"};
-            }
-            out.adapter.extra.push_back(t);
+            const lora_adapter<float>& lora = lora_of(module);
+            auto& to = groups[is_plain_table(module) ? 1 : 0][path];
+            to.adapters.push_back(lora);
+            to.weights.push_back(weight);
+            largest = std::max(largest, lora.rank());
         }
     }
     weighted_options each = opt;
@@ -109,13 +107,14 @@ LOWRANK_BODY result<combined_adapters> combine_adapters(std::span<const adapter_
                 return why;
             }
             each.stream = opt.stream + (out.modules.size() << 20);
-            auto made =
-                detail::combine_module(p, each, largest, parts[0].adapter->config.use_rslora, out.modules[module]);
+            auto made = detail::combine_module(p, each, largest,
+                                               parts[0].adapter->config.options.template get<bool>("use_rslora"),
+                                               out.modules[module]);
             if (!made) {
                 return detail::in_context("module " + detail::in_quotes(module), made.error());
             }
             made->lora_dropout = parts[0].adapter->config.lora_dropout;
-            (k == 0 ? out.adapter.modules : out.adapter.embeddings).emplace(module, std::move(*made));
+            out.adapter.modules.emplace(module, plain_module(std::move(*made), k == 1));
         }
     }
     const auto& first = parts[0].adapter->config;

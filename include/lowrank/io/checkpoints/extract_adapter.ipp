@@ -6,7 +6,7 @@
 #include <lowrank/io/checkpoints/extract_adapter.hpp>
 #include <lowrank/io/containers/detail/json.hpp>
 #include <lowrank/io/containers/detail/text.hpp>
-#include <lowrank/io/peft/detail/peft_names.hpp>
+#include <lowrank/io/peft/detail/peft_reader.hpp>
 
 namespace lowrank::inline LOWRANK_ABI {
 
@@ -103,6 +103,7 @@ LOWRANK_BODY result<extracted_adapter> extract_adapter(const checkpoint& base, c
     }
     const auto total = static_cast<index>(tuned.tensors().size());
     std::size_t partners = 0;
+    std::vector<std::string> saved;  // kept whole
     for (index i = 0; i < total; ++i) {
         const checkpoint::place& place = tuned.tensors()[static_cast<std::size_t>(i)];
         const tensor_info& t = *place.info;
@@ -126,7 +127,9 @@ LOWRANK_BODY result<extracted_adapter> extract_adapter(const checkpoint& base, c
         if (t.shape.size() != 2 || !t.name.ends_with(suffix)) {
             if (opt.keep_others) {
                 auto copy = std::make_shared<std::vector<std::byte>>(new_bytes.begin(), new_bytes.end());
-                out.adapter.extra.push_back({std::string(detail::peft_prefix) + t.name, t.type, t.shape, *copy, copy});
+                out.adapter.modules.emplace(
+                    t.name, whole_tensor{{std::string(detail::peft_prefix) + t.name, t.type, t.shape, *copy, copy}});
+                saved.push_back(t.name);
             } else {
                 out.left_out.push_back(t.name + ": changed, but is no matrix");
             }
@@ -163,20 +166,18 @@ LOWRANK_BODY result<extracted_adapter> extract_adapter(const checkpoint& base, c
             continue;
         }
         out.weights[t.name] = {found.adapter.rank(), found.relative, found.largest_change};
-        (is_table ? out.adapter.embeddings : out.adapter.modules).emplace(module, std::move(found.adapter));
+        out.adapter.modules.emplace(module, plain_module(std::move(found.adapter), is_table));
     }
     if (partners == 0) {
         return status{errc::mismatch,
                       "no tensor of the one checkpoint has a partner in the other; they are not of one model"};
     }
-    if (out.weights.empty() && out.adapter.extra.empty()) {
+    if (out.adapter.modules.empty()) {
         return status{errc::mismatch, "no weight changed (enough): there is nothing to extract"};
     }
-    std::vector<std::string> saved;
-    for (const tensor_to_write& e : out.adapter.extra) {
-        std::string module = e.name.substr(detail::peft_prefix.size());
+    for (std::string& module : saved) {
         module.resize(std::min(module.rfind('.'), module.size()));
-        saved.push_back(module.substr(module.rfind('.') + 1));
+        module = module.substr(module.rfind('.') + 1);
     }
     std::sort(saved.begin(), saved.end());
     saved.erase(std::unique(saved.begin(), saved.end()), saved.end());
@@ -190,15 +191,16 @@ LOWRANK_BODY result<resized_adapter> resize_adapter(const peft_adapter& adapter,
         return why;
     }
     resized_adapter out{.adapter = adapter};
-    for (auto* group : {&out.adapter.modules, &out.adapter.embeddings}) {
-        for (auto& [module, lora] : *group) {
-            auto small = resize_lora(lora, choice);
-            if (!small) {
-                return detail::in_context("module " + detail::in_quotes(module), small.why);
-            }
-            out.modules[module] = {small.adapter.rank(), small.relative, 0};
-            lora = std::move(small.adapter);
+    for (auto& [module, held] : out.adapter.modules) {
+        if (stored_tensor(held) != nullptr) {
+            continue;
         }
+        auto small = resize_lora(lora_of(held), choice);
+        if (!small) {
+            return detail::in_context("module " + detail::in_quotes(module), small.why);
+        }
+        out.modules[module] = {small.adapter.rank(), small.relative, 0};
+        lora_of(held) = std::move(small.adapter);
     }
     out.adapter.config = peft_config_for(out.adapter, adapter.config);
     return out;

@@ -10,7 +10,7 @@
 #include <lowrank/io/checkpoints/merge_checkpoint.hpp>
 #include <lowrank/io/containers/detail/json.hpp>
 #include <lowrank/io/containers/detail/text.hpp>
-#include <lowrank/io/peft/detail/peft_names.hpp>
+#include <lowrank/io/peft/detail/peft_reader.hpp>
 #include <lowrank/io/peft/detail/token_rows.hpp>
 
 namespace lowrank::inline LOWRANK_ABI {

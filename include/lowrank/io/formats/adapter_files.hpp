@@ -57,9 +57,8 @@ LOWRANK_API [[nodiscard]] status write_adapter(const std::filesystem::path& path
 /// A LoRA file as modules, with a report of what it held.
 struct lora_file {
     std::string format = "peft";
-    std::map<std::string, lora_adapter<float>> modules = {};  ///< By the name the file uses, without suffix.
-    std::map<std::string, peft_module> relatives = {};        ///< DoRA, convolutions, LoHa and LoKr (LyCORIS).
-    std::vector<std::string> unmapped = {};                   ///< Tensors that were not understood, and why.
+    std::map<std::string, peft_module> modules = {};  ///< By the name the file uses, without suffix.
+    std::vector<std::string> unmapped = {};           ///< Tensors that were not understood, and why.
     std::map<std::string, std::string> metadata = {};
 };
 
@@ -86,12 +85,7 @@ LOWRANK_API [[nodiscard]] result<lora_file> read_lora_file(const std::filesystem
 /// \return `unsupported` for a format that is not in the list and a module that it cannot represent; as
 ///         `write_safetensors`.
 LOWRANK_API [[nodiscard]] status write_lora_file(const std::filesystem::path& path,
-                                                 const std::map<std::string, lora_adapter<float>>& modules,
-                                                 const std::map<std::string, peft_module>& relatives,
-                                                 const lora_write_options& opt,
-                                                 std::span<const adapter_format> among = adapter_formats());
-LOWRANK_API [[nodiscard]] status write_lora_file(const std::filesystem::path& path,
-                                                 const std::map<std::string, lora_adapter<float>>& modules,
+                                                 const std::map<std::string, peft_module>& modules,
                                                  const lora_write_options& opt = {},
                                                  std::span<const adapter_format> among = adapter_formats());
 

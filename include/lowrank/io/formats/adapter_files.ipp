@@ -21,7 +21,8 @@
 #include <lowrank/io/formats/mlx.hpp>
 #include <lowrank/io/formats/peft_format.hpp>
 #include <lowrank/io/peft.hpp>
-#include <lowrank/io/peft/detail/peft_names.hpp>
+#include <lowrank/io/peft/detail/peft_reader.hpp>
+#include <lowrank/io/peft/peft_tensors.hpp>
 
 namespace lowrank::inline LOWRANK_ABI {
 
@@ -47,18 +48,20 @@ LOWRANK_BODY status can_hold(const adapter_format& format, const peft_adapter& a
     const auto refused = [&](const std::string& what) {
         return status{errc::unsupported, what + ", which " + std::string(format.name) + " cannot represent"};
     };
-    if (!adapter.extra.empty() && !format.holds_whole_tensors) {
-        return refused("tensor " + detail::in_quotes(adapter.extra.front().name) + " replaces one of the base");
-    }
-    if (!adapter.embeddings.empty() && !format.holds_tables) {
-        return refused("module " + detail::in_quotes(adapter.embeddings.begin()->first) + " is an embedding table");
-    }
     if (!adapter.config.alora_invocation_tokens.empty() && !format.holds_invocation_tokens) {
         return refused("the adapter applies from its invocation tokens on (aLoRA)");
     }
-    for (const auto& [module, relative] : adapter.relatives) {
-        if (format.holds == nullptr || !format.holds(relative)) {
-            return refused("module " + detail::in_quotes(module) + " is adapted by " + kind_of(relative));
+    for (const auto& [path, module] : adapter.modules) {
+        if (const tensor_to_write* t = stored_tensor(module)) {
+            if (!format.holds_whole_tensors) {
+                return refused("tensor " + detail::in_quotes(t->name) + " replaces one of the base");
+            }
+        } else if (is_plain_table(module)) {
+            if (!format.holds_tables) {
+                return refused("module " + detail::in_quotes(path) + " is an embedding table");
+            }
+        } else if (!is_plain_lora(module) && (format.holds == nullptr || !format.holds(module))) {
+            return refused("module " + detail::in_quotes(path) + " is adapted by " + kind_of(module));
         }
     }
     return {};
@@ -72,7 +75,7 @@ struct lora_parts {
     const checkpoint::place* b = nullptr;
     const checkpoint::place* alpha = nullptr;
     const checkpoint::place* magnitude = nullptr;
-    std::optional<relative_parts> relative = {};
+    std::optional<peft_parts> other = {};
     std::vector<const checkpoint::place*> all = {};
     const char* unsupported_part = nullptr;  ///< Why the module cannot be read, whatever else there is of it.
 };
@@ -89,22 +92,20 @@ LOWRANK_API [[nodiscard]] result<std::optional<double>> scalar_of(const checkpoi
     return std::optional((*value)(0));
 }
 
-/// DoRA's lengths: of rows, one per output, or of the columns of a matrix, as the shape says.
+/// A magnitude: lengths of rows, one per output, or of the columns of a matrix, as the shape says.
 LOWRANK_API [[nodiscard]] status read_magnitude(const checkpoint& file, const checkpoint::place& p, peft_lora& to) {
     const tensor_info& t = *p.info;
     to.magnitude_of_inputs = t.shape.size() > 1 && t.shape[0] == 1 && t.shape[1] != 1;
     if (t.shape.empty() || (to.magnitude_of_inputs && !to.kernel.empty())) {
-        return status{errc::unsupported, "its dora_scale of shape " + shape_in_words(t.shape) +
+        return status{errc::unsupported, "its " + std::string(magnitude_names::lycoris) + " of shape " +
+                                             shape_in_words(t.shape) +
                                              " holds lengths of the channels of a convolution (LyCORIS's "
                                              "wd_on_output=False), which is not supported"};
     }
-    auto lengths =
-        finite_vector(file, p, static_cast<std::uint64_t>(to.magnitude_of_inputs ? to.lora.cols() : to.lora.rows()));
-    if (!lengths) {
-        return lengths.error();
-    }
-    to.magnitude = std::move(*lengths);
-    return {};
+    peft_parts parts(t.name);
+    parts.add(t.name, t, file.bytes(p));
+    to.magnitude = parts.take_vector(t.name, to.magnitude_of_inputs ? to.lora.cols() : to.lora.rows());
+    return parts.why;
 }
 
 /// Two factors as one module, shapes deciding: [r, in, k...] and [out, r, 1...], or transposed matrices (MLX).
@@ -131,13 +132,18 @@ LOWRANK_API [[nodiscard]] result<peft_lora> join_lora_parts(const checkpoint& fi
     if (columns == a.shape[1]) {
         out.kernel.clear();  // one by one: linear
     }
-    auto right = finite_matrix(file, *p.a, a.shape[0], columns);
-    auto left = finite_matrix(file, *p.b, b.shape[0], b.shape[1]);
-    if (!right || !left) {
-        return right ? left.error() : right.error();
+    peft_parts parts(a.name);
+    parts.add(a.name, a, file.bytes(*p.a));
+    parts.add(b.name, b, file.bytes(*p.b));
+    out.lora.lora_A = parts.take(a.name);
+    out.lora.lora_B = parts.take(b.name);
+    if (!parts.why) {
+        return parts.why;
     }
-    out.lora.lora_A = transposed ? matrix<float>(right->transpose()) : std::move(*right);
-    out.lora.lora_B = transposed ? matrix<float>(left->transpose()) : std::move(*left);
+    if (transposed) {
+        out.lora.lora_A.transposeInPlace();
+        out.lora.lora_B.transposeInPlace();
+    }
     out.lora.lora_alpha = static_cast<double>(out.lora.rank());
     return out;
 }
@@ -154,31 +160,18 @@ LOWRANK_BODY result<adapter_file> adapter_of(lora_file file, const adapter_read_
         }
         return module;
     };
-    bool fits = true;
-    for (auto& [name, lora] : file.modules) {
-        fits = out.adapter.modules.emplace(place(name), std::move(lora)).second && fits;
-    }
-    for (auto& [name, relative] : file.relatives) {
-        const std::string module = place(name);
-        fits = !out.adapter.modules.contains(module) && fits;
-        fits = out.adapter.relatives.emplace(module, std::move(relative)).second && fits;
-    }
-    if (!fits) {
-        return status{errc::invalid_format, "two names of the file mean one module"};
-    }
-    std::string_view type;
-    for (const auto& [module, relative] : out.adapter.relatives) {
-        if (!type.empty() && type != type_of(relative)) {
-            return status{errc::unsupported, "the file holds adapters of several types (" + std::string(type) +
-                                                 " and " + std::string(type_of(relative)) +
+    const peft_module* first = nullptr;
+    for (auto& [name, module] : file.modules) {
+        const auto [at, is_new] = out.adapter.modules.emplace(place(name), std::move(module));
+        if (!is_new) {
+            return status{errc::invalid_format, "two names of the file mean one module"};
+        }
+        first = first == nullptr ? &at->second : first;
+        if (type_of(*first) != type_of(at->second)) {
+            return status{errc::unsupported, "the file holds adapters of several types (" + kind_of(*first) + " and " +
+                                                 kind_of(at->second) +
                                                  "); a PEFT adapter has one, so it cannot be the hub of a conversion"};
         }
-        type = type_of(relative);
-    }
-    if (!out.adapter.modules.empty() && !type.empty() && type != "LORA") {
-        return status{errc::unsupported, "the file holds plain LoRA beside modules of another type (" +
-                                             std::string(type) +
-                                             "); a PEFT adapter has one, so it cannot be the hub of a conversion"};
     }
     out.adapter.config = peft_config_for(out.adapter);
     return out;
@@ -225,11 +218,11 @@ LOWRANK_BODY result<lora_file> read_lora_file(const std::filesystem::path& path,
             }
             format = of;
         }
-        if (name.what == part::relative) {
-            if (!parts.relative) {
-                parts.relative.emplace(*file, name.module);
+        if (name.what == part::other) {
+            if (!parts.other) {
+                parts.other.emplace(name.module);
             }
-            parts.relative->add(name.leaf, p);
+            parts.other->add(name.leaf, *p.info, file->bytes(p));
             continue;
         }
         (name.what == part::a       ? parts.a
@@ -264,20 +257,20 @@ LOWRANK_BODY result<lora_file> read_lora_file(const std::filesystem::path& path,
             return detail::in_file(path, alpha.error());
         }
         const bool has_alpha = *alpha && **alpha != 0;  // as kohya: 0 means r
-        if (parts.relative && (parts.a != nullptr || parts.b != nullptr || parts.magnitude != nullptr)) {
+        if (parts.other && (parts.a != nullptr || parts.b != nullptr || parts.magnitude != nullptr)) {
             leave_out("two types of adapter in one module");
             continue;
         }
-        if (parts.relative && format->join == nullptr) {
+        if (parts.other && format->join == nullptr) {
             leave_out("a type of adapter that " + out.format + " has no reader for");
             continue;
         }
-        if (parts.relative) {
-            auto relative = format->join(*parts.relative, has_alpha ? *alpha : std::nullopt);
-            if (!relative) {
-                return detail::in_file(path, relative.error());
+        if (parts.other) {
+            auto joined = format->join(*parts.other, has_alpha ? *alpha : std::nullopt);
+            if (!joined) {
+                return detail::in_file(path, joined.error());
             }
-            out.relatives.emplace(module, std::move(*relative));
+            out.modules.emplace(module, std::move(*joined));
             continue;
         }
         if (parts.a == nullptr && parts.b == nullptr) {
@@ -319,18 +312,14 @@ LOWRANK_BODY result<lora_file> read_lora_file(const std::filesystem::path& path,
         if (has_alpha) {
             lora.lora_alpha = **alpha;
         }
-        if (joined->kernel.empty() && joined->magnitude.size() == 0) {
-            out.modules.emplace(module, std::move(lora));
-        } else {
-            out.relatives.emplace(module, std::move(*joined));
-        }
+        out.modules.emplace(module,
+                            joined->is_plain() ? peft_module(std::move(lora)) : peft_module(std::move(*joined)));
     }
     return out;
 }
 
 LOWRANK_BODY status write_lora_file(const std::filesystem::path& path,
-                                    const std::map<std::string, lora_adapter<float>>& modules,
-                                    const std::map<std::string, peft_module>& relatives, const lora_write_options& opt,
+                                    const std::map<std::string, peft_module>& modules, const lora_write_options& opt,
                                     std::span<const adapter_format> among) {
     const auto found = find_adapter_format(opt.format, among);
     if (!found || (*found)->emit == nullptr) {
@@ -338,28 +327,23 @@ LOWRANK_BODY status write_lora_file(const std::filesystem::path& path,
     }
     const adapter_format& format = **found;
     lora_tensors out;
-    for (const auto& [module, relative] : relatives) {
-        const bool is_held = format.emit_other != nullptr && format.holds != nullptr && format.holds(relative);
-        status why =
-            is_held ? format.emit_other(out, module, relative, opt)
-                    : status{errc::unsupported, "module " + detail::in_quotes(module) + " is adapted by " +
-                                                    kind_of(relative) + ", which " + opt.format + " cannot represent"};
+    for (const auto& [name, module] : modules) {
+        status why;
+        if (is_plain_lora(module) && !is_plain_table(module)) {
+            const lora_adapter<float>& lora = lora_of(module);
+            detail::expects(lora.lora_B.cols() == lora.rank(), "write_lora_file: factors must have one rank");
+            why = format.emit(out, name, lora, opt);
+        } else if (format.emit_other != nullptr && format.holds != nullptr && format.holds(module)) {
+            why = format.emit_other(out, name, module, opt);
+        } else {
+            why = {errc::unsupported, "module " + detail::in_quotes(name) + " is adapted by " + kind_of(module) +
+                                          ", which " + opt.format + " cannot represent"};
+        }
         if (!why) {
             return why;
         }
     }
-    for (const auto& [module, lora] : modules) {
-        detail::expects(lora.lora_B.cols() == lora.rank(), "write_lora_file: factors must have one rank");
-        if (status why = format.emit(out, module, lora, opt); !why) {
-            return why;
-        }
-    }
     return write_safetensors(path, std::move(out.tensors), out.metadata, opt.write);
-}
-LOWRANK_BODY status write_lora_file(const std::filesystem::path& path,
-                                    const std::map<std::string, lora_adapter<float>>& modules,
-                                    const lora_write_options& opt, std::span<const adapter_format> among) {
-    return write_lora_file(path, modules, {}, opt, among);
 }
 
 LOWRANK_BODY result<adapter_file> read_adapter(const std::filesystem::path& path, const adapter_read_options& opt,
@@ -401,7 +385,7 @@ LOWRANK_BODY status write_adapter(const std::filesystem::path& path, const peft_
     }
     return (*to)->write != nullptr
                ? (*to)->write(path, adapter, opt)
-               : write_lora_file(path, adapter.modules, adapter.relatives,
+               : write_lora_file(path, adapter.modules,
                                  {.format = std::string(format), .kohya_prefix = opt.kohya_prefix, .write = opt.write},
                                  among);
 }

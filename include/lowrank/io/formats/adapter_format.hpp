@@ -30,15 +30,11 @@
 
 namespace lowrank::inline LOWRANK_ABI {
 
-namespace detail {
-class relative_parts;
-}
-
 /// What a tensor's name in a file says.
 struct lora_name {
-    enum class part { none, a, b, alpha, magnitude, relative, unsupported } what = part::none;
+    enum class part { none, a, b, alpha, magnitude, other, unsupported } what = part::none;
     std::string module = {};
-    std::string_view leaf = {};  ///< Of a part of another type than LoRA: "hada_w1_a", "lokr_w1", ...
+    std::string_view leaf = {};  ///< Of a part of another kind than LoRA: the last part of the name.
     const char* why = nullptr;   ///< Of an unsupported part: why its module cannot be read.
 };
 
@@ -99,7 +95,7 @@ struct adapter_format {
     /// What it can hold besides plain LoRA of layers; null: no other module.
     bool (*holds)(const peft_module& module) = nullptr;
     bool holds_tables = false;
-    bool holds_whole_tensors = false;  ///< Tensors that replace ones of the base.
+    bool holds_whole_tensors = false;  ///< Tensors that replace ones of the base, and rows of tables.
     bool holds_invocation_tokens = false;
 
     /// What a tensor's name says; null if the format is no single file of safetensors.
@@ -107,7 +103,7 @@ struct adapter_format {
     bool is_transposed = false;          ///< A is in x r and B is r x out.
     bool has_scaling_elsewhere = false;  ///< The file says no scaling.
     /// The parts of a module that is no LoRA; null if there are none.
-    result<peft_module> (*join)(detail::relative_parts& parts, std::optional<double> alpha) = nullptr;
+    result<peft_module> (*join)(peft_parts& parts, std::optional<double> alpha) = nullptr;
     /// The module of the base that a module of the file is for; null: it has the same name.
     std::string (*module_of)(const std::string& name, const adapter_read_options& opt) = nullptr;
     status (*emit)(lora_tensors& out, const std::string& module, const lora_adapter<float>& lora,

@@ -185,13 +185,13 @@ LOWRANK_BODY status write_gguf_lora(const std::filesystem::path& path, const pef
     if (!a) {
         return a.error();
     }
+    if (const tensor_to_write* t = first_stored_tensor(adapter)) {
+        return {errc::unsupported,
+                "tensor " + detail::in_quotes(t->name) +
+                    " replaces one of the base, which a GGUF adapter cannot express; merge it instead"};
+    }
     if (status why = check_plain_lora(adapter); !why) {
         return why;
-    }
-    if (!adapter.extra.empty()) {
-        return {errc::unsupported,
-                "tensor " + detail::in_quotes(adapter.extra.front().name) +
-                    " replaces one of the base, which a GGUF adapter cannot express; merge it instead"};
     }
     const auto alpha = static_cast<float>(adapter.config.lora_alpha != 0 ? adapter.config.lora_alpha : 1.0);
     std::vector<gguf_tensor_to_write> tensors;
@@ -199,42 +199,40 @@ LOWRANK_BODY status write_gguf_lora(const std::filesystem::path& path, const pef
         const bool fits = x.cols() % static_cast<index>(facts_of(opt.type).block) == 0;
         tensors.push_back(gguf_tensor_of(name, x, fits ? opt.type : ggml_type::f32));
     };
-    for (const auto* group : {&adapter.modules, &adapter.embeddings}) {
-        for (const auto& [module, lora] : *group) {
-            const bool is_table = group == &adapter.embeddings;
-            const auto names = find_module(**a, module + ".weight");
-            if (!names || is_table != (names->module->role == module_role::table)) {
-                return {errc::unsupported,
-                        "module " + detail::in_quotes(module) + " cannot be represented in a GGUF of " + (*a)->name};
-            }
-            if (model.tie_word_embeddings && names->module->role == module_role::output) {
-                return {errc::unsupported, "module " + detail::in_quotes(module) +
-                                               " is tied to the embedding table; llama.cpp cannot adapt it alone"};
-            }
-            const auto rows = rows_of_parts(*names->module, model, lora.rows());
-            if (!rows) {
-                return detail::in_context("module " + detail::in_quotes(module), rows.error());
-            }
-            // What llama.cpp multiplies by is alpha / r; what PEFT means is the module's own scaling.
-            const double wanted = lora_scaling(lora.lora_alpha, lora.rank(), lora.use_rslora);
-            const double factor = wanted * static_cast<double>(lora.rank()) / static_cast<double>(alpha);
-            row_matrix<float> b = lora.lora_B;
-            if (factor != 1) {
-                b = (lora.lora_B.template cast<double>() * factor).template cast<float>();
-            }
-            const row_matrix<float> in =
-                is_table ? row_matrix<float>(lora.lora_A.transpose()) : row_matrix<float>(lora.lora_A);
-            if (!all_finite(in) || !all_finite(b)) {
-                return {errc::non_finite, "module " + detail::in_quotes(module) + " holds NaN or infinity"};
-            }
-            index first = 0;
-            for (std::size_t i = 0; i < rows->size(); first += (*rows)[i++]) {
-                const gguf_part& part = names->module->parts[i];
-                const row_matrix<float> own = b.middleRows(first, (*rows)[i]);
-                append(names->gguf[i] + ".lora_a", in);
-                append(names->gguf[i] + ".lora_b",
-                       part.is_rotary ? rope_rows_to_gguf(own, heads_of(part, model)) : own);
-            }
+    for (const auto& [module, held] : adapter.modules) {
+        const lora_adapter<float>& lora = lora_of(held);
+        const bool is_table = is_plain_table(held);
+        const auto names = find_module(**a, module + ".weight");
+        if (!names || is_table != (names->module->role == module_role::table)) {
+            return {errc::unsupported,
+                    "module " + detail::in_quotes(module) + " cannot be represented in a GGUF of " + (*a)->name};
+        }
+        if (model.tie_word_embeddings && names->module->role == module_role::output) {
+            return {errc::unsupported, "module " + detail::in_quotes(module) +
+                                           " is tied to the embedding table; llama.cpp cannot adapt it alone"};
+        }
+        const auto rows = rows_of_parts(*names->module, model, lora.rows());
+        if (!rows) {
+            return detail::in_context("module " + detail::in_quotes(module), rows.error());
+        }
+        // What llama.cpp multiplies by is alpha / r; what PEFT means is the module's own scaling.
+        const double wanted = lora_scaling(lora.lora_alpha, lora.rank(), lora.use_rslora);
+        const double factor = wanted * static_cast<double>(lora.rank()) / static_cast<double>(alpha);
+        row_matrix<float> b = lora.lora_B;
+        if (factor != 1) {
+            b = (lora.lora_B.template cast<double>() * factor).template cast<float>();
+        }
+        const row_matrix<float> in =
+            is_table ? row_matrix<float>(lora.lora_A.transpose()) : row_matrix<float>(lora.lora_A);
+        if (!all_finite(in) || !all_finite(b)) {
+            return {errc::non_finite, "module " + detail::in_quotes(module) + " holds NaN or infinity"};
+        }
+        index first = 0;
+        for (std::size_t i = 0; i < rows->size(); first += (*rows)[i++]) {
+            const gguf_part& part = names->module->parts[i];
+            const row_matrix<float> own = b.middleRows(first, (*rows)[i]);
+            append(names->gguf[i] + ".lora_a", in);
+            append(names->gguf[i] + ".lora_b", part.is_rotary ? rope_rows_to_gguf(own, heads_of(part, model)) : own);
         }
     }
     std::vector<gguf_entry> entries = {{"general.architecture", gguf_value::of((*a)->gguf)},
@@ -269,13 +267,10 @@ LOWRANK_BODY result<peft_adapter> peft_from_gguf(const gguf_lora& adapter, const
             return status{errc::unsupported, "tensor " + detail::in_quotes(tensor) + " has no name in transformers"};
         }
         const bool is_table = names->module->role == module_role::table;
-        auto& group = is_table ? out.embeddings : out.modules;
         const std::string module = names->hf.substr(0, names->hf.size() - 7);
-        if (group.contains(module)) {
+        if (out.modules.contains(module)) {
             continue;  // another part of the same
         }
-        auto& to = group[module];
-        to = lora;
         matrix<float> b(0, lora.rank());
         std::vector<index> has;
         for (std::size_t i = 0; i < names->gguf.size(); ++i) {
@@ -302,11 +297,11 @@ LOWRANK_BODY result<peft_adapter> peft_from_gguf(const gguf_lora& adapter, const
                 b.middleRows(first, has[i]) = rope_rows_to_hf(b.middleRows(first, has[i]), heads_of(part, model));
             }
         }
-        to.lora_B = std::move(b);
+        lora_adapter<float> whole = lora;
+        whole.lora_B = std::move(b);
+        out.modules.emplace(module, plain_module(std::move(whole), is_table));
     }
-    auto all = out.modules;
-    all.insert(out.embeddings.begin(), out.embeddings.end());
-    out.config = peft_config_for(all, {.task_type = "CAUSAL_LM"});
+    out.config = peft_config_for(out, {.task_type = "CAUSAL_LM"});
     out.config.alora_invocation_tokens.assign(adapter.alora_invocation_tokens.begin(),
                                               adapter.alora_invocation_tokens.end());
     return out;

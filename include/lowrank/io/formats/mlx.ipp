@@ -9,7 +9,6 @@
 #include <string_view>
 #include <system_error>
 #include <utility>
-#include <variant>
 #include <vector>
 
 #include <lowrank/core/finite.hpp>
@@ -25,11 +24,12 @@ namespace detail {
 
 LOWRANK_API [[nodiscard]] lora_name parse_mlx_name(std::string_view name) {
     using part = lora_name::part;
-    return parse_ending(name, {{".lora_a", part::a}, {".lora_b", part::b}, {".m", part::magnitude}});
+    return parse_ending(
+        name, {{".lora_a", part::a}, {".lora_b", part::b}, {"." + std::string(magnitude_names::mlx), part::magnitude}});
 }
 
 LOWRANK_API [[nodiscard]] bool mlx_holds(const peft_module& module) {
-    const auto* m = std::get_if<peft_lora>(&module);
+    const auto* m = module.get<peft_lora>();
     return m != nullptr && m->bias.size() == 0 && m->kernel.empty() && !m->is_table && !m->magnitude_of_inputs;
 }
 
@@ -42,15 +42,15 @@ LOWRANK_API [[nodiscard]] status emit_mlx(lora_tensors& out, const std::string& 
     return {};
 }
 
-/// DoRA: the magnitude is `m`.
-LOWRANK_API [[nodiscard]] status emit_mlx_dora(lora_tensors& out, const std::string& module, const peft_module& dora,
-                                               const lora_write_options& opt) {
-    const auto& m = std::get<peft_lora>(dora);
-    if (status why = emit_mlx(out, module, m.lora, opt); !why) {
+/// With a magnitude.
+LOWRANK_API [[nodiscard]] status emit_mlx_magnitude(lora_tensors& out, const std::string& name,
+                                                    const peft_module& module, const lora_write_options& opt) {
+    const auto& m = *module.get<peft_lora>();
+    if (status why = emit_mlx(out, name, m.lora, opt); !why) {
         return why;
     }
     if (m.magnitude.size() != 0) {
-        out.tensors.push_back(tensor_of(module + ".m", m.magnitude));
+        out.tensors.push_back(tensor_of(name + "." + std::string(magnitude_names::mlx), m.magnitude));
     }
     return {};
 }
@@ -78,8 +78,9 @@ LOWRANK_API [[nodiscard]] result<adapter_file> read_mlx_folder(const std::filesy
         return in_file(path, {errc::invalid_format, "lora_parameters must be an object with a number named scale"});
     }
     const auto type = document->find("fine_tune_type");
-    if (type != document->end() && *type != "lora" && *type != "dora") {
-        return in_file(path, {errc::unsupported, "fine_tune_type must be \"lora\" or \"dora\""});
+    if (type != document->end() && *type != "lora" && *type != magnitude_names::mlx_type) {
+        return in_file(path, {errc::unsupported, std::string("fine_tune_type must be \"lora\" or ") +
+                                                     in_quotes(magnitude_names::mlx_type)});
     }
     const adapter_format formats[] = {mlx_format()};
     auto file = read_lora_file(folder / "adapters.safetensors", {.scaling = scale->get<double>()}, formats);
@@ -93,28 +94,24 @@ LOWRANK_API [[nodiscard]] status write_mlx_folder(const std::filesystem::path& f
     std::map<double, std::size_t> scales;
     std::vector<std::string> keys;
     index rank = 0;
-    bool dora = false;
-    const auto add = [&](const std::string& module, const lora_adapter<float>& lora) {
+    std::size_t with_magnitude = 0;
+    for (const auto& [path, module] : adapter.modules) {
+        const lora_adapter<float>& lora = lora_of(module);
+        with_magnitude += is_plain_lora(module) ? 0 : 1;
         if (const double own = scaling_of(lora); own != 0) {
             ++scales[own];
         }
         rank = std::max(rank, lora.rank());
-        std::size_t at = module.find(".layers.");
-        at = at == std::string::npos ? at : module.find('.', at + 8);
-        const std::string key = at == std::string::npos ? module : module.substr(at + 1);
+        std::size_t at = path.find(".layers.");
+        at = at == std::string::npos ? at : path.find('.', at + 8);
+        const std::string key = at == std::string::npos ? path : path.substr(at + 1);
         if (std::find(keys.begin(), keys.end(), key) == keys.end()) {
             keys.push_back(key);
         }
-    };
-    for (const auto& [module, lora] : adapter.modules) {
-        add(module, lora);
     }
-    for (const auto& [module, relative] : adapter.relatives) {
-        dora = true;
-        add(module, std::get<peft_lora>(relative).lora);
-    }
-    if (dora && !adapter.modules.empty()) {
-        return {errc::unsupported, "MLX has LoRA or DoRA in all modules of an adapter, this one has both"};
+    if (with_magnitude != 0 && with_magnitude != adapter.modules.size()) {
+        return {errc::unsupported, std::string("MLX has LoRA or ") + magnitude_names::label +
+                                       " in all modules of an adapter, this one has both"};
     }
     const double scale = scales.empty() ? 1.0 : std::max_element(scales.begin(), scales.end(), [](auto& a, auto& b) {
                                                     return a.second < b.second;
@@ -124,13 +121,13 @@ LOWRANK_API [[nodiscard]] status write_mlx_folder(const std::filesystem::path& f
     if (error) {
         return system_failure("cannot create the folder", folder, error.value());
     }
-    if (status why = write_lora_file(folder / "adapters.safetensors", adapter.modules, adapter.relatives,
+    if (status why = write_lora_file(folder / "adapters.safetensors", adapter.modules,
                                      {.format = "mlx", .mlx_scale = scale, .write = opt.write}, formats);
         !why) {
         return why;
     }
     json config = {
-        {"fine_tune_type", dora ? "dora" : "lora"},
+        {"fine_tune_type", with_magnitude != 0 ? magnitude_names::mlx_type : "lora"},
         {"num_layers", -1},
         {"lora_parameters",
          {{"rank", rank}, {"scale", scale}, {"dropout", adapter.config.lora_dropout}, {"keys", std::move(keys)}}}};
@@ -151,7 +148,7 @@ LOWRANK_BODY adapter_format mlx_format() {
             .is_transposed = true,
             .has_scaling_elsewhere = true,
             .emit = &detail::emit_mlx,
-            .emit_other = &detail::emit_mlx_dora,
+            .emit_other = &detail::emit_mlx_magnitude,
             .recognizes =
                 [](const adapter_source& source) {
                     return source.is_folder && detail::mlx_config_of(source.path).has_value();

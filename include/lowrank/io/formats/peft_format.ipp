@@ -9,7 +9,7 @@
 #include <lowrank/io/formats/detail/lora_tensors.hpp>
 #include <lowrank/io/formats/peft_format.hpp>
 #include <lowrank/io/peft.hpp>
-#include <lowrank/io/peft/detail/peft_names.hpp>
+#include <lowrank/io/peft/detail/peft_reader.hpp>
 
 namespace lowrank::inline LOWRANK_ABI {
 
@@ -17,7 +17,7 @@ LOWRANK_BODY adapter_format peft_format() {
     using part = lora_name::part;
     return {.name = "peft",
             .is_folder = true,
-            .holds = [](const peft_module& module) { return detail::type_of(module) != "LYCORIS"; },
+            .holds = [](const peft_module& module) { return !type_of(module).empty(); },
             .holds_tables = true,
             .holds_whole_tensors = true,
             .holds_invocation_tokens = true,
@@ -25,7 +25,7 @@ LOWRANK_BODY adapter_format peft_format() {
                 [](std::string_view name) {
                     return detail::parse_ending(name, {{".lora_A.weight", part::a},
                                                        {".lora_B.weight", part::b},
-                                                       {".lora_magnitude_vector", part::magnitude}});
+                                                       {"." + std::string(magnitude_names::peft), part::magnitude}});
                 },
             .has_scaling_elsewhere = true,
             .emit =

@@ -9,9 +9,8 @@
 ///     if (!plain) return log(plain.error().message);
 ///     log(plain->relative_errors.at("model.layers.0.self_attn.q_proj"));
 ///
-/// AdaLoRA, LoHa, LoKr, VeRA, MiSS and RandLoRA are products of two factors already and are copied. DoRA, (IA)^3, HiRA,
-/// the rotations, and a LoHa or LoKr of full rank change a weight by W' - W, which is formed, one weight in memory at a
-/// time, and cut by its SVD.
+/// What is a product of two factors already is copied. Scales, magnitudes, rotations, and products of full rank change a
+/// weight by W' - W, which is formed, one weight in memory at a time, and cut by its SVD.
 
 #include <map>
 #include <string>
@@ -40,7 +39,7 @@ struct plain_lora_adapter {
 ///
 /// \return `unsupported` for a bias on lora_B, convolutions, and without a base a scaled weight and one of over 2^28
 ///         entries; `mismatch` for a base of another model; as `to_lora`.
-/// \cost   An SVD per scaled weight and per LoHa or LoKr of full rank.
+/// \cost   An SVD per scaled weight and per product of full rank.
 LOWRANK_API [[nodiscard]] result<plain_lora_adapter> to_plain_lora(const peft_adapter& adapter,
                                                                    const checkpoint* base = nullptr,
                                                                    const plain_lora_options& opt = {});

@@ -3,6 +3,8 @@
 #define LOWRANK_IO_FORMATS_PLAIN_LORA_IPP
 
 #include <algorithm>
+#include <map>
+#include <string>
 #include <utility>
 #include <variant>
 
@@ -48,18 +50,22 @@ LOWRANK_API [[nodiscard]] result<matrix<float>> dense_change(const checkpoint* b
 LOWRANK_BODY result<plain_lora_adapter> to_plain_lora(const peft_adapter& adapter, const checkpoint* base,
                                                       const plain_lora_options& opt) {
     plain_lora_adapter out{.adapter = adapter};
-    out.adapter.relatives.clear();
-    out.adapter.relative_types.clear();
-    for (const auto& [module, relative] : adapter.relatives) {
-        const auto* lora = std::get_if<peft_lora>(&relative);
+    bool is_changed = false;
+    for (const auto& [module, from] : adapter.modules) {
+        if (is_plain_lora(from) || stored_tensor(from) != nullptr) {
+            continue;
+        }
+        std::erase_if(out.adapter.types, [&](const auto& type) { return type.first.starts_with(module + "."); });
+        is_changed = true;
+        const auto* lora = from.template get<peft_lora>();
         if (lora != nullptr && (lora->bias.size() != 0 || !lora->kernel.empty())) {
-            return status{errc::unsupported, "module " + detail::in_quotes(module) + " is adapted by " +
-                                                 kind_of(relative) + ", which is no plain LoRA"};
+            return status{errc::unsupported, "module " + detail::in_quotes(module) + " is adapted by " + kind_of(from) +
+                                                 ", which is no plain LoRA"};
         }
         const bool is_table = lora != nullptr && lora->is_table;
         const bool transposed = is_table || adapter.config.fan_in_fan_out;
         const tensor_info* t = base != nullptr ? base->find(detail::stored_module(*base, module) + ".weight") : nullptr;
-        peft_module fitted = relative;
+        peft_module fitted = from;
         if (t != nullptr && t->shape.size() == 2) {
             const status why = fit_module(fitted, static_cast<index>(t->shape[transposed ? 1 : 0]),
                                           static_cast<index>(t->shape[transposed ? 0 : 1]));
@@ -79,19 +85,21 @@ LOWRANK_BODY result<plain_lora_adapter> to_plain_lora(const peft_adapter& adapte
         }
         const index entries = std::max<index>(says.in, 1) * says.out;  // at most those of two factors of the file
         if (t == nullptr && entries > detail::most_unconfirmed_entries) {
-            return status{errc::unsupported, "module " + detail::in_quotes(module) + " is " + kind_of(relative) +
+            return status{errc::unsupported, "module " + detail::in_quotes(module) + " is " + kind_of(from) +
                                                  " for a weight of " + std::to_string(says.out) + " x " +
                                                  std::to_string(says.in) + ": give the base, which confirms that"};
         }
         const bool is_full = formed_rank(fitted) != 0 && formed_rank(fitted) >= std::min(says.out, says.in);
         const auto change = is_full ? change_without_factors(fitted) : change_of(fitted);
-        auto& to = (is_table ? out.adapter.embeddings : out.adapter.modules)[module];
+        const auto put = [&](lora_adapter<float> plain) {
+            out.adapter.modules.insert_or_assign(module, plain_module(std::move(plain), is_table));
+        };
         if (change.is_unknown()) {
-            return status{errc::unsupported, "module " + detail::in_quotes(module) + " is " + kind_of(relative) +
+            return status{errc::unsupported, "module " + detail::in_quotes(module) + " is " + kind_of(from) +
                                                  ", whose shape the base model must say: give the base"};
         }
         if (const auto* delta = std::get_if<low_rank<float>>(&change.weight)) {
-            to = as_lora(*delta);
+            put(as_lora(*delta));
             continue;
         }
         const bool adds = is_sum(change.weight);  // needs no base
@@ -106,10 +114,10 @@ LOWRANK_BODY result<plain_lora_adapter> to_plain_lora(const peft_adapter& adapte
         if (!cut) {
             return detail::in_context("module " + detail::in_quotes(module), cut.why);
         }
-        to = std::move(cut.adapter);
+        put(std::move(cut.adapter));
         out.relative_errors[module] = cut.relative;
     }
-    if (!adapter.relatives.empty()) {
+    if (is_changed) {
         out.adapter.config =
             peft_config_for(out.adapter, {.fan_in_fan_out = adapter.config.fan_in_fan_out,
                                           .base_model_name_or_path = adapter.config.base_model_name_or_path,

@@ -6,58 +6,59 @@
 /// A PEFT adapter as a value.
 ///
 ///     lowrank::peft_adapter made;
-///     made.modules["model.layers.0.self_attn.q_proj"] = lowrank::make_lora<float>(out, in, {.r = 8});
+///     made.modules.insert_or_assign("model.layers.0.self_attn.q_proj", lowrank::make_lora<float>(out, in, {.r = 8}));
 ///     made.config = lowrank::peft_config_for(made);            // peft.hpp, which reads and writes it
-///
-/// Plain LoRA, which most programs use, has maps of its own; DoRA, convolutions and the other types are in `relatives`.
+///     const auto& lora = lowrank::lora_of(made.modules.at("model.layers.0.self_attn.q_proj"));
 
 #include <map>
 #include <string>
-#include <utility>
 #include <vector>
 
 #include <lowrank/core/config.hpp>
 #include <lowrank/core/status.hpp>
-#include <lowrank/io/containers/detail/text.hpp>
 #include <lowrank/io/containers/dtype.hpp>
-#include <lowrank/io/containers/safetensors_writer.hpp>
+#include <lowrank/io/peft/kinds/lora.hpp>
+#include <lowrank/io/peft/kinds/whole_tensor.hpp>
 #include <lowrank/io/peft/peft_config.hpp>
-#include <lowrank/io/peft/peft_modules.hpp>
-#include <lowrank/lora/kinds/lora.hpp>
+#include <lowrank/io/peft/peft_kind.hpp>
 
 namespace lowrank::inline LOWRANK_ABI {
 
-/// An adapter of a whole model. A module is in one of the three maps.
+/// An adapter of a whole model.
 struct peft_adapter {
     peft_lora_config config = {};
-    /// By module path. W' = W + delta with W out x in; if `config.fan_in_fan_out`, the stored weight is W^T.
-    std::map<std::string, lora_adapter<float>> modules = {};
-    /// Adapters of embedding tables: A is r x tokens, B is dim x r, and the table (tokens x dim) changes by delta^T.
-    std::map<std::string, lora_adapter<float>> embeddings = {};
-    /// What is more than two matrices: DoRA, a bias on lora_B, convolutions, and every type but LORA.
-    std::map<std::string, peft_module> relatives = {};
-    /// Tensors that replace ones of the base (modules_to_save, trained biases), by their name in the file.
-    std::vector<tensor_to_write> extra = {};
-    /// The storage types of A and B, for modules where one is not F32; writing returns to them.
-    std::map<std::string, std::pair<dtype, dtype>> factor_types = {};
-    /// The same for tensors of `relatives`, by module and the rest of their name.
-    std::map<std::string, dtype> relative_types = {};
+    /// What changes each module, by its path. W' = W + delta with W out x in; if `config.fan_in_fan_out`, the stored
+    /// weight is W^T. The table (tokens x dim) of an embedding changes by delta^T. Tensors that replace ones of the base
+    /// (`whole_tensor`, `token_rows`) have the path of the parameter.
+    std::map<std::string, peft_module> modules = {};
+    /// Storage types of tensors that are not F32, by module and leaf ("l0.q_proj.lora_A.weight"); writing returns to them.
+    std::map<std::string, dtype> types = {};
     std::map<std::string, std::string> metadata = {{"format", "pt"}};
     /// What the reader noticed and the user may want to know.
     std::vector<std::string> warnings = {};
 };
 
-/// `unsupported`, naming a module, unless every module is plain LoRA: for programs that use `modules` and `embeddings`
-/// alone.
-LOWRANK_INLINE [[nodiscard]] status check_plain_lora(const peft_adapter& adapter) {
-    if (adapter.relatives.empty()) {
-        return {};
+/// `unsupported`, naming a module, unless every module is plain LoRA of a layer or an embedding table. Tensors that
+/// replace ones of the base are passed over.
+LOWRANK_API [[nodiscard]] status check_plain_lora(const peft_adapter& adapter);
+
+/// The layers that plain LoRA adapts, for programs that use that alone.
+LOWRANK_API [[nodiscard]] std::map<std::string, lora_adapter<float>> lora_layers(const peft_adapter& adapter);
+
+/// The first tensor of an adapter that replaces one of the base, or rows of one; null if there is none.
+[[nodiscard]] inline const tensor_to_write* first_stored_tensor(const peft_adapter& adapter) {
+    for (const auto& [path, module] : adapter.modules) {
+        if (const tensor_to_write* t = stored_tensor(module)) {
+            return t;
+        }
     }
-    const auto& [module, relative] = *adapter.relatives.begin();
-    return {errc::unsupported, "module " + detail::in_quotes(module) + " is adapted by " + kind_of(relative) +
-                                   ", only plain LoRA can be used here"};
+    return nullptr;
 }
 
 }  // namespace lowrank::inline LOWRANK_ABI
+
+#ifdef LOWRANK_DEFINITIONS
+#include <lowrank/io/peft/peft_adapter.ipp>
+#endif
 
 #endif  // LOWRANK_IO_PEFT_PEFT_ADAPTER_HPP

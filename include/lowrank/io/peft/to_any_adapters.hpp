@@ -18,7 +18,6 @@
 
 #include <lowrank/core/config.hpp>
 #include <lowrank/core/status.hpp>
-#include <lowrank/io/containers/detail/text.hpp>
 #include <lowrank/io/peft/peft_adapter.hpp>
 #include <lowrank/io/peft/peft_kind.hpp>
 #include <lowrank/io/peft/peft_modules.hpp>
@@ -37,12 +36,14 @@ using find_adapted_weight = std::function<result<adapted_weight>(const std::stri
 ///         `unsupported`, naming it, for what is no adapter of a linear layer: convolutions, embedding tables, tensors
 ///         that replace ones of the base, adapters that apply from their invocation tokens on, kinds that only merge.
 LOWRANK_API [[nodiscard]] result<adapters_by_module> to_any_adapters(const peft_adapter& adapter,
-                                                                     const find_adapted_weight& weight_of);
+                                                                     const find_adapted_weight& weight_of,
+                                                                     peft_application_list kinds = peft_applications());
 
 /// Puts a trained adapter where `write_peft` expects the module of that name.
-/// \return `unsupported` for a kind that PEFT's files cannot hold.
+/// \return `unsupported` for a kind that none of `kinds` describes.
 LOWRANK_API [[nodiscard]] status put_module(peft_adapter& to, const std::string& module,
-                                            const any_adapter<float>& adapter);
+                                            const any_adapter<float>& adapter,
+                                            peft_application_list kinds = peft_applications());
 
 }  // namespace lowrank::inline LOWRANK_ABI
 

@@ -6,27 +6,28 @@
 
 #include <doctest/doctest.h>
 
-#include <lowrank/io/peft/detail/peft_join.hpp>
 #include <lowrank/io/peft/detail/peft_types.hpp>
+#include <lowrank/io/peft/peft_config.hpp>
 
 using namespace lowrank;
 
-TEST_CASE("every peft_type of the configurations is read by one kind, and leaves of a type differ") {
-    for (const auto& type : detail::peft_types) {
-        CAPTURE(type.name);
-        int readers = 0;
-        find_peft_kind(peft_kinds(), [&]<class M>() {
-            readers += detail::reads_type<peft_kind<M>>(type.name) ? 1 : 0;
-            return false;
-        });
-        CHECK(readers == (type.name == "LORA" ? 0 : 1));  // LORA's names are understood apart
-        const auto leaves = detail::leaves_of(type.name);
+TEST_CASE("every peft_type is read by one kind, leaves and keys of a type differ, and its defaults are its keys") {
+    std::set<std::string_view> names;
+    for (const auto& t : detail::types_of(peft_kinds())) {
+        CAPTURE(t.type.name);
+        CHECK(names.insert(t.type.name).second);
+        const auto& leaves = t.type.leaves;
+        CHECK_FALSE(leaves.empty());
         CHECK(std::set<std::string_view>(leaves.begin(), leaves.end()).size() == leaves.size());
-        CHECK(leaves.empty() == (type.name == "LORA"));
+        const auto config = format_peft_config({.peft_type = std::string(t.type.name), .r = 4});
+        std::vector<std::string> warnings;
+        const auto again = parse_peft_config(std::as_bytes(std::span(config)), warnings);
+        REQUIRE_MESSAGE(again, (again ? std::string() : again.error().message));
+        CHECK_MESSAGE(warnings.empty(), warnings.front());  // every key is known
+        for (const auto& key : t.type.keys) {
+            CHECK(again->options.value(key.name) == key.normal);
+        }
     }
-    CHECK(detail::leaves_of("BONE").front() == "bone_block");
-    CHECK(detail::tail_of_type(".miss_block", "BONE") == ".bone_block");
-    CHECK(detail::tail_of_type(".miss_block", "MISS") == ".miss_block");
-    CHECK(detail::shares_tensors("VERA"));
-    CHECK_FALSE(detail::shares_tensors("HIRA"));
+    CHECK(names.size() == 13);
+    CHECK(peft_applications().size() == peft_kinds().size());
 }

@@ -6,13 +6,13 @@
 /// What the description of every kind promises, for one module of it.
 
 #include <algorithm>
-#include <iterator>
 #include <string>
 
 #include <doctest/doctest.h>
 
-#include <lowrank/io/peft/detail/peft_relatives.hpp>
 #include <lowrank/io/peft/peft_kind.hpp>
+#include <lowrank/io/peft/peft_modules.hpp>
+#include <lowrank/io/peft/peft_tensors.hpp>
 
 namespace lowrank_tests {
 
@@ -20,21 +20,21 @@ namespace lowrank_tests {
 template <class M>
 void check_kind(const M& module, lowrank::index out, lowrank::index in) {
     using kind = lowrank::peft_kind<M>;
-    lowrank::detail::relative_tensors tensors;
-    tensors(module);
+    lowrank::check_peft_kind<M>();
+    lowrank::peft_tensors tensors;
+    kind::write(module, tensors);
     CHECK_FALSE(tensors.parts.empty());
+    const auto types = kind::types();
     for (const auto& part : tensors.parts) {
-        CAPTURE(part.tail);
-        CHECK(part.tail.front() == '.');
+        CAPTURE(part.leaf);
         std::uint64_t entries = 1;
         for (const std::uint64_t n : part.shape) {
             entries *= n;
         }
         CHECK(entries == static_cast<std::uint64_t>(part.values.size()));
-        if constexpr (requires { kind::leaves; }) {
-            CHECK((std::begin(kind::leaves) == std::end(kind::leaves) ||
-                   std::any_of(std::begin(kind::leaves), std::end(kind::leaves),
-                               [&](std::string_view leaf) { return part.tail.substr(1).starts_with(leaf); })));
+        if (!types.empty()) {
+            const auto& leaves = types.front().leaves;
+            CHECK(std::find(leaves.begin(), leaves.end(), part.leaf) != leaves.end());
         }
     }
     M fitted = module;

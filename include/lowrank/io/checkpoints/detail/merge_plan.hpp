@@ -8,6 +8,7 @@
 ///     auto plan = detail::plan_merge(base, adapters);
 ///     plan->changes.at("model.layers.0.mlp.up_proj.weight").form().left
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <limits>
@@ -30,11 +31,10 @@
 #include <lowrank/io/containers/checkpoint.hpp>
 #include <lowrank/io/containers/detail/text.hpp>
 #include <lowrank/io/containers/dtype.hpp>
-#include <lowrank/io/peft/detail/peft_names.hpp>
-#include <lowrank/io/peft/detail/peft_relatives.hpp>
 #include <lowrank/io/peft/peft_adapter.hpp>
 #include <lowrank/io/peft/peft_config.hpp>
 #include <lowrank/io/peft/peft_modules.hpp>
+#include <lowrank/io/peft/peft_tensors.hpp>
 
 namespace lowrank::inline LOWRANK_ABI {
 
@@ -100,8 +100,7 @@ struct merge_plan {
             formed.rows && all.acts_on_transpose.value_or(formed.acts_on_transpose) != formed.acts_on_transpose;
         if (!all.parts.empty() && (all.scales || formed.scales() || turned)) {
             return {errc::unsupported, "two adapters change " + in_quotes(name) +
-                                           " and one of them scales or turns it (DoRA, (IA)^3, OFT, ...); their order "
-                                           "would matter, so "
+                                           " and one of them scales or turns it; their order would matter, so "
                                            "merge them one after the other"};
         }
         all.scales = formed.scales();
@@ -184,39 +183,27 @@ template <class Make>
 
 /// Of all that a module's change is made of.
 LOWRANK_INLINE [[nodiscard]] std::uint64_t checksum_of_parameters(const peft_module& module) {
-    relative_tensors tensors;
-    std::visit(tensors, module);
-    std::uint64_t sum = module.index();
-    std::visit(
-        [&](const auto& m) {
-            const peft_facts facts = kind_of_module<decltype(m)>::facts(m);
-            double rest[] = {facts.alpha, static_cast<double>(facts.r), 0};
-            if constexpr (requires { kind_of_module<decltype(m)>::constant(m); }) {
-                rest[2] = kind_of_module<decltype(m)>::constant(m);
-            }
-            sum = checksum(rest, sizeof rest, sum);
-        },
-        module);
+    const peft_description& kind = module.kind();
+    const std::string_view label = kind.label(module.data());
+    const peft_facts facts = kind.facts(module.data());
+    const double rest[] = {facts.alpha, static_cast<double>(facts.r),
+                           kind.constant != nullptr ? kind.constant(module.data()) : 0};
+    std::uint64_t sum = checksum(rest, sizeof rest, checksum(label.data(), label.size(), 0));
+    peft_tensors tensors;
+    kind.write(module.data(), tensors);
     for (const auto& part : tensors.parts) {
         sum = checksum(part.values.data(), static_cast<std::size_t>(part.values.size()) * sizeof(float), sum);
     }
     return sum;
 }
 
-/// Adds the rows that an adapter has trained of an embedding table (PEFT's trainable_token_indices). The tensor is
-/// called a delta and holds the new rows themselves: huggingface/peft, trainable_tokens/layer.py, `merge`.
-LOWRANK_INLINE [[nodiscard]] status plan_token_rows(const checkpoint& base, const tensor_to_write& e,
-                                                    const peft_lora_config& config, double strength, merge_plan& out) {
-    std::string module = e.name.substr(0, e.name.size() - token_rows_tail.size());
-    if (module.starts_with(peft_prefix)) {
-        module.erase(0, peft_prefix.size());
-    }
-    const std::vector<std::int64_t>* tokens = token_indices_of(config, module);
-    if (tokens == nullptr) {
-        return {errc::mismatch, "tensor " + in_quotes(e.name) +
-                                    " holds trained tokens, which the configuration's "
-                                    "trainable_token_indices do not list"};
-    }
+/// Adds the rows that an adapter has trained of an embedding table.
+LOWRANK_INLINE [[nodiscard]] status plan_token_rows(const checkpoint& base, std::string path, const token_rows& trained,
+                                                    double strength, merge_plan& out) {
+    const tensor_to_write& e = trained.rows;
+    const std::vector<std::int64_t>* tokens = &trained.tokens;
+    path.resize(path.size() - std::min(path.size(), token_rows::tail.size()));
+    const std::string module = std::move(path);
     const std::string name = stored_module(base, module) + ".weight";
     const tensor_info* t = base.find(name);
     if (t == nullptr || t->shape.size() != 2 || !is_real(t->type)) {
@@ -253,6 +240,53 @@ LOWRANK_INLINE [[nodiscard]] status plan_token_rows(const checkpoint& base, cons
     return {};
 }
 
+/// Adds a tensor of an adapter that replaces one of the base.
+LOWRANK_INLINE [[nodiscard]] status plan_whole_tensor(const checkpoint& base, std::string name,
+                                                      const tensor_to_write& e, merge_plan& out) {
+    constexpr std::string_view inner = ".base_layer.";
+    if (const std::size_t at = name.rfind(inner); at != std::string::npos) {
+        name.replace(at, inner.size(), ".");
+    }
+    const tensor_info* t = base.find(name);
+    if (t == nullptr || t->type != e.type || t->shape != e.shape) {
+        return {errc::mismatch,
+                "tensor " + in_quotes(e.name) +
+                    " of the adapter replaces one of the base, but the checkpoint has none of that name, "
+                    "type and shape"};
+    }
+    if (!out.replacements.emplace(name, &e).second) {
+        return {errc::mismatch, "two adapters replace tensor " + in_quotes(name)};
+    }
+    return {};
+}
+
+/// Adds what a module does to its weight. `transposed`: matrices are stored in x out.
+LOWRANK_INLINE [[nodiscard]] status plan_adapted(const checkpoint& base, const std::string& path,
+                                                 const peft_module& module, bool transposed, double strength,
+                                                 merge_plan& out) {
+    const tensor_info* t = base.find(stored_module(base, path) + ".weight");
+    const bool is_table = is_table_module(module);
+    const bool flipped = is_table || (transposed && t != nullptr && t->shape.size() == 2);
+    peft_module fitted = module;
+    std::optional<module_shape> weight;
+    if (t != nullptr && !t->shape.empty() && t->shape[0] != 0) {
+        const module_shape has = stored_shape(*t);
+        weight = flipped ? module_shape{has.in, has.out} : has;
+        if (status why = fit_module(fitted, weight->out, weight->in); !why) {
+            return in_context("module " + in_quotes(path), why);
+        }
+    }
+    const auto make = [from = &module, weight] {
+        peft_module now = *from;
+        if (weight) {
+            (void)fit_module(now, weight->out, weight->in);  // it did fit
+        }
+        return change_without_factors(now);
+    };
+    const module_layout layout{shape_of(fitted), flipped, checksum_of_parameters(module)};
+    return plan_module(base, path, make, layout, strength, out);
+}
+
 LOWRANK_INLINE [[nodiscard]] result<merge_plan> plan_merge(const checkpoint& base,
                                                            std::span<const adapter_to_merge> adapters) {
     merge_plan out;
@@ -272,62 +306,14 @@ LOWRANK_INLINE [[nodiscard]] result<merge_plan> plan_merge(const checkpoint& bas
                           "the checkpoint with the layers repeated, and remove layer_replication from the adapter"};
         }
         const bool transposed = adapter->config.fan_in_fan_out;
-        for (const auto* group : {&adapter->modules, &adapter->embeddings}) {
-            for (const auto& [module, lora] : *group) {
-                const auto make = [from = &lora] { return peft_change{.weight = from->delta()}; };
-                const module_layout layout{{lora.rows(), lora.cols()}, transposed || group == &adapter->embeddings};
-                if (status why = plan_module(base, module, make, layout, strength, out); !why) {
-                    return why;
-                }
-            }
-        }
-        for (const auto& [module, relative] : adapter->relatives) {
-            const tensor_info* t = base.find(stored_module(base, module) + ".weight");
-            const bool flipped = transposed && t != nullptr && t->shape.size() == 2;
-            const auto* lora = std::get_if<peft_lora>(&relative);
-            const bool is_table = lora != nullptr && lora->is_table;
-            peft_module fitted = relative;
-            std::optional<module_shape> weight;
-            if (t != nullptr && !t->shape.empty() && t->shape[0] != 0) {
-                const module_shape has = stored_shape(*t);
-                weight = flipped ? module_shape{has.in, has.out} : has;
-                if (status why = fit_module(fitted, weight->out, weight->in); !why) {
-                    return in_context("module " + in_quotes(module), why);
-                }
-            }
-            const auto make = [from = &relative, weight] {
-                peft_module now = *from;
-                if (weight) {
-                    (void)fit_module(now, weight->out, weight->in);  // it did fit
-                }
-                return change_without_factors(now);
-            };
-            const module_layout layout{shape_of(fitted), flipped || is_table, checksum_of_parameters(relative)};
-            if (status why = plan_module(base, module, make, layout, strength, out); !why) {
+        for (const auto& [module, held] : adapter->modules) {
+            const auto* rows = held.template get<token_rows>();
+            const auto* whole = held.template get<whole_tensor>();
+            const status why = rows != nullptr    ? plan_token_rows(base, module, *rows, strength, out)
+                               : whole != nullptr ? plan_whole_tensor(base, module, whole->tensor, out)
+                                                  : plan_adapted(base, module, held, transposed, strength, out);
+            if (!why) {
                 return why;
-            }
-        }
-        for (const tensor_to_write& e : adapter->extra) {
-            if (e.name.ends_with(token_rows_tail)) {
-                if (status why = plan_token_rows(base, e, adapter->config, strength, out); !why) {
-                    return why;
-                }
-                continue;
-            }
-            std::string name = e.name.starts_with(peft_prefix) ? e.name.substr(peft_prefix.size()) : e.name;
-            constexpr std::string_view inner = ".base_layer.";
-            if (const std::size_t at = name.rfind(inner); at != std::string::npos) {
-                name.replace(at, inner.size(), ".");
-            }
-            const tensor_info* t = base.find(name);
-            if (t == nullptr || t->type != e.type || t->shape != e.shape) {
-                return status{errc::mismatch,
-                              "tensor " + in_quotes(e.name) +
-                                  " of the adapter replaces one of the base, but the checkpoint has none of "
-                                  "that name, type and shape"};
-            }
-            if (!out.replacements.emplace(name, &e).second) {
-                return status{errc::mismatch, "two adapters replace tensor " + in_quotes(name)};
             }
         }
     }

@@ -10,7 +10,9 @@
 ///     if (!in.why) return in.why;                      // "r must be a positive integer, got 0"
 
 #include <cmath>
+#include <cstddef>
 #include <cstdint>
+#include <map>
 #include <optional>
 #include <string>
 #include <utility>
@@ -94,6 +96,27 @@ public:
                 return wrong(key, "a list of names", *v);
             }
             out.push_back(name.get<std::string>());
+        }
+    }
+    /// Lists of true and false by name.
+    void flags(const char* key, std::map<std::string, std::vector<bool>>& out) {
+        const json* v = find(key);
+        if (v == nullptr) {
+            return;
+        }
+        if (!v->is_object()) {
+            return wrong(key, "an object", *v);
+        }
+        for (const auto& [name, list] : v->items()) {
+            auto& to = out[name];
+            bool fits = list.is_array();
+            for (std::size_t i = 0; fits && i < list.size(); ++i) {
+                fits = list[i].is_boolean();
+                to.push_back(fits && list[i].get<bool>());
+            }
+            if (!fits) {
+                return wrong(std::string(key) + " of \"" + name + '"', "a list of true and false", list);
+            }
         }
     }
     void tokens(const char* key, std::vector<std::int64_t>& out) {

@@ -20,8 +20,8 @@
 namespace lowrank::inline LOWRANK_ABI {
 namespace detail {
 
-[[nodiscard]] inline lora_name parse_ending(
-    std::string_view name, std::initializer_list<std::pair<std::string_view, lora_name::part>> endings) {
+[[nodiscard]] inline lora_name parse_ending(std::string_view name,
+                                            std::initializer_list<std::pair<std::string, lora_name::part>> endings) {
     for (const auto& [ending, part] : endings) {
         if (name.size() > ending.size() && name.ends_with(ending)) {
             return {.what = part, .module = std::string(name.substr(0, name.size() - ending.size()))};

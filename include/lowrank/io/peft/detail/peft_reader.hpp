@@ -6,13 +6,17 @@
 /// The tensors of an adapter folder sorted into modules.
 ///
 ///     auto weights = detail::open_peft_weights(folder);
-///     auto why = detail::read_peft_tensors(*weights, path, config_path, adapter);
+///     auto why = detail::read_peft_tensors(*weights, path, config_path, kinds, adapter);
 
 #include <cstddef>
+#include <cstdint>
 #include <filesystem>
 #include <map>
 #include <memory>
+#include <optional>
+#include <span>
 #include <string>
+#include <string_view>
 #include <system_error>
 #include <utility>
 #include <vector>
@@ -21,14 +25,85 @@
 #include <lowrank/core/status.hpp>
 #include <lowrank/io/containers/checkpoint.hpp>
 #include <lowrank/io/containers/detail/text.hpp>
-#include <lowrank/io/peft/detail/peft_factors.hpp>
-#include <lowrank/io/peft/detail/peft_join.hpp>
-#include <lowrank/io/peft/detail/peft_names.hpp>
-#include <lowrank/io/peft/detail/peft_relatives.hpp>
+#include <lowrank/io/peft/detail/peft_rules.hpp>
+#include <lowrank/io/peft/detail/peft_types.hpp>
 #include <lowrank/io/peft/peft_adapter.hpp>
+#include <lowrank/io/peft/peft_tensors.hpp>
 
 namespace lowrank::inline LOWRANK_ABI {
 namespace detail {
+
+inline constexpr std::string_view peft_prefix = "base_model.model.";
+
+/// A name without PEFT's prefix.
+[[nodiscard]] inline std::string_view without_prefix(std::string_view name) {
+    return name.starts_with(peft_prefix) ? name.substr(peft_prefix.size()) : name;
+}
+
+/// What the name of a tensor says: the module and one of the type's leaves.
+struct peft_name {
+    std::string_view module = {};
+    std::string_view leaf = {};
+};
+
+/// Understands "<module>.<leaf>" with or without PEFT's prefix, and with the adapter's name in it as in a state dict
+/// ("l0.lora_A.default.weight"). What all modules share has no module: "base_model.vera_A".
+LOWRANK_INLINE [[nodiscard]] std::optional<peft_name> parse_peft_name(std::string_view name, const peft_type& type) {
+    constexpr std::string_view outer = "base_model.";
+    for (const std::string_view leaf : type.leaves) {
+        const std::size_t dot = leaf.rfind('.');
+        const std::string_view stem = leaf.substr(0, dot);
+        const std::string_view ending = dot == std::string_view::npos ? "" : leaf.substr(dot);
+        const std::string_view rest = without_prefix(name);
+        for (std::size_t at = rest.rfind(stem); at != std::string_view::npos;
+             at = at == 0 ? std::string_view::npos : rest.rfind(stem, at - 1)) {
+            std::string_view tail = rest.substr(at + stem.size());  // "", ".weight", ".default", ".default.weight"
+            if (at == 1 || (at != 0 && rest[at - 1] != '.') || !tail.ends_with(ending)) {
+                continue;
+            }
+            tail.remove_suffix(ending.size());
+            if (ending.empty() && type.may_end_in_weight && tail.ends_with(".weight")) {
+                tail.remove_suffix(std::string_view(".weight").size());
+            }
+            if (tail.empty() || (tail.size() > 1 && tail.front() == '.' && tail.find('.', 1) == tail.npos)) {
+                const std::string_view module = rest.substr(0, at == 0 ? 0 : at - 1);
+                return peft_name{module == outer.substr(0, outer.size() - 1) ? std::string_view() : module, leaf};
+            }
+        }
+    }
+    return std::nullopt;
+}
+
+/// The tokens whose rows of the table `module` are trained, or null.
+LOWRANK_INLINE [[nodiscard]] const std::vector<std::int64_t>* token_indices_of(const peft_lora_config& config,
+                                                                               std::string_view module) {
+    for (const auto& [table, tokens] : config.trainable_token_indices) {
+        if (table.empty() || module == table || module.ends_with("." + table)) {
+            return &tokens;
+        }
+    }
+    return nullptr;
+}
+
+/// A tensor that belongs to no module of the adapter's type.
+LOWRANK_INLINE [[nodiscard]] result<peft_module> stored_module_of(const tensor_info& t,
+                                                                  std::span<const std::byte> bytes,
+                                                                  const peft_lora_config& config) {
+    auto copy = std::make_shared<std::vector<std::byte>>(bytes.begin(), bytes.end());
+    tensor_to_write stored{t.name, t.type, t.shape, *copy, copy};
+    if (!t.name.ends_with(token_rows::tail)) {
+        return peft_module(whole_tensor{std::move(stored)});
+    }
+    std::string_view table = without_prefix(t.name);
+    table.remove_suffix(token_rows::tail.size());
+    const auto* tokens = token_indices_of(config, table);
+    if (tokens == nullptr) {
+        return status{errc::mismatch, "tensor " + in_quotes(t.name) +
+                                          " holds trained tokens, which the configuration's trainable_token_indices do "
+                                          "not list"};
+    }
+    return peft_module(token_rows{std::move(stored), *tokens});
+}
 
 /// Opens the weights of an adapter folder, or says why there are none to read.
 LOWRANK_INLINE [[nodiscard]] result<checkpoint> open_peft_weights(const std::filesystem::path& folder) {
@@ -50,116 +125,69 @@ LOWRANK_INLINE [[nodiscard]] result<checkpoint> open_peft_weights(const std::fil
 
 /// Sorts the tensors of an adapter into the members of `out`, whose config is read.
 LOWRANK_INLINE [[nodiscard]] status read_peft_tensors(const checkpoint& file, const std::filesystem::path& path,
-                                                      const std::filesystem::path& config_path, peft_adapter& out) {
-    using part = peft_name::part;
-    const bool is_lora = out.config.peft_type == peft_kind<peft_lora>::type;
-    const auto leaves = leaves_of(out.config.peft_type);
-    const bool with_weight = ends_in_weight(out.config.peft_type);
-    std::map<std::string, peft_factors> modules;
-    std::map<std::string, peft_factors> embeddings;
-    std::map<std::string, relative_parts> relatives;
+                                                      const std::filesystem::path& config_path, peft_kind_list kinds,
+                                                      peft_adapter& out) {
+    const auto of = find_type(kinds, out.config.peft_type);
+    expects(of.has_value(), "read_peft: the configuration is of another list of kinds");
+    std::map<std::string, peft_parts, std::less<>> modules;
+    const auto twice = [&](const std::string& name) {
+        return in_file(path, {errc::invalid_format,
+                              "tensor " + in_quotes(name) + " is there a second time under another spelling"});
+    };
     for (const checkpoint::place& p : file.tensors()) {
-        auto name = is_lora ? parse_peft_name(p.info->name) : parse_relative_name(p.info->name, leaves, with_weight);
-        const auto twice = [&] {
-            return in_file(path, {errc::invalid_format, "tensor " + in_quotes(p.info->name) +
-                                                            " is there a second time under another spelling"});
-        };
-        if (name.what == part::other) {
-            const auto bytes = file.bytes(p);
-            auto copy = std::make_shared<std::vector<std::byte>>(bytes.begin(), bytes.end());
-            out.extra.push_back({p.info->name, p.info->type, p.info->shape, *copy, copy});
-        } else if (name.what == part::relative) {
-            auto& parts = relatives.try_emplace(name.module, file, name.module).first->second;
-            if (!parts.add(name.leaf, p)) {
-                return twice();
+        const tensor_info& t = *p.info;
+        const auto name = parse_peft_name(t.name, of->type);
+        if (!name || (name->module.empty() && of->kind->join_shared == nullptr)) {
+            auto stored = stored_module_of(t, file.bytes(p), out.config);
+            if (!stored) {
+                return in_file(path, stored.error());
             }
-            if (p.info->type != dtype::f32) {
-                out.relative_types[name.module + "." + std::string(name.leaf)] = p.info->type;
+            if (!out.modules.emplace(without_prefix(t.name), std::move(*stored)).second) {
+                return twice(t.name);
             }
-        } else {
-            const bool is_table = name.what == part::embedding_A || name.what == part::embedding_B;
-            peft_factors& f = (is_table ? embeddings : modules)[std::move(name.module)];
-            const bool is_a = name.what == part::lora_A || name.what == part::embedding_A;
-            auto& slot = name.what == part::magnitude ? f.magnitude
-                         : name.what == part::bias    ? f.bias
-                         : is_a                       ? f.a
-                                                      : f.b;
-            if (slot != nullptr) {
-                return twice();
-            }
-            slot = &p;
+            continue;
         }
-    }
-    for (auto& [module, f] : embeddings) {  // the magnitude of a table is named like that of a layer
-        if (const auto at = modules.find(module); at != modules.end() && at->second.a == nullptr) {
-            f.magnitude = at->second.magnitude;
-            modules.erase(at);
+        const std::string module(name->module);
+        if (!modules.try_emplace(module, module).first->second.add(name->leaf, t, file.bytes(p))) {
+            return twice(t.name);
+        }
+        if (t.type != dtype::f32) {
+            out.types[module + "." + std::string(name->leaf)] = t.type;
         }
     }
     std::shared_ptr<const void> shared;
-    if (const auto at = relatives.find(""); shares_tensors(out.config.peft_type) && at != relatives.end()) {
-        auto of_all = join_shared(at->second, out.config.peft_type);
-        if (!of_all) {
-            return in_file(path, of_all.error());
+    if (const auto at = modules.find(""); at != modules.end()) {
+        shared = of->kind->join_shared(at->second);
+        if (!at->second.why) {
+            return in_file(path, at->second.why);
         }
-        shared = std::move(*of_all);
-        relatives.erase(at);
+        modules.erase(at);
     }
-    if (modules.empty() && embeddings.empty() && relatives.empty()) {
+    if (modules.empty()) {
         return in_file(path, {errc::invalid_format, "the file holds no " + out.config.peft_type + " tensors"});
     }
-    auto names = names_of(modules, embeddings);
-    for (const auto& [module, parts] : relatives) {
+    std::vector<std::string_view> names;
+    for (const auto& [module, parts] : modules) {
         names.push_back(module);
     }
     const auto rules = peft_rules::compile(out.config, names);
     if (!rules) {
         return in_file(config_path, rules.error());
     }
-    for (auto* group : {&modules, &embeddings}) {
-        for (const auto& [module, factors] : *group) {
-            auto adapter = join_factors(file, factors, module, out.config, *rules);
-            if (!adapter) {
-                return in_file(path, adapter.error());
-            }
-            adapter->is_table = group == &embeddings;
-            if ((factors.magnitude != nullptr) != out.config.use_dora ||
-                (factors.bias != nullptr && !out.config.lora_bias)) {
-                return in_file(
-                    path, {errc::mismatch, "module " + in_quotes(module) + " has " +
-                                               (factors.magnitude != nullptr ? "a" : "no") +
-                                               " lora_magnitude_vector and " + (factors.bias != nullptr ? "a" : "no") +
-                                               " lora_B.bias, the configuration says otherwise"});
-            }
-            if (factors.is_relative()) {
-                relative_tensors tensors;
-                tensors(*adapter);
-                const checkpoint::place* places[] = {factors.a, factors.b, factors.magnitude, factors.bias};
-                for (const auto* p : places) {
-                    if (p != nullptr && p->info->type != dtype::f32) {
-                        out.relative_types[module + std::string(p == factors.a           ? tensors.parts[0].tail
-                                                                : p == factors.b         ? tensors.parts[1].tail
-                                                                : p == factors.magnitude ? ".lora_magnitude_vector"
-                                                                                         : ".lora_B.bias")] =
-                            p->info->type;
-                    }
-                }
-                out.relatives.emplace(module, std::move(*adapter));
-                continue;
-            }
-            const std::pair types(factors.a->info->type, factors.b->info->type);
-            if (types != std::pair(dtype::f32, dtype::f32)) {
-                out.factor_types.emplace(module, types);
-            }
-            (adapter->is_table ? out.embeddings : out.modules).emplace(module, std::move(adapter->lora));
+    for (auto& [module, parts] : modules) {
+        const peft_context context{.options = out.config.options,
+                                   .type = out.config.peft_type,
+                                   .r = rules->r_for(module),
+                                   .alpha = rules->alpha_for(module),
+                                   .dropout = out.config.lora_dropout,
+                                   .shared = shared};
+        peft_module made = of->kind->join(parts, context);
+        if (!parts.why) {
+            return in_file(path, parts.why);
         }
-    }
-    for (auto& [module, parts] : relatives) {
-        auto relative = join_relative(parts, {out.config, *rules, shared});
-        if (!relative) {
-            return in_file(path, relative.error());
+        if (!out.modules.emplace(module, std::move(made)).second) {
+            return in_file(path, {errc::invalid_format, "module " + in_quotes(module) + " is named like a tensor"});
         }
-        out.relatives.emplace(module, std::move(*relative));
     }
     return {};
 }

@@ -9,15 +9,15 @@
 ///
 /// Names and shapes follow huggingface/peft.
 
+#include <span>
 #include <string>
-#include <string_view>
+#include <vector>
 
 #include <lowrank/core/config.hpp>
 #include <lowrank/core/status.hpp>
 #include <lowrank/core/types.hpp>
-#include <lowrank/io/peft/detail/peft_relatives.hpp>
-#include <lowrank/io/peft/peft_config.hpp>
 #include <lowrank/io/peft/peft_kind.hpp>
+#include <lowrank/io/peft/peft_tensors.hpp>
 #include <lowrank/lora/kinds/hra.hpp>
 
 namespace lowrank::inline LOWRANK_ABI {
@@ -41,10 +41,10 @@ LOWRANK_INLINE bool has_independent_columns(const matrix<float>& u) {
     return true;
 }
 
-LOWRANK_INLINE hra_adapter<float> join_hra(relative_parts& p, const peft_lora_config& c) {
-    hra_adapter<float> out{.hra_u = p.take_blocks("hra_u", 2), .apply_GS = c.kind.apply_GS};
-    expect_of_config(p, out.hra_u.cols() == c.r && out.hra_u.rows() >= 1,
-                     std::to_string(out.hra_u.cols()) + " reflections");
+LOWRANK_INLINE hra_adapter<float> join_hra(peft_parts& p, const peft_context& c) {
+    hra_adapter<float> out{.hra_u = p.take_blocks("hra_u", 2), .apply_GS = c.options.get<bool>("apply_GS")};
+    p.expect_of_config(out.hra_u.cols() == c.r && out.hra_u.rows() >= 1,
+                       std::to_string(out.hra_u.cols()) + " reflections");
     if (p.why && out.apply_GS && (out.hra_u.cols() > out.hra_u.rows() || !has_independent_columns(out.hra_u))) {
         p.fail(errc::mismatch, "has dependent columns in hra_u, which apply_GS cannot make orthogonal");
     }
@@ -56,19 +56,33 @@ LOWRANK_INLINE hra_adapter<float> join_hra(relative_parts& p, const peft_lora_co
 template <>
 struct peft_kind<hra_adapter<float>> {
     using module = hra_adapter<float>;
-    static constexpr std::string_view type = "HRA";
-    static constexpr std::string_view leaves[] = {"hra_u"};
+    LOWRANK_INLINE static std::vector<peft_type> types() {
+        return {{.name = "HRA",
+                 .r_key = "r",
+                 .r = 8,
+                 .has_bias = true,
+                 .leaves = {"hra_u"},
+                 .keys = {{"apply_GS", false}},
+                 .defaults = usual_peft_defaults}};
+    }
     static const char* label(const module&) { return "HRA"; }
-    LOWRANK_INLINE static module_shape shape([[maybe_unused]] const module& m) { return {0, m.hra_u.rows()}; }
+    LOWRANK_INLINE static module_shape shape(const module& m) { return {0, m.hra_u.rows()}; }
     LOWRANK_INLINE static bool fit(module& m, [[maybe_unused]] index out, index in) { return m.hra_u.rows() == in; }
-    LOWRANK_INLINE static peft_facts facts([[maybe_unused]] const module& m) { return {m.hra_u.cols(), 0}; }
+    LOWRANK_INLINE static peft_facts facts(const module& m) { return {m.hra_u.cols(), 0}; }
     LOWRANK_INLINE static peft_change change(const module& m) {
         return {.weight = row_change{row_rotation(m.rotation(), m.output_scale())}};
     }
-    LOWRANK_INLINE static module join(detail::relative_parts& p, [[maybe_unused]] const detail::peft_context& c) {
-        return detail::join_hra(p, c.config);
+    LOWRANK_INLINE static module join(peft_parts& p, const peft_context& c) { return detail::join_hra(p, c); }
+    LOWRANK_INLINE static void fit_options(peft_options& o, const std::vector<std::string>&,
+                                           std::span<const module* const> all) {
+        for (const module* m : all) {
+            o.set("apply_GS", m->apply_GS);
+        }
     }
-    LOWRANK_INLINE static void write(const module& m, detail::relative_tensors& to) { to.add(".hra_u", m.hra_u); }
+    LOWRANK_INLINE static const char* differs(const peft_options& o, const std::string&, const module& m) {
+        return m.apply_GS != o.get<bool>("apply_GS") ? "apply_GS" : nullptr;
+    }
+    LOWRANK_INLINE static void write(const module& m, peft_tensors& to) { to.add("hra_u", m.hra_u); }
 };
 
 }  // namespace lowrank::inline LOWRANK_ABI

@@ -12,16 +12,16 @@
 #include <algorithm>
 #include <cstdint>
 #include <optional>
+#include <span>
 #include <string>
-#include <string_view>
+#include <utility>
 #include <vector>
 
 #include <lowrank/core/config.hpp>
 #include <lowrank/core/status.hpp>
 #include <lowrank/core/types.hpp>
-#include <lowrank/io/peft/detail/peft_relatives.hpp>
-#include <lowrank/io/peft/peft_config.hpp>
 #include <lowrank/io/peft/peft_kind.hpp>
+#include <lowrank/io/peft/peft_tensors.hpp>
 #include <lowrank/lora/any_adapter.hpp>
 #include <lowrank/lora/change.hpp>
 #include <lowrank/lora/kinds/ia3.hpp>
@@ -37,14 +37,15 @@ struct peft_ia3 {
 
 namespace detail {
 
-LOWRANK_INLINE peft_ia3 join_ia3(relative_parts& p, const peft_lora_config& c) {
+LOWRANK_INLINE peft_ia3 join_ia3(peft_parts& p, const peft_options& o) {
     peft_ia3 out{.scale = p.take_vector("ia3_l")};
     const tensor_info* t = p.find("ia3_l");
     if (!p.why || t == nullptr) {
         return out;
     }
-    const bool named = std::any_of(c.feedforward_modules.begin(), c.feedforward_modules.end(),
-                                   [&](const std::string& tail) { return p.module().ends_with(tail); });
+    const auto tails = o.get<std::vector<std::string>>("feedforward_modules");
+    const bool named =
+        std::any_of(tails.begin(), tails.end(), [&](const std::string& tail) { return p.module().ends_with(tail); });
     if (t->shape.size() > 2) {
         out.spatial_dimensions = static_cast<index>(t->shape.size()) - 2;
         out.is_feedforward = named;
@@ -59,27 +60,39 @@ LOWRANK_INLINE peft_ia3 join_ia3(relative_parts& p, const peft_lora_config& c) {
 template <>
 struct peft_kind<peft_ia3> {
     using module = peft_ia3;
-    static constexpr std::string_view type = "IA3";
-    static constexpr std::string_view leaves[] = {"ia3_l"};
+    LOWRANK_INLINE static std::vector<peft_type> types() {
+        return {{.name = "IA3",
+                 .leaves = {"ia3_l"},
+                 .keys = {{"feedforward_modules", std::vector<std::string>(), true, true}},
+                 .known = {"init_ia3_weights"}}};
+    }
     static const char* label(const module&) { return "(IA)^3"; }
-    LOWRANK_INLINE static module_shape shape([[maybe_unused]] const module& m) { return {}; }
+    LOWRANK_INLINE static module_shape shape(const module&) { return {}; }
     static bool fit(module&, index, index) { return true; }
-    LOWRANK_INLINE static peft_facts facts([[maybe_unused]] const module& m) { return {}; }
+    LOWRANK_INLINE static peft_facts facts(const module&) { return {}; }
     LOWRANK_INLINE static peft_change change(const module& m) {
         scaled_change<float> c;
         (m.is_feedforward ? c.column_scale : c.row_scale) = m.scale;
         return {.weight = std::move(c)};
     }
-    LOWRANK_INLINE static module join(detail::relative_parts& p, [[maybe_unused]] const detail::peft_context& c) {
-        return detail::join_ia3(p, c.config);
+    LOWRANK_INLINE static module join(peft_parts& p, const peft_context& c) { return detail::join_ia3(p, c.options); }
+    LOWRANK_INLINE static void fit_options(peft_options& o, const std::vector<std::string>& names,
+                                           std::span<const module* const> all) {
+        std::vector<std::string> tails;
+        for (std::size_t i = 0; i < all.size(); ++i) {
+            if (all[i]->is_feedforward) {
+                tails.push_back(names[i]);
+            }
+        }
+        o.set("feedforward_modules", std::move(tails));
     }
-    LOWRANK_INLINE static void write(const module& m, detail::relative_tensors& to) {
+    LOWRANK_INLINE static void write(const module& m, peft_tensors& to) {
         std::vector<std::uint64_t> shape{detail::extent(m.scale.size()), 1};
         if (m.is_feedforward || m.spatial_dimensions != 0) {
             shape = {1, detail::extent(m.scale.size())};
             shape.resize(2 + static_cast<std::size_t>(m.spatial_dimensions), 1);
         }
-        to.add(".ia3_l", shape, m.scale);
+        to.add("ia3_l", shape, m.scale);
     }
     LOWRANK_INLINE static result<any_adapter<float>> adapter(const module& m, const adapted_weight& w) {
         if (m.scale.size() != (m.is_feedforward ? w.in : w.out) || (w.has_bias && !m.is_feedforward)) {

@@ -13,13 +13,13 @@
 #include <optional>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include <lowrank/core/config.hpp>
 #include <lowrank/core/status.hpp>
 #include <lowrank/core/types.hpp>
-#include <lowrank/io/peft/detail/peft_relatives.hpp>
-#include <lowrank/io/peft/peft_config.hpp>
 #include <lowrank/io/peft/peft_kind.hpp>
+#include <lowrank/io/peft/peft_tensors.hpp>
 #include <lowrank/lora/change.hpp>
 #include <lowrank/lora/kinds/lokr.hpp>
 
@@ -27,7 +27,7 @@ namespace lowrank::inline LOWRANK_ABI {
 
 namespace detail {
 
-LOWRANK_INLINE lokr_factor<float> join_lokr_factor(relative_parts& p, const char* whole, const char* a, const char* b,
+LOWRANK_INLINE lokr_factor<float> join_lokr_factor(peft_parts& p, const char* whole, const char* a, const char* b,
                                                    std::optional<index> r) {
     if (p.has(whole)) {
         lokr_factor<float> out{.left = p.take(whole)};
@@ -36,19 +36,16 @@ LOWRANK_INLINE lokr_factor<float> join_lokr_factor(relative_parts& p, const char
     }
     lokr_factor<float> out{.left = p.take(a), .right = p.take(b)};
     if (std::string_view(whole) == "lokr_w2") {
-        unfold_tucker(p, "lokr_t2", out.left, out.right);
+        p.unfold_tucker("lokr_t2", out.left, out.right);
     }
     p.agree(out.left.cols() == out.right.rows() && (!r || out.left.cols() == *r));
     p.agree(out.left.size() != 0 && out.right.size() != 0);
     return out;
 }
 
-LOWRANK_INLINE lokr_adapter<float> join_lokr(relative_parts& p, const peft_rules& rules) {
-    const index r = rules.r_for(p.module());
+LOWRANK_INLINE lokr_adapter<float> join_lokr(peft_parts& p, std::optional<index> r) {
     return {.w1 = join_lokr_factor(p, "lokr_w1", "lokr_w1_a", "lokr_w1_b", r),
-            .w2 = join_lokr_factor(p, "lokr_w2", "lokr_w2_a", "lokr_w2_b", r),
-            .alpha = rules.alpha_for(p.module()),
-            .r = r};
+            .w2 = join_lokr_factor(p, "lokr_w2", "lokr_w2_a", "lokr_w2_b", r)};
 }
 
 }  // namespace detail
@@ -56,13 +53,25 @@ LOWRANK_INLINE lokr_adapter<float> join_lokr(relative_parts& p, const peft_rules
 template <>
 struct peft_kind<lokr_adapter<float>> {
     using module = lokr_adapter<float>;
-    static constexpr std::string_view type = "LOKR";
-    static constexpr std::string_view leaves[] = {"lokr_w1",   "lokr_w1_a", "lokr_w1_b", "lokr_w2",
-                                                  "lokr_w2_a", "lokr_w2_b", "lokr_t2"};
+    LOWRANK_INLINE static std::vector<std::string_view> leaves() {
+        return {"lokr_w1", "lokr_w1_a", "lokr_w1_b", "lokr_w2", "lokr_w2_a", "lokr_w2_b", "lokr_t2"};
+    }
+    LOWRANK_INLINE static std::vector<peft_type> types() {
+        return {{.name = "LOKR",
+                 .r_key = "r",
+                 .r = 8,
+                 .alpha_key = "alpha",
+                 .alpha = 8,
+                 .has_rank_pattern = true,
+                 .has_alpha_pattern = true,
+                 .leaves = leaves(),
+                 .known = {"decompose_both", "decompose_factor", "module_dropout", "rank_dropout", "rank_dropout_scale",
+                           "use_effective_conv2d"}}};
+    }
     static const char* label(const module&) { return "LoKr"; }
-    LOWRANK_INLINE static module_shape shape([[maybe_unused]] const module& m) { return {m.rows(), m.cols()}; }
+    LOWRANK_INLINE static module_shape shape(const module& m) { return {m.rows(), m.cols()}; }
     static bool fit(module&, index, index) { return true; }
-    LOWRANK_INLINE static peft_facts facts([[maybe_unused]] const module& m) { return {m.r, m.alpha}; }
+    LOWRANK_INLINE static peft_facts facts(const module& m) { return {m.r, m.alpha}; }
     LOWRANK_INLINE static peft_change change(const module& m) { return {.weight = m.delta()}; }
     /// Columns of the factors that `change` forms.
     static index formed_rank(const module& m) { return m.w1.left.cols() * m.w2.left.cols(); }
@@ -70,19 +79,45 @@ struct peft_kind<lokr_adapter<float>> {
     LOWRANK_INLINE static peft_change change_without_factors(const module& m) {
         return {.weight = added_rows_change{added_rows(m)}};
     }
-    LOWRANK_INLINE static module join(detail::relative_parts& p, [[maybe_unused]] const detail::peft_context& c) {
-        return detail::join_lokr(p, c.rules);
+    LOWRANK_INLINE static module join(peft_parts& p, const peft_context& c) {
+        module out = detail::join_lokr(p, c.r);
+        out.alpha = c.alpha;
+        out.r = c.r;
+        return out;
     }
-    LOWRANK_INLINE static void write(const module& m, detail::relative_tensors& to) {
+    LOWRANK_INLINE static void write(const module& m, peft_tensors& to) {
         const auto factor = [&](const std::string& name, const lokr_factor<float>& f) {
             to.add(f.whole() ? name : name + "_a", f.left);
             if (!f.whole()) {
                 to.add(name + "_b", f.right);
             }
         };
-        factor(".lokr_w1", m.w1);
-        factor(".lokr_w2", m.w2);
+        factor("lokr_w1", m.w1);
+        factor("lokr_w2", m.w2);
     }
+    /// The rank is that of the tensors, alpha without a number is the rank, and the scaling of two whole matrices is 1
+    /// whatever their alpha says.
+    struct lycoris {
+        LOWRANK_INLINE static std::vector<std::string_view> leaves() { return peft_kind::leaves(); }
+        static bool holds(const module&) { return true; }
+        LOWRANK_INLINE static module join(peft_parts& p, std::optional<double> alpha) {
+            module out = detail::join_lokr(p, std::nullopt);
+            const auto& factor = out.w2.whole() ? out.w1 : out.w2;
+            const bool both_whole = factor.whole();
+            out.r = both_whole ? 1 : factor.left.cols();
+            out.alpha = both_whole ? 1 : alpha.value_or(static_cast<double>(out.r));
+            return out;
+        }
+        LOWRANK_INLINE static double write(const module& m, peft_tensors& to) {
+            module scaled = m;
+            const bool both_whole = m.w1.whole() && m.w2.whole();
+            if (both_whole) {
+                scaled.w1.left *= m.scaling();
+            }
+            peft_kind::write(scaled, to);
+            return detail::alpha_or_rank(both_whole ? static_cast<double>(m.r) : m.alpha, m.r, to);
+        }
+    };
 };
 
 }  // namespace lowrank::inline LOWRANK_ABI

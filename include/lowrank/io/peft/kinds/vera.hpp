@@ -10,14 +10,13 @@
 /// Names and shapes follow huggingface/peft.
 
 #include <memory>
-#include <string_view>
+#include <vector>
 
 #include <lowrank/core/config.hpp>
 #include <lowrank/core/status.hpp>
 #include <lowrank/core/types.hpp>
-#include <lowrank/io/peft/detail/peft_relatives.hpp>
-#include <lowrank/io/peft/peft_config.hpp>
 #include <lowrank/io/peft/peft_kind.hpp>
+#include <lowrank/io/peft/peft_tensors.hpp>
 #include <lowrank/lora/kinds/vera.hpp>
 
 namespace lowrank::inline LOWRANK_ABI {
@@ -25,7 +24,7 @@ namespace lowrank::inline LOWRANK_ABI {
 namespace detail {
 
 /// `in` is not in the file of a module: the base's weight says it. Until then it is that of the projection.
-LOWRANK_INLINE vera_adapter<float> join_vera(relative_parts& p,
+LOWRANK_INLINE vera_adapter<float> join_vera(peft_parts& p,
                                              const std::shared_ptr<const vera_projections<float>>& shared) {
     vera_adapter<float> out{
         .shared = shared, .lambda_b = p.take_vector("vera_lambda_b"), .lambda_d = p.take_vector("vera_lambda_d")};
@@ -46,32 +45,39 @@ LOWRANK_INLINE vera_adapter<float> join_vera(relative_parts& p,
 template <>
 struct peft_kind<vera_adapter<float>> {
     using module = vera_adapter<float>;
-    static constexpr std::string_view type = "VERA";
-    static constexpr std::string_view leaves[] = {"vera_lambda_b", "vera_lambda_d", "vera_A", "vera_B"};
+    LOWRANK_INLINE static std::vector<peft_type> types() {
+        return {{.name = "VERA",
+                 .r_key = "r",
+                 .r = 256,
+                 .dropout_key = "vera_dropout",
+                 .leaves = {"vera_lambda_b", "vera_lambda_d", "vera_A", "vera_B"},
+                 .known = {"d_initial", "projection_prng_key", "save_projection"},
+                 .defaults = R"({"projection_prng_key":0,"save_projection":true})"}};
+    }
     static const char* label(const module&) { return "VeRA"; }
-    LOWRANK_INLINE static module_shape shape([[maybe_unused]] const module& m) { return {m.lambda_b.size(), m.in}; }
+    LOWRANK_INLINE static module_shape shape(const module& m) { return {m.lambda_b.size(), m.in}; }
     LOWRANK_INLINE static bool fit(module& m, index out, index in) {
         const bool fits = in <= m.shared->vera_A.cols() && m.lambda_b.size() == out;
         m.in = fits ? in : m.in;
         return fits;
     }
-    LOWRANK_INLINE static peft_facts facts([[maybe_unused]] const module& m) { return {m.lambda_d.size(), 0}; }
+    LOWRANK_INLINE static peft_facts facts(const module& m) { return {m.lambda_d.size(), 0}; }
     LOWRANK_INLINE static peft_change change(const module& m) { return {.weight = m.delta()}; }
     /// What all modules share.
-    LOWRANK_INLINE static std::shared_ptr<const void> join_shared(detail::relative_parts& p) {
+    LOWRANK_INLINE static std::shared_ptr<const void> join_shared(peft_parts& p) {
         return std::make_shared<const vera_projections<float>>(
             vera_projections<float>{.vera_A = p.take("vera_A"), .vera_B = p.take("vera_B")});
     }
-    LOWRANK_INLINE static void write_shared(const module& m, detail::relative_tensors& to) {
+    LOWRANK_INLINE static void write_shared(const module& m, peft_tensors& to) {
         to.add("vera_A", m.shared->vera_A);
         to.add("vera_B", m.shared->vera_B);
     }
-    LOWRANK_INLINE static module join(detail::relative_parts& p, [[maybe_unused]] const detail::peft_context& c) {
+    LOWRANK_INLINE static module join(peft_parts& p, const peft_context& c) {
         return detail::join_vera(p, std::static_pointer_cast<const vera_projections<float>>(c.shared));
     }
-    LOWRANK_INLINE static void write(const module& m, detail::relative_tensors& to) {
-        to.add(".vera_lambda_b", {detail::extent(m.lambda_b.size())}, m.lambda_b);
-        to.add(".vera_lambda_d", {detail::extent(m.lambda_d.size())}, m.lambda_d);
+    LOWRANK_INLINE static void write(const module& m, peft_tensors& to) {
+        to.add("vera_lambda_b", {detail::extent(m.lambda_b.size())}, m.lambda_b);
+        to.add("vera_lambda_d", {detail::extent(m.lambda_d.size())}, m.lambda_d);
     }
 };
 

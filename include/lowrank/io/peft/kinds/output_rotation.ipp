@@ -1,23 +1,23 @@
 // SPDX-License-Identifier: MIT
-#ifndef LOWRANK_IO_FORMATS_LYCORIS_OFT_IPP
-#define LOWRANK_IO_FORMATS_LYCORIS_OFT_IPP
+#ifndef LOWRANK_IO_PEFT_KINDS_OUTPUT_ROTATION_IPP
+#define LOWRANK_IO_PEFT_KINDS_OUTPUT_ROTATION_IPP
 
 #include <cmath>
 #include <utility>
 
 #include <lowrank/core/check.hpp>
 #include <lowrank/core/workspace.hpp>
-#include <lowrank/io/formats/lycoris_oft.hpp>
+#include <lowrank/io/peft/kinds/output_rotation.hpp>
 #include <lowrank/lora/algebra/cayley.hpp>
 
 namespace lowrank::inline LOWRANK_ABI {
 
-LOWRANK_BODY matrix<double> lycoris_oft::skew(index first) const {
-    const matrix<double> block = oft_blocks.middleRows(first, block_size()).cast<double>();
+LOWRANK_BODY matrix<double> output_rotation::skew(index first) const {
+    const matrix<double> block = blocks.middleRows(first, block_size()).cast<double>();
     return block - block.transpose();
 }
 /// "(c g k) -> (c k g)" with g = 2 and k = 2^i b / 2.
-LOWRANK_BODY std::vector<index> lycoris_oft::butterfly_index(index i) const {
+LOWRANK_BODY std::vector<index> output_rotation::butterfly_index(index i) const {
     const index k = (index{1} << i) * (block_size() / 2);
     std::vector<index> order(static_cast<std::size_t>(out()));
     for (index at = 0; at < out(); ++at) {
@@ -27,11 +27,11 @@ LOWRANK_BODY std::vector<index> lycoris_oft::butterfly_index(index i) const {
     return order;
 }
 
-LOWRANK_BODY block_rotation<double> lycoris_oft::rotation() const {
-    detail::expects(is_valid(), "lycoris_oft: the blocks do not fit each other");
+LOWRANK_BODY block_rotation<double> output_rotation::rotation() const {
+    detail::expects(is_valid(), "output_rotation: the blocks do not fit each other");
     const index b = block_size();
     double squares = 0;
-    for (index first = 0; first < oft_blocks.rows(); first += b) {
+    for (index first = 0; first < blocks.rows(); first += b) {
         squares += skew(first).squaredNorm();
     }
     const double norm = std::sqrt(squares) + 1e-8;
@@ -54,7 +54,7 @@ LOWRANK_BODY block_rotation<double> lycoris_oft::rotation() const {
 
 namespace detail {
 
-LOWRANK_BODY any_row_transform rotate_outputs(const lycoris_oft& a) {
+LOWRANK_BODY any_row_transform rotate_outputs(const output_rotation& a) {
     struct turn {
         block_rotation<double> rotation;
         vector<double> scale;
@@ -87,4 +87,4 @@ LOWRANK_BODY any_row_transform rotate_outputs(const lycoris_oft& a) {
 }  // namespace detail
 }  // namespace lowrank::inline LOWRANK_ABI
 
-#endif  // LOWRANK_IO_FORMATS_LYCORIS_OFT_IPP
+#endif  // LOWRANK_IO_PEFT_KINDS_OUTPUT_ROTATION_IPP

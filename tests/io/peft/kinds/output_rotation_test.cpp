@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-#include <lowrank/io/formats/lycoris_oft.hpp>
+#include <lowrank/io/peft/kinds/output_rotation.hpp>
 
 #include <cmath>
 #include <cstdint>
@@ -30,20 +30,20 @@ matrix<float> oft_normals(Eigen::Index rows, Eigen::Index cols, std::uint64_t st
     return m;
 }
 
-lycoris_oft diagonal_oft() {
-    return {.oft_blocks = oft_normals(12, 4, 1), .block_count = 3, .rescale = oft_normals(12, 1, 2).array() + 1};
+output_rotation diagonal_oft() {
+    return {.blocks = oft_normals(12, 4, 1), .block_count = 3, .rescale = oft_normals(12, 1, 2).array() + 1};
 }
-lycoris_oft butterfly_oft() {
-    return {.oft_blocks = oft_normals(3 * 16, 4, 3), .block_count = 4, .is_butterfly = true};
+output_rotation butterfly_oft() {
+    return {.blocks = oft_normals(3 * 16, 4, 3), .block_count = 4, .is_butterfly = true};
 }
 
 /// LyCORIS's make_weight, loop by loop, in double.
-matrix<double> turned_by_lycoris(const lycoris_oft& a, matrix<double> w) {
+matrix<double> turned_by_lycoris(const output_rotation& a, matrix<double> w) {
     const Eigen::Index b = a.block_size(), n = a.block_count, m = a.factor_count();
     std::vector<matrix<double>> q;
     double squares = 0;
     for (Eigen::Index k = 0; k < m * n; ++k) {
-        const matrix<double> block = a.oft_blocks.middleRows(k * b, b).cast<double>();
+        const matrix<double> block = a.blocks.middleRows(k * b, b).cast<double>();
         q.emplace_back(block - block.transpose());
         squares += q.back().squaredNorm();
     }
@@ -90,7 +90,7 @@ matrix<double> turned_by_lycoris(const lycoris_oft& a, matrix<double> w) {
 
 peft_adapter adapter_with(const peft_module& module) {
     peft_adapter adapter;
-    adapter.relatives["l"] = module;
+    adapter.modules["l"] = module;
     return adapter;
 }
 
@@ -101,7 +101,7 @@ TEST_CASE("the outputs are turned as LyCORIS turns them, and back") {
     shortened.constraint = 0.05;
     auto loose = butterfly_oft();
     loose.constraint = 1e3;  // no effect
-    for (const lycoris_oft& a : {diagonal_oft(), butterfly_oft(), shortened, loose}) {
+    for (const output_rotation& a : {diagonal_oft(), butterfly_oft(), shortened, loose}) {
         REQUIRE(a.is_valid());
         const matrix<double> w = oft_normals(a.out(), 5, 4).cast<double>();
         const auto rows = detail::rotate_outputs(a);
@@ -119,15 +119,15 @@ TEST_CASE("the outputs are turned as LyCORIS turns them, and back") {
 
 TEST_CASE("a LyCORIS file of OFT is read, merged, made plain LoRA and written again") {
     temporary_folder folder;
-    for (const lycoris_oft& a : {diagonal_oft(), butterfly_oft()}) {
+    for (const output_rotation& a : {diagonal_oft(), butterfly_oft()}) {
         const auto made = folder / "made.safetensors";
         auto constrained = a;
         constrained.constraint = 0.03125;
         REQUIRE(write_adapter(made, adapter_with(constrained), "kohya"));
         const auto read = read_adapter(made, {.modules = {"l"}});
         REQUIRE_MESSAGE(read, (read ? std::string() : read.error().message));
-        const auto& same = std::get<lycoris_oft>(read->adapter.relatives.at("l"));
-        CHECK(same.oft_blocks == a.oft_blocks);
+        const auto& same = (*read->adapter.modules.at("l").get<output_rotation>());
+        CHECK(same.blocks == a.blocks);
         CHECK(same.rescale == a.rescale);
         CHECK(same.constraint == constrained.constraint);
         CHECK(same.is_butterfly == a.is_butterfly);
@@ -161,7 +161,7 @@ TEST_CASE("a LyCORIS file of OFT is read, merged, made plain LoRA and written ag
                 CHECK((checkpoint::open(folder / "half")->matrix<double>("l.weight").value() - middle).norm() < 1e-5);
                 const auto plain = to_plain_lora(read->adapter, &*base, {.rank = fixed_rank(12)});
                 REQUIRE_MESSAGE(plain, (plain ? std::string() : plain.error().message));
-                const matrix<float> delta = plain->adapter.modules.at("l").delta().dense();
+                const matrix<float> delta = lora_of(plain->adapter.modules.at("l")).delta().dense();
                 CHECK((delta.cast<double>() - (exact - w.cast<double>())).norm() < 1e-5);
             }
         }
@@ -176,7 +176,7 @@ TEST_CASE("DoRA by inputs is read, merged and written again") {
     REQUIRE(write_adapter(folder / "made", adapter_with(dora), "kohya"));
     const auto read = read_adapter(folder / "made", {.modules = {"l"}});
     REQUIRE_MESSAGE(read, (read ? std::string() : read.error().message));
-    const auto& same = std::get<peft_lora>(read->adapter.relatives.at("l"));
+    const auto& same = (*read->adapter.modules.at("l").get<peft_lora>());
     CHECK(same.magnitude_of_inputs);
     CHECK(same.magnitude == dora.magnitude);
     CHECK(write_adapter(folder / "peft", read->adapter, "peft").code == errc::unsupported);
@@ -193,7 +193,8 @@ TEST_CASE("DoRA by inputs is read, merged and written again") {
     CHECK((checkpoint::open(folder / "out")->matrix<double>("l.weight").value() - exact).cwiseAbs().maxCoeff() < 1e-6);
     const auto plain = to_plain_lora(read->adapter, &*base, {.rank = fixed_rank(5)});
     REQUIRE(plain);
-    CHECK((plain->adapter.modules.at("l").delta().dense().cast<double>() - (exact - w.cast<double>())).norm() < 1e-5);
+    CHECK((lora_of(plain->adapter.modules.at("l")).delta().dense().cast<double>() - (exact - w.cast<double>())).norm() <
+          1e-5);
 }
 
 TEST_CASE("broken OFT modules are refused, and so are files of several types") {

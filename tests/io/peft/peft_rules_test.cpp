@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-#include <lowrank/io/peft/detail/peft_factors.hpp>
+#include <lowrank/io/peft/detail/peft_rules.hpp>
 
 #include <string>
 #include <string_view>

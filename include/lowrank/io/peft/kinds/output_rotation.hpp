@@ -1,14 +1,14 @@
 // SPDX-License-Identifier: MIT
-#ifndef LOWRANK_IO_FORMATS_LYCORIS_OFT_HPP
-#define LOWRANK_IO_FORMATS_LYCORIS_OFT_HPP
+#ifndef LOWRANK_IO_PEFT_KINDS_OUTPUT_ROTATION_HPP
+#define LOWRANK_IO_PEFT_KINDS_OUTPUT_ROTATION_HPP
 
 /// \file
-/// OFT and BOFT of LyCORIS, which rotate the outputs of a layer; those of PEFT rotate the inputs.
+/// A rotation of a layer's outputs, as LyCORIS has it, where PEFT turns the inputs.
 ///
-///     const lowrank::lycoris_oft a{.oft_blocks = blocks, .block_count = 4};       // W' = blockdiag(R_k)^T W
+///     const lowrank::output_rotation a{.blocks = blocks, .block_count = 4};       // W' = blockdiag(R_k)^T W
 ///     auto rotated = lowrank::apply(a.rotation(), lowrank::matrix<double>(64, 8));
 ///
-/// KohakuBlueleaf/LyCORIS, modules/diag_oft.py and modules/boft.py.
+/// KohakuBlueleaf/LyCORIS, modules/diag_oft.py and the butterfly beside it; names in files: kinds/oft.hpp.
 
 #include <cstddef>
 #include <vector>
@@ -22,24 +22,24 @@ namespace lowrank::inline LOWRANK_ABI {
 
 /// W' = diag(rescale) G W with an orthogonal G of the outputs. With Q = B - B^T of a block B, shortened together to the
 /// length constraint * out, and R = (I + Q)(I - Q)^-1: G = blockdiag(R_k)^T ("diag-oft"), or the product
-/// G_{m-1} ... G_0 of block-diagonal factors blockdiag(R_ik) on butterfly orders of the outputs ("boft").
-struct lycoris_oft {
-    matrix<float> oft_blocks = {};  ///< (factors * block_count * b) x b, the blocks B below each other
+/// G_{m-1} ... G_0 of block-diagonal factors blockdiag(R_ik) on butterfly orders of the outputs.
+struct output_rotation {
+    matrix<float> blocks = {};  ///< (factors * block_count * b) x b, the blocks B below each other
     index block_count = 0;
     bool is_butterfly = false;
     vector<float> rescale = {};          ///< out; empty: none
     double constraint = 0;               ///< LyCORIS stores it as alpha; 0: none
     std::size_t rescale_dimensions = 2;  ///< 4 for a 2-d convolution: [out, 1, 1, 1]
 
-    [[nodiscard]] index block_size() const noexcept { return oft_blocks.cols(); }
+    [[nodiscard]] index block_size() const noexcept { return blocks.cols(); }
     [[nodiscard]] index out() const noexcept { return block_count * block_size(); }
-    [[nodiscard]] index factor_count() const noexcept { return out() == 0 ? 0 : oft_blocks.rows() / out(); }
+    [[nodiscard]] index factor_count() const noexcept { return out() == 0 ? 0 : blocks.rows() / out(); }
 
     /// True if the blocks are those of a layer: whole factors, and of several an even b with b 2^(m-1) dividing out.
     [[nodiscard]] bool is_valid() const {
         const index b = block_size();
         const index m = factor_count();
-        return b >= 1 && block_count >= 1 && oft_blocks.rows() == m * out() && (is_butterfly || m == 1) && m >= 1 &&
+        return b >= 1 && block_count >= 1 && blocks.rows() == m * out() && (is_butterfly || m == 1) && m >= 1 &&
                m < 62 && (!is_butterfly || (b % 2 == 0 && b <= out() >> (m - 1) && out() % (b << (m - 1)) == 0)) &&
                (rescale.size() == 0 || rescale.size() == out());
     }
@@ -55,13 +55,13 @@ private:
 namespace detail {
 
 /// The map of the columns of W (the rows of its transpose), as `row_transform`.
-LOWRANK_API [[nodiscard]] any_row_transform rotate_outputs(const lycoris_oft& a);
+LOWRANK_API [[nodiscard]] any_row_transform rotate_outputs(const output_rotation& a);
 
 }  // namespace detail
 }  // namespace lowrank::inline LOWRANK_ABI
 
 #ifdef LOWRANK_DEFINITIONS
-#include <lowrank/io/formats/lycoris_oft.ipp>
+#include <lowrank/io/peft/kinds/output_rotation.ipp>
 #endif
 
-#endif  // LOWRANK_IO_FORMATS_LYCORIS_OFT_HPP
+#endif  // LOWRANK_IO_PEFT_KINDS_OUTPUT_ROTATION_HPP

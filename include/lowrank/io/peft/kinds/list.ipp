@@ -1,0 +1,49 @@
+// SPDX-License-Identifier: MIT
+#ifndef LOWRANK_IO_PEFT_KINDS_LIST_IPP
+#define LOWRANK_IO_PEFT_KINDS_LIST_IPP
+
+#include <lowrank/io/peft/kinds/adalora.hpp>
+#include <lowrank/io/peft/kinds/boft.hpp>
+#include <lowrank/io/peft/kinds/hira.hpp>
+#include <lowrank/io/peft/kinds/hra.hpp>
+#include <lowrank/io/peft/kinds/ia3.hpp>
+#include <lowrank/io/peft/kinds/list.hpp>
+#include <lowrank/io/peft/kinds/loha.hpp>
+#include <lowrank/io/peft/kinds/lokr.hpp>
+#include <lowrank/io/peft/kinds/lora.hpp>
+#include <lowrank/io/peft/kinds/miss.hpp>
+#include <lowrank/io/peft/kinds/oft.hpp>
+#include <lowrank/io/peft/kinds/randlora.hpp>
+#include <lowrank/io/peft/kinds/vera.hpp>
+#include <lowrank/io/peft/kinds/whole_tensor.hpp>
+#include <lowrank/lora/adapter_kind.hpp>
+
+namespace lowrank::inline LOWRANK_ABI {
+
+namespace detail {
+
+/// The list.
+using described_kinds =
+    kind_list<lora_adapter<float>, peft_lora, adalora_adapter<float>, loha_adapter<float>, lokr_adapter<float>,
+              vera_adapter<float>, peft_ia3, oft_adapter<float>, output_rotation, peft_boft, hra_adapter<float>,
+              miss_adapter<float>, miss_bat_adapter<float>, peft_randlora, hira_adapter<float>>;
+
+template <class... M>
+[[nodiscard]] peft_kind_list descriptions_of(kind_list<M...>) {
+    static constexpr const peft_description* all[] = {&peft_description_of<M>...};
+    return all;
+}
+template <class... M>
+[[nodiscard]] peft_application_list applications_of(kind_list<M...>) {
+    static constexpr const peft_application* all[] = {&peft_application_of<M>...};
+    return all;
+}
+
+}  // namespace detail
+
+LOWRANK_BODY peft_kind_list peft_kinds() { return detail::descriptions_of(detail::described_kinds()); }
+LOWRANK_BODY peft_application_list peft_applications() { return detail::applications_of(detail::described_kinds()); }
+
+}  // namespace lowrank::inline LOWRANK_ABI
+
+#endif  // LOWRANK_IO_PEFT_KINDS_LIST_IPP
