@@ -129,7 +129,7 @@ template <real S>
 void rotate(S* x, S* y, index n, S c, S s);
 
 template <real S>
-void solve_right_upper_of(const dense_view<const S>& r, bool transposed, const dense_view<S>& y);
+void solve_right_upper_of(const dense_view<const S>& r, const dense_view<S>& y);
 template <real S>
 [[nodiscard]] bool cholesky_of(const dense_view<S>& a);
 
@@ -197,14 +197,14 @@ template <class A>
 template <class R, class Y>
 void solve_right_upper(const R& r, Y&& y) {
     using S = detail::stored_of<Y>;
-    detail::solve_right_upper_of<S>(dense_view<const S>(r), false, dense_view<S>(y));
+    detail::solve_right_upper_of<S>(dense_view<const S>(r), dense_view<S>(y));
 }
 
 /// Y := Y L^-T for a lower triangular L, whose upper part is not read.
 template <class L, class Y>
 void solve_right_lower_transposed(const L& l, Y&& y) {
     using S = detail::stored_of<Y>;
-    detail::solve_right_upper_of<S>(transposed(l), true, dense_view<S>(y));
+    detail::solve_right_upper_of<S>(transposed(l), dense_view<S>(y));
 }
 
 /// A = L L^T, in place, for a symmetric positive definite A of which the lower triangle is read; the upper one is left

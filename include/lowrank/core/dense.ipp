@@ -677,7 +677,7 @@ void symv_lower(S alpha, const dense_view<const S>& a, const S* x, S* y) {
 }
 
 template <real S>
-void solve_right_upper_of(const dense_view<const S>& r, bool, const dense_view<S>& y) {
+void solve_right_upper_of(const dense_view<const S>& r, const dense_view<S>& y) {
     constexpr index block = 32;
     const index n = r.cols(), m = y.rows();
     for (index first = 0; first < n; first += block) {
@@ -729,7 +729,7 @@ bool cholesky_of(const dense_view<S>& a) {
             }
         }
         const auto below = a.block(first + width, first, rest, width);
-        solve_right_upper_of<S>(transposed(dense_view<const S>(here)), true, below);
+        solve_right_upper_of<S>(transposed(dense_view<const S>(here)), below);
         gemm<S, S, S>(S(-1), dense_view<const S>(below), transposed(below),
                       a.block(first + width, first + width, rest, rest), true, nullptr);
     }
@@ -951,7 +951,7 @@ bool solve_of(const dense_view<S>& a, const dense_view<S>& b) {
     template S dot_of<S>(const S*, const S*, index);                                                                   \
     template void axpy<S>(S, const S*, S*, index);                                                                     \
     template void rotate<S>(S*, S*, index, S, S);                                                                      \
-    template void solve_right_upper_of<S>(const dense_view<const S>&, bool, const dense_view<S>&);                     \
+    template void solve_right_upper_of<S>(const dense_view<const S>&, const dense_view<S>&);                           \
     template bool cholesky_of<S>(const dense_view<S>&);
 LOWRANK_DENSE_OF(float)
 LOWRANK_DENSE_OF(double)
