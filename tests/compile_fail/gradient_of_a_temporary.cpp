@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 // A sigma_gradient and nested_ranks keep a pointer to the decomposition: it must outlive them.
-// expects: deleted function
+// expects: deleted
 #include <lowrank/factor/svd.hpp>
 #include <lowrank/laser/edits/nested_ranks.hpp>
 #include <lowrank/laser/scores/sigma_gradient.hpp>

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 // A residual borrows the weight; one of a matrix that ends with the expression would read freed memory.
-// expects: deleted function
+// expects: deleted
 #include <lowrank/factor/sketched/error_estimate.hpp>
 #include <lowrank/factor/truncated_svd.hpp>
 
