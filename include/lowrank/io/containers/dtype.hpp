@@ -5,8 +5,8 @@
 /// \file
 /// The element types a safetensors file can name, and which of them are scalars here.
 ///
-///     lowrank::dtype_named("BF16");                    // dtype::bf16
-///     lowrank::dtype_of<float>;                        // dtype::f32
+///     auto type = lowrank::dtype_named("BF16");                            // dtype::bf16
+///     static_assert(lowrank::dtype_of<float> == lowrank::dtype::f32);
 ///     std::vector<float> values(bytes.size() / 2);
 ///     lowrank::convert_elements<float>(lowrank::dtype::f16, bytes, values);   // exactly where that is possible
 

@@ -6,7 +6,7 @@
 /// The one description of an adapter kind as a module of an adapter file; one header per kind in kinds/.
 ///
 ///     std::vector<const lowrank::peft_description*> kinds(lowrank::peft_kinds().begin(), lowrank::peft_kinds().end());
-///     kinds.push_back(&lowrank::peft_description_of<my_adapter>);      // described by peft_kind<my_adapter>
+///     kinds.push_back(&lowrank::peft_description_of<lowrank::hira_adapter<float>>);   // or yours, with its peft_kind
 ///     auto adapter = lowrank::read_peft("mine", {.kinds = kinds});
 ///
 /// `peft_kind<M>` of a module type M has, as static members:

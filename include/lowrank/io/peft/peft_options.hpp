@@ -5,8 +5,8 @@
 /// \file
 /// What the adapter_config.json of single adapter types says besides what all types say: values by key.
 ///
-///     config.options.set("use_rslora", true);
-///     if (config.options.get<bool>("use_rslora")) ...
+///     poet->config.options.set("use_rslora", true);
+///     if (poet->config.options.get<bool>("use_rslora")) log("alpha / sqrt(r)");
 ///
 /// Which keys there are, and their defaults, is told by the description of a kind: `peft_type::keys`.
 

@@ -6,12 +6,16 @@
 /// The tensors of one module of an adapter, while they are read and while they are written: what the description of a
 /// kind (peft_kind.hpp) works with.
 ///
-///     static my_adapter join(peft_parts& parts, const peft_context& context) {
-///         my_adapter out{.a = parts.take("my_A"), .b = parts.take("my_B"), .alpha = context.alpha};
-///         parts.agree(out.a.rows() == out.b.cols());
-///         return out;
-///     }
-///     static void write(const my_adapter& m, peft_tensors& to) { to.add("my_A", m.a), to.add("my_B", m.b); }
+///     struct my_kind {
+///         static lowrank::lora_adapter<float> join(lowrank::peft_parts& parts, const lowrank::peft_context&) {
+///             lowrank::lora_adapter<float> m{.lora_A = parts.take("my_A"), .lora_B = parts.take("my_B")};
+///             parts.agree(m.lora_A.rows() == m.lora_B.cols());
+///             return m;
+///         }
+///         static void write(const lowrank::lora_adapter<float>& m, lowrank::peft_tensors& to) {
+///             to.add("my_A", m.lora_A), to.add("my_B", m.lora_B);
+///         }
+///     };
 
 #include <cstddef>
 #include <cstdint>

@@ -6,7 +6,8 @@
 /// Tensors of an adapter's file that take the place of ones of the base, whatever the adapter's type: saved modules
 /// (modules_to_save), trained biases, new rows of an embedding table (trainable_token_indices).
 ///
-///     adapter.modules.insert_or_assign("lm_head.weight", lowrank::whole_tensor{lowrank::tensor_of("lm_head.weight", w)});
+///     const lowrank::whole_tensor head{lowrank::tensor_of("lm_head.weight", w)};
+///     poet->modules.insert_or_assign("lm_head.weight", head);
 ///
 /// The entry of an adapter's map has the path of the parameter, which is the tensor's name without "base_model.model.".
 
