@@ -49,9 +49,7 @@ LOWRANK_API [[nodiscard]] result<peft_adapter> read_peft(const std::filesystem::
 /// \pre all modules are of one peft_type and agree on use_rslora.
 LOWRANK_API [[nodiscard]] peft_lora_config peft_config_for(const std::map<std::string, peft_module>& modules,
                                                            peft_lora_config base = {});
-[[nodiscard]] inline peft_lora_config peft_config_for(const peft_adapter& adapter, peft_lora_config base = {}) {
-    return peft_config_for(adapter.modules, std::move(base));
-}
+LOWRANK_API [[nodiscard]] peft_lora_config peft_config_for(const peft_adapter& adapter, peft_lora_config base = {});
 
 /// Writes an adapter folder, which is created if need be.
 ///

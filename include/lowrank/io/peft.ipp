@@ -356,6 +356,10 @@ LOWRANK_INLINE [[nodiscard]] result<std::vector<tensor_to_write>> peft_tensors_o
 
 }  // namespace detail
 
+LOWRANK_BODY peft_lora_config peft_config_for(const peft_adapter& adapter, peft_lora_config base) {
+    return peft_config_for(adapter.modules, std::move(base));
+}
+
 LOWRANK_BODY status write_peft(const std::filesystem::path& folder, const peft_adapter& adapter,
                                const write_options& opt) {
     const auto kinds = detail::kinds_of(adapter.modules);

@@ -116,9 +116,7 @@ LOWRANK_API [[nodiscard]] lora_adapter<float>& lora_of(peft_module& module);
 }
 
 /// A module of two factors and nothing more.
-[[nodiscard]] inline peft_module plain_module(lora_adapter<float> lora, bool is_table) {
-    return is_table ? peft_module(peft_lora{.lora = std::move(lora), .is_table = true}) : peft_module(std::move(lora));
-}
+LOWRANK_API [[nodiscard]] peft_module plain_module(lora_adapter<float> lora, bool is_table);
 
 }  // namespace lowrank::inline LOWRANK_ABI
 

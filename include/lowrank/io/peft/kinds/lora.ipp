@@ -255,6 +255,9 @@ LOWRANK_BODY std::optional<peft_lora> peft_kind<peft_lora>::from(const any_adapt
     return dora == nullptr ? std::nullopt : std::optional<module>({.lora = dora->lora, .magnitude = dora->magnitude});
 }
 
+LOWRANK_BODY peft_module plain_module(lora_adapter<float> lora, bool is_table) {
+    return is_table ? peft_module(peft_lora{.lora = std::move(lora), .is_table = true}) : peft_module(std::move(lora));
+}
 LOWRANK_BODY const lora_adapter<float>& lora_of(const peft_module& module) {
     const lora_adapter<float>* lora = find_lora(module);
     detail::expects(lora != nullptr, "lora_of: the module is no LoRA");

@@ -20,6 +20,7 @@
 #include <lowrank/core/status.hpp>
 #include <lowrank/core/types.hpp>
 #include <lowrank/io/containers/detail/text.hpp>
+#include <lowrank/io/containers/safetensors.hpp>
 #include <lowrank/io/peft/peft_kind.hpp>
 #include <lowrank/io/peft/peft_tensors.hpp>
 #include <lowrank/lora/change.hpp>
