@@ -4,6 +4,7 @@
 /// adapter, an adapter at another rank.
 
 #include <algorithm>
+#include <cmath>
 #include <cstdint>
 #include <memory>
 #include <string>
@@ -46,8 +47,8 @@ void run_diff(const diff_command_options& options) {
                                    {"elements", t.elements},
                                    {"changed", t.changed},
                                    {"norm", t.norm},
-                                   {"relative", t.norm == 0 || t.first_norm > 0 ? json(t.relative()) : json(nullptr)},
-                                   {"largest", t.largest},
+                                   {"relative", std::isfinite(t.relative()) ? json(t.relative()) : json(nullptr)},
+                                   {"largest", t.has_values ? json(t.largest) : json(nullptr)},
                                    {"not_finite", t.not_finite}});
             }
         }
@@ -67,7 +68,10 @@ void run_diff(const diff_command_options& options) {
         const bool compared = t.kind == kind::values || t.kind == kind::type;
         rows.add({in_quotes(t.name), to_string(t.kind),
                   compared ? grouped(t.changed) + " of " + grouped(t.elements) : "",
-                  compared ? format("%.3e", t.relative()) : "", compared ? format("%.3e", t.largest) : ""});
+                  !compared || !t.has_values ? ""
+                  : t.is_broken              ? "not finite"
+                                             : format("%.3e", t.relative()),
+                  compared && t.has_values ? format("%.3e", t.largest) : ""});
     }
     if (diff.differing != 0 || options.all) {
         print(rows.text() + "\n");

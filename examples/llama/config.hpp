@@ -44,6 +44,9 @@ using config = lowrank::model_config;
     if (c.scaling.type == rope_scaling::kind::other) {
         return unsupported("rope_scaling of type", c.scaling.name, "default, linear and llama3");
     }
+    if (c.partial_rotary_factor != 1) {
+        return unsupported("partial_rotary_factor", std::to_string(c.partial_rotary_factor), "1");
+    }
     const struct {
         const char* name;
         index value;

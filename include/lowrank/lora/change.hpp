@@ -362,7 +362,7 @@ template <real S>
     detail::expects(lengths.size() == change.magnitude.size(), "resolved: as many lengths as magnitudes");
     vector<double> k(lengths.size());
     for (index i = 0; i < k.size(); ++i) {
-        k(i) = lengths(i) > 0 ? static_cast<double>(change.magnitude(i)) / lengths(i) : 0;
+        k(i) = lengths(i) == 0 ? 0 : static_cast<double>(change.magnitude(i)) / lengths(i);  // NaN stays NaN
     }
     return detail::one_sided_at_strength(std::move(change.delta), k, change.of_columns, change.strength);
 }

@@ -2,8 +2,12 @@
 #include <lowrank/io/checkpoints/diff_checkpoint.hpp>
 
 #include <cmath>
+#include <cstdint>
 #include <limits>
+#include <memory>
 #include <string>
+#include <utility>
+#include <vector>
 
 #include "io_support.hpp"
 
@@ -54,4 +58,33 @@ TEST_CASE("every way two checkpoints can differ is named and measured") {
     CHECK(diff_checkpoints(*a, *a)->differing == 0);
     const auto stopped = diff_checkpoints(*a, *b, {.on_progress = [](const progress&) { return false; }});
     CHECK(stopped.error().code == errc::cancelled);
+}
+
+TEST_CASE("changed elements of every type are counted, and a tensor that became NaN has no relative change") {
+    temporary_folder folder;
+    const auto write = [&](const char* name, std::uint8_t fill, float number) {
+        std::vector<tensor_to_write> all;
+        for (const dtype type :
+             {dtype::boolean, dtype::u8, dtype::i8, dtype::i16, dtype::i32, dtype::u32, dtype::i64, dtype::u64,
+              dtype::f8_e4m3, dtype::f8_e5m2, dtype::f8_e8m0, dtype::f4, dtype::f6_e2m3, dtype::c64}) {
+            auto bytes = std::make_shared<std::vector<std::byte>>(8 * bits_of(type) / 8, static_cast<std::byte>(fill));
+            all.push_back({std::string(name_of(type)), type, {8}, *bytes, bytes});
+        }
+        all.push_back(tensor_of("nan", vector<float>(vector<float>::Constant(8, number))));
+        REQUIRE(write_safetensors(folder / name, std::move(all)));
+        return *checkpoint::open(folder / name);
+    };
+    const auto a = write("a", 0, 1);
+    const auto b = write("b", 0x11, std::numeric_limits<float>::quiet_NaN());
+    const auto diff = diff_checkpoints(a, b);
+    REQUIRE(diff);
+    for (const auto& t : diff->tensors) {
+        CHECK_MESSAGE(t.kind == difference_kind::values, t.name);
+        CHECK_MESSAGE(t.elements == 8, t.name);
+        CHECK_MESSAGE(t.changed == 8, t.name);
+        CHECK_MESSAGE(t.has_values == (t.name != "F4" && t.name != "F6_E2M3" && t.name != "C64"), t.name);
+        CHECK_MESSAGE((t.relative() == 0) == false, t.name);
+    }
+    CHECK(std::isnan(diff->tensors.back().relative()));  // "nan" sorts last
+    CHECK(diff->tensors.back().not_finite == 8);
 }

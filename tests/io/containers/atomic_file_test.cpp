@@ -173,3 +173,47 @@ TEST_CASE("two writers of one file do not disturb each other; the last commit wi
     REQUIRE(first->commit());
     CHECK(text_of(folder / "f") == "first");
 }
+
+TEST_CASE("two files written together are both new or both old, with hard links and without") {
+    struct disk : file_calls {
+        bool has_links = true;
+        int renames = 100;  ///< So many work.
+        int link(const std::filesystem::path& from, const std::filesystem::path& to) override {
+            return has_links ? file_calls::link(from, to) : -EPERM;
+        }
+        int rename(const std::filesystem::path& from, const std::filesystem::path& to) override {
+            return renames-- > 0 ? file_calls::rename(from, to) : -EIO;
+        }
+    };
+    for (const bool has_links : {true, false}) {
+        for (const bool existed : {true, false}) {
+            for (int renames = 0; renames < 4; ++renames) {
+                temporary_folder folder;
+                if (existed) {
+                    REQUIRE(write_file(folder / "a", std::string("old a")));
+                    REQUIRE(write_file(folder / "b", std::string("old b")));
+                }
+                disk calls;
+                calls.has_links = has_links;
+                calls.renames = renames;
+                status why;
+                {
+                    auto a = atomic_file::create(folder / "a", {.calls = &calls});
+                    auto b = atomic_file::create(folder / "b", {.calls = &calls});
+                    REQUIRE(a);
+                    REQUIRE(b);
+                    REQUIRE(a->write(lowrank_tests::bytes_of("new a")));
+                    REQUIRE(b->write(lowrank_tests::bytes_of("new b")));
+                    why = commit_together(*a, *b);
+                }
+                const bool is_new = static_cast<bool>(why);
+                CHECK(is_new == (renames >= (existed && !has_links ? 3 : 2)));
+                if (is_new || existed) {
+                    CHECK(lowrank_tests::text_of(folder / "a") == (is_new ? "new a" : "old a"));
+                    CHECK(lowrank_tests::text_of(folder / "b") == (is_new ? "new b" : "old b"));
+                }
+                CHECK(folder.listing().size() == (is_new || existed ? 2 : 0));
+            }
+        }
+    }
+}

@@ -157,3 +157,19 @@ TEST_CASE("a real model opens by its folder") {
     REQUIRE(model);
     CHECK(model->find("model.layers.0.self_attn.q_proj.weight") != nullptr);
 }
+
+TEST_CASE("a diffusion model opens by its folder, and sub-folders with models are named") {
+    temporary_folder folder;
+    for (const char* part : {"unet", "vae"}) {
+        std::filesystem::create_directories(folder / part);
+        REQUIRE(write_safetensors(folder / part / "diffusion_pytorch_model.safetensors",
+                                  {tensor_of("x", filled(2, 3, 1))}));
+    }
+    REQUIRE(checkpoint::open(folder / "unet"));
+    CHECK(model_folders(folder.path()) == std::vector<std::filesystem::path>{folder / "unet", folder / "vae"});
+    refuses(folder, "its sub-folders with a model are \"unet\", \"vae\"");
+    temporary_folder cache;
+    std::filesystem::create_directories(cache / "snapshots/abc");
+    REQUIRE(write_safetensors(cache / "snapshots/abc/model.safetensors", {tensor_of("x", filled(2, 3, 1))}));
+    CHECK(model_folders(cache.path()) == std::vector<std::filesystem::path>{cache / "snapshots/abc"});
+}

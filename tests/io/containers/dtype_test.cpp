@@ -65,3 +65,33 @@ TEST_CASE_TEMPLATE("elements convert from unaligned bytes", S, float, double) {
     CHECK_THROWS_AS(convert_elements<S>(dtype::f16, std::as_bytes(std::span(one)), one), contract_violation);
     convert_elements<S>(dtype::f16, {}, std::span<S>{});
 }
+
+TEST_CASE("elements of every type of numbers are doubles") {
+    const auto one = [](dtype type, auto stored) {
+        double value = 0;
+        convert_numbers(type, std::as_bytes(std::span(&stored, 1)), {&value, 1});
+        return value;
+    };
+    CHECK(one(dtype::i64, std::int64_t{-16}) == -16);
+    CHECK(one(dtype::u64, std::uint64_t{1} << 63) == 0x1p63);
+    CHECK(one(dtype::i8, std::int8_t{-128}) == -128);
+    CHECK(one(dtype::u16, std::uint16_t{65535}) == 65535);
+    CHECK(one(dtype::boolean, std::uint8_t{1}) == 1);
+    CHECK(one(dtype::f32, 0.5F) == 0.5);
+    // OCP: S.1111.110 is 448, the smallest subnormal 2^-9; E5M2 has infinity at S.11111.00.
+    CHECK(one(dtype::f8_e4m3, std::uint8_t{0x38}) == 1);
+    CHECK(one(dtype::f8_e4m3, std::uint8_t{0x7e}) == 448);
+    CHECK(one(dtype::f8_e4m3, std::uint8_t{0x81}) == -0x1p-9);
+    CHECK(std::isnan(one(dtype::f8_e4m3, std::uint8_t{0xff})));
+    CHECK(one(dtype::f8_e5m2, std::uint8_t{0x3c}) == 1);
+    CHECK(one(dtype::f8_e5m2, std::uint8_t{0x7b}) == 57344);
+    CHECK(std::isinf(one(dtype::f8_e5m2, std::uint8_t{0x7c})));
+    CHECK(std::isnan(one(dtype::f8_e5m2, std::uint8_t{0x7d})));
+    CHECK(one(dtype::f8_e4m3fnuz, std::uint8_t{0x7f}) == 240);
+    CHECK(std::isnan(one(dtype::f8_e4m3fnuz, std::uint8_t{0x80})));
+    CHECK(one(dtype::f8_e5m2fnuz, std::uint8_t{0x7f}) == 57344);
+    CHECK(one(dtype::f8_e8m0, std::uint8_t{127}) == 1);
+    CHECK(std::isnan(one(dtype::f8_e8m0, std::uint8_t{255})));
+    CHECK_FALSE(is_number(dtype::f4));
+    CHECK_FALSE(is_number(dtype::c64));
+}

@@ -65,6 +65,8 @@ TEST_CASE("the selectors of LyCORIS, kohya and mergekit") {
     CHECK(rank(full_extraction()) == 8);
     CHECK(rank(mergekit_extraction(128, 0.3)) == 5);
     CHECK(rank(mergekit_extraction(2)) == 2);
+    CHECK(extract_lora(matrix<double>(1e-4 * d), kohya_extraction(4))
+              .changed);  // a typical fine-tune moves by less than 0.01
     const auto by_kohya = extract_lora(d, kohya_extraction(4));
     CHECK(by_kohya.adapter.rank() == 4);
     CHECK(by_kohya.adapter.lora_alpha == 4);

@@ -30,7 +30,7 @@ namespace lowrank::inline LOWRANK_ABI {
 enum class difference_kind {
     same,         ///< The same bytes.
     values,       ///< Some elements differ.
-    type,         ///< Another dtype; the elements are compared where both are real.
+    type,         ///< Another dtype; the elements are compared where both are numbers.
     shape,        ///< Another shape; nothing is compared.
     only_first,   ///< The second has no such tensor.
     only_second,  ///< The first has no such tensor.
@@ -46,15 +46,22 @@ struct tensor_difference {
     std::string name = {};
     difference_kind kind = difference_kind::same;
     std::uint64_t elements = 0;
-    std::uint64_t changed = 0;     ///< Elements whose values differ; a NaN differs from everything but its own bits.
+    /// Elements whose values differ, of types without values (F4, F6, complex) whose bits do; a NaN differs from
+    /// everything but its own bits.
+    std::uint64_t changed = 0;
     double largest = 0;            ///< max |second - first| over finite elements.
     double norm = 0;               ///< ||second - first||_F over finite elements.
     double first_norm = 0;         ///< ||first||_F over finite elements.
     std::uint64_t not_finite = 0;  ///< Elements that are NaN or infinite in either.
+    bool has_values = true;        ///< False for types without values: the three norms are 0 for want of numbers.
+    bool is_broken = false;        ///< A finite element became NaN or infinite, or the other way round.
 
-    /// ||second - first||_F / ||first||_F; infinity if `first` is zero.
+    /// ||second - first||_F / ||first||_F; infinity if `first` is zero, NaN where that is no number.
     [[nodiscard]] double relative() const noexcept {
-        return norm == 0 ? 0.0 : first_norm > 0 ? norm / first_norm : INFINITY;
+        return is_broken || (!has_values && changed != 0) ? NAN
+               : norm == 0                                ? 0.0
+               : first_norm > 0                           ? norm / first_norm
+                                                          : INFINITY;
     }
 };
 

@@ -22,20 +22,23 @@ LOWRANK_API void compare_elements(const tensor_info& a, std::span<const std::byt
         const std::size_t count = std::min<std::size_t>(piece, static_cast<std::size_t>(out.elements) - at);
         const auto a_part = a_bytes.subspan(at * a_size, count * a_size);
         const auto b_part = b_bytes.subspan(at * b_size, count * b_size);
-        convert_elements<double>(a.type, a_part, {x, count});
-        convert_elements<double>(b.type, b_part, {y, count});
+        convert_numbers(a.type, a_part, {x, count});
+        convert_numbers(b.type, b_part, {y, count});
+        const auto same_bits = [&](std::size_t i) {
+            return a.type == b.type && std::memcmp(&a_part[i * a_size], &b_part[i * a_size], a_size) == 0;
+        };
+        const bool is_wide = a.type == b.type && (a.type == dtype::i64 || a.type == dtype::u64);
         double piece2 = 0;
         double piece_first2 = 0;
         for (std::size_t i = 0; i < count; ++i) {
             if (!std::isfinite(x[i]) || !std::isfinite(y[i])) {
                 ++out.not_finite;
-                const bool same_bits =
-                    a_size == b_size && std::memcmp(&a_part[i * a_size], &b_part[i * a_size], a_size) == 0;
-                out.changed += same_bits ? 0 : 1;
+                out.is_broken = out.is_broken || std::isfinite(x[i]) != std::isfinite(y[i]);
+                out.changed += same_bits(i) ? 0 : 1;
                 continue;
             }
             const double d = y[i] - x[i];
-            out.changed += d != 0 ? 1 : 0;
+            out.changed += d != 0 || (is_wide && !same_bits(i)) ? 1 : 0;  // a double has not all their bits
             out.largest = std::max(out.largest, std::abs(d));
             piece2 += d * d;
             piece_first2 += x[i] * x[i];
@@ -45,6 +48,22 @@ LOWRANK_API void compare_elements(const tensor_info& a, std::span<const std::byt
     }
     out.norm = std::sqrt(norm2);
     out.first_norm = std::sqrt(first2);
+}
+
+/// Counts elements of one type whose bits differ; of F4 and F6 several share bytes.
+LOWRANK_API void compare_bits(dtype type, std::span<const std::byte> a, std::span<const std::byte> b,
+                              tensor_difference& out) {
+    const std::size_t bits = bits_of(type);
+    out.has_values = false;
+    for (std::uint64_t i = 0; i < out.elements; ++i) {
+        bool differs = false;
+        for (std::size_t bit = static_cast<std::size_t>(i) * bits; bit < (static_cast<std::size_t>(i) + 1) * bits;
+             ++bit) {
+            const auto mask = static_cast<std::byte>(1U << (bit % 8));
+            differs = differs || (a[bit / 8] & mask) != (b[bit / 8] & mask);
+        }
+        out.changed += differs ? 1 : 0;
+    }
 }
 
 }  // namespace detail
@@ -85,8 +104,13 @@ LOWRANK_BODY result<checkpoint_difference> diff_checkpoints(const checkpoint& fi
                 d.kind = difference_kind::same;
             } else {
                 d.kind = same_type ? difference_kind::values : difference_kind::type;
-                if (is_real(a->info->type) && is_real(b->info->type)) {
+                if (is_number(a->info->type) && is_number(b->info->type)) {
                     detail::compare_elements(*a->info, x, *b->info, y, d);
+                } else if (same_type) {
+                    detail::compare_bits(a->info->type, x, y, d);
+                } else {
+                    d.has_values = false;
+                    d.changed = d.elements;
                 }
             }
         }

@@ -83,6 +83,13 @@ public:
         return error ? -error.value() : 0;
     }
 
+    /// A second name for a file.
+    virtual int link(const std::filesystem::path& from, const std::filesystem::path& to) {
+        std::error_code error;
+        std::filesystem::create_hard_link(from, to, error);
+        return error ? -error.value() : 0;
+    }
+
     /// A temporary file now exists; it no longer does (renamed or removed).
     virtual void temporary_created(const std::filesystem::path&) {}
     virtual void temporary_gone(const std::filesystem::path&) {}
@@ -212,6 +219,7 @@ public:
     [[nodiscard]] const std::filesystem::path& temporary() const noexcept { return temporary_; }
 
 private:
+    friend status commit_together(atomic_file& first, atomic_file& second);
     atomic_file() = default;
 
     file_calls& calls() noexcept { return calls_ != nullptr ? *calls_ : system_; }
@@ -336,18 +344,21 @@ inline status atomic_file::commit() {
     }
     const std::filesystem::path kept = first.temporary().string() + ".old";
     std::error_code error;
-    std::filesystem::create_hard_link(first.path(), kept, error);
-    const bool existed = !error;
-    if (status why = first.commit(); !why) {
-        std::filesystem::remove(kept, error);
-        return why;
+    const bool existed = std::filesystem::exists(first.path(), error);
+    const bool is_linked = existed && first.calls().link(first.path(), kept) == 0;
+    if (existed && !is_linked) {  // a file system without hard links
+        if (const int why = first.calls().rename(first.path(), kept); why != 0) {
+            return detail::system_failure("cannot put aside", first.path(), -why);
+        }
     }
-    status why = second.commit();
-    if (why) {
+    status why = first.commit();
+    const bool has_first = why ? true : false;
+    why = has_first ? second.commit() : why;
+    if (why || (is_linked && !has_first)) {
         std::filesystem::remove(kept, error);
     } else if (existed) {
         std::filesystem::rename(kept, first.path(), error);
-    } else {
+    } else if (has_first) {
         std::filesystem::remove(first.path(), error);
     }
     return why;

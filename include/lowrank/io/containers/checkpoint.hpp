@@ -55,6 +55,10 @@ LOWRANK_API [[nodiscard]] result<std::vector<index_entry>> read_index(std::span<
 /// Hugging Face cache keeps files: ../../blobs.
 LOWRANK_API [[nodiscard]] status check_link(const std::filesystem::path& folder, const std::filesystem::path& file);
 
+/// The sub-folders that hold a model: of a diffusion pipeline (`unet`, `text_encoder`, ...), or the snapshots of a
+/// repository in the Hugging Face cache. Symbolic links are left out. Empty where there are none.
+LOWRANK_API [[nodiscard]] std::vector<std::filesystem::path> model_folders(const std::filesystem::path& folder);
+
 struct checkpoint_options {
     bool follow_links = false;  ///< Open shards that are symbolic links to anywhere.
     bool map = true;            ///< As in `mapping_options`.
@@ -65,9 +69,9 @@ struct checkpoint_options {
 class checkpoint {
 public:
     /// Opens a safetensors file, an index.json with its shards, or a folder that holds `model.safetensors` or
-    /// `model.safetensors.index.json`.
+    /// `model.safetensors.index.json`, or the same of `diffusion_pytorch_model`.
     ///
-    /// \return `not_found` for a missing file or shard; `invalid_format` for a broken one, names that leave the folder,
+    /// \return `not_found` for a missing file or shard, with the sub-folders that hold a model; `invalid_format` for a broken one, names that leave the folder,
     ///         a tensor that is listed but not in its shard or that lies in two shards; `unsupported` for pickle files.
     /// \cost   reads headers only.
     LOWRANK_API [[nodiscard]] static result<checkpoint> open(const std::filesystem::path& path,

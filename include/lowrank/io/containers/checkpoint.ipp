@@ -128,7 +128,7 @@ LOWRANK_BODY status check_link(const std::filesystem::path& folder, const std::f
         return {};
     }
     return {errc::unsupported, "the link " + detail::path_in_quotes(file) +
-                                   " leads out of its folder and is not followed; copy the file, or set follow_links"};
+                                   " leads out of its folder and is not followed: put a copy of the file in its place"};
 }
 
 LOWRANK_BODY result<checkpoint> checkpoint::collect(std::vector<shard> shards) {
@@ -203,15 +203,44 @@ LOWRANK_BODY result<checkpoint> checkpoint::open_index(const std::filesystem::pa
     return all ? std::move(all) : result<checkpoint>(detail::in_file(path, all.error()));
 }
 
+LOWRANK_BODY std::vector<std::filesystem::path> model_folders(const std::filesystem::path& folder) {
+    std::vector<std::filesystem::path> out;
+    std::error_code ignored;
+    const auto has_model = [&](const std::filesystem::path& path) {
+        for (const char* name :
+             {"model.safetensors", "model.safetensors.index.json", "diffusion_pytorch_model.safetensors",
+              "diffusion_pytorch_model.safetensors.index.json"}) {
+            if (std::filesystem::exists(path / name, ignored)) {
+                return true;
+            }
+        }
+        return false;
+    };
+    for (const auto& below : {folder, folder / "snapshots"}) {  // of the Hugging Face cache
+        std::error_code error;
+        auto entry = std::filesystem::directory_iterator(below, error);
+        for (; !error && entry != std::filesystem::directory_iterator(); entry.increment(error)) {
+            if (!entry->is_symlink(ignored) && entry->is_directory(ignored) && has_model(entry->path())) {
+                out.push_back(entry->path());
+            }
+        }
+    }
+    std::sort(out.begin(), out.end());
+    return out;
+}
+
 LOWRANK_BODY result<checkpoint> checkpoint::open(const std::filesystem::path& path, const checkpoint_options& opt) {
     std::error_code ignored;
     if (std::filesystem::is_directory(path, ignored)) {
-        if (std::filesystem::exists(path / "model.safetensors", ignored)) {
-            auto only = open_shard(path, "model.safetensors", opt);
-            return only ? collect({std::move(*only)}) : result<checkpoint>(only.error());
-        }
-        if (std::filesystem::exists(path / "model.safetensors.index.json", ignored)) {
-            return open_index(path / "model.safetensors.index.json", opt);
+        for (const char* name : {"model.safetensors", "diffusion_pytorch_model.safetensors"}) {
+            const std::string list = name + std::string(".index.json");
+            if (std::filesystem::exists(path / name, ignored)) {
+                auto only = open_shard(path, name, opt);
+                return only ? collect({std::move(*only)}) : result<checkpoint>(only.error());
+            }
+            if (std::filesystem::exists(path / list, ignored)) {
+                return open_index(path / list, opt);
+            }
         }
         for (const char* pickle : {"pytorch_model.bin", "pytorch_model.bin.index.json"}) {
             if (std::filesystem::exists(path / pickle, ignored)) {
@@ -221,8 +250,15 @@ LOWRANK_BODY result<checkpoint> checkpoint::open(const std::filesystem::path& pa
                                   "again with save_pretrained(safe_serialization=True)"};
             }
         }
-        return status{errc::not_found, "there is no model.safetensors and no model.safetensors.index.json in " +
-                                           detail::path_in_quotes(path)};
+        std::string inside;
+        for (const std::filesystem::path& folder : model_folders(path)) {
+            inside += (inside.empty() ? "; its sub-folders with a model are " : ", ") +
+                      detail::path_in_quotes(folder.lexically_relative(path));
+        }
+        return status{errc::not_found,
+                      "there is no model.safetensors, model.safetensors.index.json or "
+                      "diffusion_pytorch_model.safetensors in " +
+                          detail::path_in_quotes(path) + inside};
     }
     if (path.extension() == ".json") {
         return open_index(path, opt);

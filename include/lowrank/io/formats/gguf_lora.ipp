@@ -190,6 +190,9 @@ LOWRANK_BODY status write_gguf_lora(const std::filesystem::path& path, const pef
                 "tensor " + detail::in_quotes(t->name) +
                     " replaces one of the base, which a GGUF adapter cannot express; merge it instead"};
     }
+    if (status why = check_activation(model, **a); !why) {
+        return why;
+    }
     if (status why = check_plain_lora(adapter); !why) {
         return why;
     }

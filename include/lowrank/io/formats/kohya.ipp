@@ -9,6 +9,7 @@
 #include <lowrank/io/containers/detail/text.hpp>
 #include <lowrank/io/formats/detail/lora_tensors.hpp>
 #include <lowrank/io/formats/kohya.hpp>
+#include <lowrank/io/models/module_names.hpp>
 #include <lowrank/io/peft/peft_modules.hpp>
 #include <lowrank/io/peft/peft_tensors.hpp>
 
@@ -140,23 +141,8 @@ LOWRANK_API [[nodiscard]] result<peft_module> join_lycoris(peft_parts& p, std::o
 
 LOWRANK_BODY std::optional<std::string> unflatten_kohya_name(std::string_view kohya,
                                                              const std::vector<std::string>& paths) {
-    std::optional<std::string> found;
-    for (const std::string& path : paths) {
-        std::string flat = path;
-        std::replace(flat.begin(), flat.end(), '.', '_');
-        const bool at_prefix = kohya.size() == flat.size() ||
-                               (kohya.size() > flat.size() && kohya[kohya.size() - flat.size() - 1] == '_' &&
-                                kohya.substr(0, kohya.size() - flat.size()).starts_with("lora_"));
-        if (kohya.ends_with(flat) && at_prefix) {
-            if (found && found->size() == path.size()) {
-                return std::nullopt;
-            }
-            if (!found || path.size() > found->size()) {  // the longest: "a.to_k" rather than "to_k"
-                found = path;
-            }
-        }
-    }
-    return found;
+    auto found = module_names(paths).find_flat(kohya);
+    return found ? std::optional(std::move(*found)) : std::nullopt;
 }
 
 LOWRANK_BODY adapter_format kohya_format() {

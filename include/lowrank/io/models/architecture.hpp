@@ -50,6 +50,7 @@ struct model_config {
     index max_position_embeddings = 2048;
     double rms_norm_eps = 1e-6;
     double rope_theta = 10000;
+    double partial_rotary_factor = 1;  ///< The part of a head that is rotated.
     rope_scaling scaling = {};
     bool tie_word_embeddings = false;  ///< The output layer is the embedding table.
     bool attention_bias = false;       ///< q, k, v, o carry a bias.
@@ -100,6 +101,7 @@ struct architecture {
     std::string gguf_layers = "blk.";
     std::vector<config_key> keys = {};
     std::vector<architecture_module> modules = {};
+    std::string hidden_act = "silu";  ///< The activation that engines of this architecture compute.
 };
 
 /// Those this library knows: llama, and mistral, which GGUF counts as llama.
@@ -125,6 +127,10 @@ struct module_match {
 LOWRANK_API [[nodiscard]] std::optional<module_match> find_module(const architecture& a, std::string_view hf_name);
 /// The same of a name in GGUF.
 LOWRANK_API [[nodiscard]] std::optional<module_match> find_gguf_module(const architecture& a, std::string_view name);
+
+/// `unsupported` for a model whose configuration asks for another activation than its architecture has, or for heads that
+/// are rotated in part (partial_rotary_factor).
+LOWRANK_API [[nodiscard]] status check_activation(const model_config& config, const architecture& a);
 
 /// Heads of a part in a model.
 LOWRANK_API [[nodiscard]] index heads_of(const gguf_part& part, const model_config& config);

@@ -137,6 +137,18 @@ LOWRANK_BODY std::optional<module_match> find_gguf_module(const architecture& a,
     return std::nullopt;
 }
 
+LOWRANK_BODY status check_activation(const model_config& config, const architecture& a) {
+    const bool is_same = config.hidden_act == a.hidden_act || (config.hidden_act == "swish" && a.hidden_act == "silu");
+    if (!is_same) {
+        return {errc::unsupported, "hidden_act is " + detail::in_quotes(config.hidden_act) + ", engines of " + a.gguf +
+                                       " compute " + detail::in_quotes(a.hidden_act)};
+    }
+    if (config.partial_rotary_factor != 1) {
+        return {errc::unsupported, "partial_rotary_factor is set: engines of " + a.gguf + " rotate whole heads"};
+    }
+    return {};
+}
+
 LOWRANK_BODY index heads_of(const gguf_part& part, const model_config& config) {
     switch (part.heads) {
         case head_count::query: return config.num_attention_heads;

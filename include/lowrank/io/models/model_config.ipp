@@ -2,6 +2,7 @@
 #ifndef LOWRANK_IO_MODELS_MODEL_CONFIG_IPP
 #define LOWRANK_IO_MODELS_MODEL_CONFIG_IPP
 
+#include <algorithm>
 #include <cstdint>
 #include <utility>
 
@@ -66,13 +67,18 @@ private:
 
 LOWRANK_API [[nodiscard]] status read_rope_scaling(const json& object, model_config& c) {
     if (!object.is_object()) {
-        return {errc::invalid_format, "rope_scaling must be an object or null"};
+        return {errc::invalid_format, "rope_scaling and rope_parameters must be objects or null"};
+    }
+    if (!object.empty() && std::all_of(object.begin(), object.end(), [](const json& x) { return x.is_object(); })) {
+        return {errc::unsupported, "rope_parameters has rotations of its own for each type of layer (" +
+                                       in_quotes(object.begin().key()) + ", ...)"};
     }
     model_config_reader in(object);
     std::string type = "default";
     in.read("type", type);  // the older spelling
     in.read("rope_type", type);
     in.read("rope_theta", c.rope_theta);
+    in.read("partial_rotary_factor", c.partial_rotary_factor);
     in.read("factor", c.scaling.factor);
     in.read("low_freq_factor", c.scaling.low_freq_factor);
     in.read("high_freq_factor", c.scaling.high_freq_factor);
@@ -101,6 +107,7 @@ LOWRANK_BODY result<model_config> parse_model_config(std::string_view text, std:
         return a.error();
     }
     in.read("hidden_act", c.hidden_act);
+    in.read("partial_rotary_factor", c.partial_rotary_factor);
     bool has_head_dim = false;
     c.num_key_value_heads = c.head_dim = -1;
     for (const config_key& key : (*a)->keys) {
@@ -163,6 +170,9 @@ LOWRANK_BODY result<std::string> model_config_text(const model_config& c, std::s
         }
     }
     const rope_scaling& s = c.scaling;
+    if (c.partial_rotary_factor != 1) {
+        out["partial_rotary_factor"] = c.partial_rotary_factor;
+    }
     out["rope_scaling"] = nullptr;
     if (s.type != rope_scaling::kind::none) {
         out["rope_scaling"] = {{"rope_type", s.type == rope_scaling::kind::linear   ? "linear"

@@ -47,8 +47,8 @@ LOWRANK_API [[nodiscard]] extraction_options lycoris_extraction(rank_rule rule, 
 /// Every singular value ("full"): the difference itself, to rounding.
 LOWRANK_API [[nodiscard]] extraction_options full_extraction();
 
-/// kohya: fixed rank, B = U diag(s), A = V^T, both cut at the 0.99 quantile, weights that moved by less than 0.01
-/// skipped.
+/// kohya: fixed rank, B = U diag(s), A = V^T, both cut at the 0.99 quantile. Its min_diff of 0.01 asks whether the text
+/// encoder as a whole was trained, and skips no weight by itself.
 LOWRANK_API [[nodiscard]] extraction_options kohya_extraction(index rank);
 
 /// mergekit: at most `max_rank` singular values, those above `sv_epsilon`, their roots on both sides.

@@ -21,7 +21,7 @@ LOWRANK_BODY extraction_options lycoris_extraction(rank_rule rule, double value)
 LOWRANK_BODY extraction_options full_extraction() { return {.rank = {.rule = rank_rule::relative_error, .value = 0}}; }
 
 LOWRANK_BODY extraction_options kohya_extraction(index rank) {
-    return {.rank = fixed_rank(rank), .split = sigma_split::left, .min_difference = 0.01, .clamp_quantile = 0.99};
+    return {.rank = fixed_rank(rank), .split = sigma_split::left, .clamp_quantile = 0.99};
 }
 
 LOWRANK_BODY extraction_options mergekit_extraction(index max_rank, double sv_epsilon, bool distribute_scale) {

@@ -112,7 +112,10 @@ LOWRANK_INLINE [[nodiscard]] result<index> write_files(const std::filesystem::pa
         }
     }
     if (!index_text.empty()) {
-        if (status why = write_file(out / "model.safetensors.index.json", index_text, write); !why) {
+        const bool is_diffusion = names.front().starts_with("diffusion_pytorch_model");
+        const char* name =
+            is_diffusion ? "diffusion_pytorch_model.safetensors.index.json" : "model.safetensors.index.json";
+        if (status why = write_file(out / name, index_text, write); !why) {
             return why;
         }
     }

@@ -8,13 +8,17 @@
 ///     detail::in_quotes(name)               // "model.norm.weight", cut and escaped if the file is hostile
 ///     detail::system_failure("cannot open", path, errno)
 
+#include <algorithm>
 #include <cerrno>
 #include <cstddef>
 #include <cstdint>
 #include <filesystem>
+#include <iterator>
 #include <string>
 #include <string_view>
 #include <system_error>
+#include <utility>
+#include <vector>
 
 #include <lowrank/core/status.hpp>
 
@@ -58,6 +62,50 @@ namespace detail {
 
 [[nodiscard]] inline status in_file(const std::filesystem::path& path, status why) {
     return in_context(path.string(), std::move(why));
+}
+
+/// The name among `names` that `wanted` may have meant: the fewest letters changed, dots and underscores counting as
+/// one; empty if more than half of them would change. \cost the product of both lengths a name.
+template <class Names>
+[[nodiscard]] std::string nearest_name(std::string_view wanted, const Names& names) {
+    const auto letter = [](char c) { return c == '.' ? '_' : c; };
+    std::string best;
+    std::size_t fewest = wanted.size() / 2 + 1;
+    std::vector<std::size_t> row;
+    for (const auto& each : names) {
+        const std::string_view name(each);
+        if (name.size() >= wanted.size() + fewest || wanted.size() >= name.size() + fewest) {
+            continue;
+        }
+        row.resize(name.size() + 1);
+        for (std::size_t j = 0; j <= name.size(); ++j) {
+            row[j] = j;
+        }
+        for (std::size_t i = 0; i < wanted.size(); ++i) {
+            std::size_t diagonal = std::exchange(row[0], i + 1);
+            for (std::size_t j = 0; j < name.size(); ++j) {
+                const std::size_t change = diagonal + (letter(wanted[i]) == letter(name[j]) ? 0 : 1);
+                diagonal = row[j + 1];
+                row[j + 1] = std::min({change, row[j] + 1, diagonal + 1});
+            }
+        }
+        if (row.back() < fewest) {
+            fewest = row.back();
+            best = std::string(name);
+        }
+    }
+    return best;
+}
+
+/// "; the nearest name there is ...", or what there is where none is near.
+template <class Names>
+[[nodiscard]] std::string nearest_in_words(std::string_view wanted, const Names& names) {
+    const std::string near = nearest_name(wanted, names);
+    if (!near.empty()) {
+        return "; the nearest name there is " + in_quotes(near);
+    }
+    return std::begin(names) == std::end(names) ? std::string("; there is none at all")
+                                                : "; there are names like " + in_quotes(*std::begin(names));
 }
 
 /// What the operating system refused, as one sentence with advice where there is some.
