@@ -6,8 +6,8 @@
 /// What a checkpoint and the config.json beside it say of how its weights are to be taken: the orientation of a
 /// weight, ties between the table and the head, quantization.
 ///
-///     const lowrank::base_facts facts = lowrank::facts_of_base(*base);
-///     facts.stores_in_by_out("transformer.h.0.attn.c_attn")        // true of GPT-2, whatever an adapter's flag says
+///     const lowrank::base_facts facts = lowrank::facts_of_base(*before);
+///     log(facts.stores_in_by_out("transformer.h.0.attn.c_attn"));      // true of GPT-2, whatever an adapter's flag says
 ///
 /// huggingface/transformers: Conv1D of GPT-2 and its relatives, tie_word_embeddings.
 

@@ -5,9 +5,9 @@
 /// \file
 /// The modules of a model, found under the names that other tools give them.
 ///
-///     const lowrank::module_names base({"model.language_model.layers.0.mlp.up_proj"});
-///     *base.find("model.layers.0.mlp.up_proj")                     // the one above: a known wrapper is between them
-///     base.find_flat("lora_unet_blocks_0_attn")                    // kohya's names, which have lost their dots
+///     const lowrank::module_names names({"model.language_model.layers.0.mlp.up_proj"});
+///     log(*names.find("model.layers.0.mlp.up_proj"));        // the one above: a known wrapper is between them
+///     log(names.find_flat("lora_unet_blocks_0_attn"));       // kohya's names, which have lost their dots
 ///
 /// A name means a module if it is the same, or is the same once known wrappers (`module.`, `_orig_mod.`,
 /// `base_model.model.`, `model.language_model.`, `transformer.`, ...) are taken off both. No part of a name is otherwise
