@@ -87,7 +87,7 @@ template <class S>
 void forward(benchmark::State& state) {
     problem<S> p(state);
     const adapted_linear<S> layer{.base = as_operator(p.w),
-                                  .adapters = {{.adapter = std::make_shared<const lora_adapter<S>>(p.adapter)}}};
+                                  .adapters = {{.adapter = std::make_shared<const any_adapter<S>>(p.adapter)}}};
     measure(
         state, "x_plain", [&] { layer.add_product(S(1), p.x, p.y, p.ws); }, [&] { p.plain(); });
     state.counters["x_flops"] = 1 + 2.0 * double(p.r) / double(p.d);

@@ -112,33 +112,17 @@ void check_rank(const llama::model<float>& model, const llama::finetune_options&
     });
 }
 
-llama::variant parse_variant(const std::string& name) {
-    for (const auto& [known, kind] : llama::variant_names) {
-        if (known == name) {
-            return kind;
-        }
+const lowrank::makeable_kind<float>& parse_variant(const std::string& name) {
+    if (const auto* kind = llama::find_variant(name)) {
+        return *kind;
     }
     throw usage_error("--variant " + name + " is unknown; try 'lowrank finetune --help'");
 }
 
-/// A peak rate that works; kinds with few or small parameters take larger ones.
-double usual_rate(llama::variant kind) {
-    using llama::variant;
-    switch (kind) {
-        case variant::vera: return 5e-2;
-        case variant::ia3:
-        case variant::lokr:
-        case variant::adalora: return 2e-2;
-        case variant::hira: return 3e-2;
-        case variant::randlora: return 2e-3;  // its scaling is 20
-        default: return llama::training_options{}.learning_rate;
-    }
-}
-
-/// AdaLoRA starts with half of the rank more, as PEFT does by default.
-index first_rank(const finetune_command& options, llama::variant kind) {
+/// Kinds that allocate ranks start with half of the rank more, as PEFT does by default.
+index first_rank(const finetune_command& options, bool allocates_ranks) {
     const auto r = static_cast<index>(options.rank);
-    return kind == llama::variant::adalora ? r + (r + 1) / 2 : r;
+    return allocates_ranks ? r + (r + 1) / 2 : r;
 }
 
 /// A tenth of the steps before, three tenths behind the phase that takes ranks away.
@@ -175,25 +159,25 @@ void run_finetune(const finetune_command& options) {
     const auto window = options.text.window > 0 ? static_cast<index>(options.text.window)
                                                 : std::min<index>(256, model.shape.max_position_embeddings);
     progress_bar bar("training");
-    const auto kind = parse_variant(options.variant);
-    llama::finetune_options how{
-        .kind = kind,
-        .lora = {.r = first_rank(options, kind),
-                 .lora_alpha = options.alpha > 0 ? options.alpha : 2 * static_cast<double>(first_rank(options, kind)),
-                 .use_rslora = options.rslora,
-                 .lora_dropout = options.dropout},
-        .window = window,
-        .sequences = static_cast<index>(options.batch)};
+    const auto& kind = parse_variant(options.variant);
+    const index r = first_rank(options, kind.allocates_ranks);
+    llama::finetune_options how{.kind = options.variant,
+                                .lora = {.r = r,
+                                         .lora_alpha = options.alpha > 0 ? options.alpha : 2 * static_cast<double>(r),
+                                         .use_rslora = options.rslora,
+                                         .lora_dropout = options.dropout},
+                                .window = window,
+                                .sequences = static_cast<index>(options.batch)};
     if (!options.targets.empty()) {
         how.target_modules = split_list(options.targets);
-    } else if (kind == llama::variant::ia3) {
-        how.target_modules = {"k_proj", "v_proj", "down_proj"};
+    } else if (!kind.usual_modules.empty()) {
+        how.target_modules.assign(kind.usual_modules.begin(), kind.usual_modules.end());
     }
-    if (kind == llama::variant::adalora) {
+    if (kind.allocates_ranks) {
         how.adalora = adalora_schedule_for(options);
     }
     how.training.steps = static_cast<index>(options.steps);
-    how.training.learning_rate = options.learning_rate > 0 ? options.learning_rate : usual_rate(kind);
+    how.training.learning_rate = options.learning_rate > 0 ? options.learning_rate : kind.learning_rate;
     how.training.lora_plus_ratio = options.lora_plus_ratio;
     how.training.freeze_lora_A = options.lora_fa;
     how.training.riemannian_delta = options.riemannian;
@@ -220,7 +204,7 @@ void run_finetune(const finetune_command& options) {
     lowrank::peft_adapter adapter;
     adapter.config.r = how.lora.r;
     adapter.config.lora_alpha = how.lora.lora_alpha;
-    adapter.config.options.set("use_rslora", how.lora.use_rslora || kind == llama::variant::rslora);
+    adapter.config.options.set("use_rslora", how.lora.use_rslora || options.variant == "rslora");
     adapter.config.lora_dropout = how.lora.lora_dropout;
     adapter.config.target_modules = how.target_modules;
     adapter.config.base_model_name_or_path = options.model.string();
@@ -228,10 +212,7 @@ void run_finetune(const finetune_command& options) {
     for (const auto& [name, module] : trained.modules) {
         lowrank::throw_if_failed(lowrank::put_module(adapter, name, module));
     }
-    if (kind == llama::variant::oft) {
-        adapter.config.options.set("oft_block_size", std::max<std::int64_t>(2, options.rank));
-    }
-    if (kind == llama::variant::adalora) {
+    if (kind.allocates_ranks) {
         lowrank::set_schedule(adapter.config.options, how.adalora);
         adapter.config.options.set("orth_reg_weight", how.orth_reg_weight);
         lowrank::peft_flags kept;
@@ -297,7 +278,7 @@ void add_finetune(CLI::App& app) {
     add_text(*command, options->text);
     add_output(*command, options->output, true, "The new adapter folder");
     std::string kinds;
-    for (const auto& [name, kind] : llama::variant_names) {
+    for (const auto name : llama::variant_names()) {
         kinds += (kinds.empty() ? "" : ", ") + std::string(name);
     }
     command->add_option("--variant", options->variant, "Kind of adapter: " + kinds)
@@ -321,7 +302,7 @@ void add_finetune(CLI::App& app) {
     command->add_option("--lora-plus", options->lora_plus_ratio, "Rate of B over that of A (LoRA+)")
         ->check(CLI::PositiveNumber)
         ->capture_default_str();
-    command->add_flag("--lora-fa", options->lora_fa, "Freeze A of LoRA and DoRA (LoRA-FA)");
+    command->add_flag("--lora-fa", options->lora_fa, "Freeze A of kinds with LoRA in them (LoRA-FA)");
     command->add_option("--riemannian", options->riemannian, "Precondition LoRA's gradients, with this delta: 0.01")
         ->check(CLI::PositiveNumber);
     command->add_option("--weight-decay", options->weight_decay, "Weight decay of AdamW")

@@ -235,7 +235,7 @@ lowrank::vector<double> singular_values_of(const lowrank::low_rank<float>& delta
     return take(lowrank::singular_values(small));
 }
 
-/// The change of a module as a product of two factors, empty if it is none or, as a small LoKr may claim, enormous.
+/// The change of a module as a product of two factors, empty if it is none or, as a small Kronecker product may claim, enormous.
 lowrank::low_rank<float> product_of(const lowrank::peft_module& module) {
     constexpr index most = index{1} << 28;
     const auto shape = lowrank::shape_of(module);

@@ -19,6 +19,7 @@
 #include <utility>
 #include <vector>
 
+#include <lowrank/core/operator_columns.hpp>
 #include <lowrank/lora/merge/merge_change.hpp>
 
 #include "model.hpp"
@@ -116,16 +117,7 @@ status merge_adapters(model<S>& m) {
                 return fail(done.error());
             }
         } else {
-            row_matrix<S> merged(p.rows(), p.cols());
-            workspace ws;
-            for (index first = 0; first < p.cols(); first += 64) {
-                const index count = std::min<index>(64, p.cols() - first);
-                matrix<S> unit = matrix<S>::Zero(p.cols(), count);
-                unit.middleRows(first, count).setIdentity();
-                matrix<S> columns = matrix<S>::Zero(p.rows(), count);
-                p.add_product(S(1), unit, columns, ws);
-                merged.middleCols(first, count) = columns;
-            }
+            const row_matrix<S> merged = lowrank::dense_of(p);
             if (!lowrank::all_finite(merged)) {
                 return fail({errc::non_finite, "the merged weight contains NaN or infinity"});
             }

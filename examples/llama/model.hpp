@@ -6,7 +6,7 @@
 /// A Llama-architecture model as a value: weights under their Hugging Face names, adapters beside them.
 ///
 ///     auto* q = llama::find_projection(m, "model.layers.0.self_attn.q_proj");
-///     q->adapters.push_back({.adapter = poet, .strength = 0.5F});     // adapts; LoRA, DoRA, LoHa, (IA)^3, ...
+///     q->adapters.push_back({.adapter = poet, .strength = 0.5F});     // adapts; of any kind
 ///     q->base = lowrank::any_operator<float>(truncated);                   // multiplies by something else
 ///     lowrank::weight_view<float> w = *llama::find_weight(m, "model.layers.0.self_attn.q_proj.weight");
 ///

@@ -9,7 +9,7 @@
 ///     if (!done) return report(done.error().message);
 ///     save(done->adapters);                            // and m now carries them
 ///
-/// Any kind of adapter: `{.kind = llama::variant::dora}`. AdamW, linear warmup, cosine decay, gradients clipped by
+/// Any kind of adapter: `{.kind = "rslora"}`. AdamW, linear warmup, cosine decay, gradients clipped by
 /// their common norm, and what `lowrank::trainer` offers besides. A step's batch is cut into groups of about
 /// `group_tokens`; groups run on the executor and are summed in order, so the result is a function of data, options and
 /// seed (bit-equal for one binary and CPU), whatever the executor.
@@ -304,15 +304,15 @@ template <real S>
 }
 
 struct finetune_options {
-    variant kind = variant::lora;
+    std::string kind = "lora";                                    ///< See variants.hpp.
     lowrank::lora_options lora = {.r = 4, .lora_alpha = 8};       ///< `seed` and `stream` are set per projection.
     std::vector<std::string> target_modules = all_projections();  ///< Module paths, or their ends.
     index window = 256;                                           ///< Tokens of a training sequence.
     index sequences = 8;                                          ///< Of a step.
     training_options training = {};
-    /// AdaLoRA's rank allocation, from `lora.r` to target_r, if total_step is set.
+    /// For kinds that allocate ranks: from `lora.r` to target_r, if total_step is set.
     lowrank::adalora_schedule adalora = {};
-    double orth_reg_weight = 0.5;  ///< Of AdaLoRA's orthogonality loss then.
+    double orth_reg_weight = 0.5;  ///< Of the orthogonality loss then.
 };
 
 template <real S>
@@ -357,16 +357,20 @@ template <real S>
     if (chosen.empty()) {
         return status{errc::not_found, "training: no target modules were given"};
     }
-    if (options.lora.lora_dropout > 0 && options.kind != variant::lora && options.kind != variant::rslora) {
-        return status{errc::mismatch, "training: dropout is for LoRA, not for " + std::string(name_of(options.kind))};
-    }
     if (const auto& a = options.adalora;
-        a.total_step > 0 && (options.kind != variant::adalora || a.target_r > options.lora.r || a.deltaT < 1 ||
-                             a.tinit < 0 || a.tfinal < 0 || a.tinit >= a.total_step - a.tfinal)) {
-        return status{errc::mismatch, "training: AdaLoRA needs target_r <= r and tinit < total_step - tfinal"};
+        a.total_step > 0 && (find_variant(options.kind) == nullptr || !find_variant(options.kind)->allocates_ranks ||
+                             a.target_r > options.lora.r || a.deltaT < 1 || a.tinit < 0 || a.tfinal < 0 ||
+                             a.tinit >= a.total_step - a.tfinal)) {
+        return status{errc::mismatch,
+                      "training: the allocation of ranks needs a kind that has them, target_r <= r and tinit < "
+                      "total_step - tfinal"};
     }
     lowrank::lora_options lora = options.lora;
     lora.seed = options.training.seed;
+    const auto make = adapter_maker<S>(m, options.kind, lora);
+    if (!make) {
+        return make.error();
+    }
     const training_options& o = options.training;
     lowrank::trainer<S> trainer({.learning_rate = o.learning_rate,
                                  .schedule = schedule_of(o),
@@ -380,9 +384,8 @@ template <real S>
                                  .clip_norm = o.clip_norm,
                                  .adalora = options.adalora,
                                  .orth_reg_weight = options.orth_reg_weight});
-    const adapter_factory<S> make = adapter_maker<S>(m, options.kind, lora);
     for (projection<S>* p : chosen) {
-        const index number = trainer.add(p->name, make(*p), p->base_map());
+        const index number = trainer.add(p->name, (*make)(*p), p->base_map());
         p->adapters.push_back({.adapter = trainer.share(number)});
     }
     detail::adapter_learner<S> learner(trainer);

@@ -100,8 +100,6 @@ struct normal_float_matrix;
 
 // lora
 template <real S>
-struct active_adapter;
-template <real S>
 struct adapted_linear;
 template <real S>
 struct delta_gradient;
@@ -176,23 +174,11 @@ template <real S>
 struct adalora_adapter;
 struct adalora_options;
 template <real S>
-struct alora_adapter;
-struct boft_options;
-template <real S>
-struct boft_adapter;
-enum class padding_mode;
-struct conv_geometry;
-template <storage T>
-class grouped_operator;
-template <real S>
-struct conv_lora_adapter;
-template <real S>
 struct dora_adapter;
 template <real S>
 struct dora_linear;
 template <real S>
 class applied_dora;
-struct embedding_options;
 struct hira_options;
 template <real S>
 struct hira_adapter;
@@ -202,20 +188,13 @@ class hira_rows;
 template <real S>
 class applied_hira;
 template <real S>
-struct householder_rotation;
-struct hra_options;
-template <real S>
-struct hra_adapter;
-template <real S>
 struct scaled_operator;
 template <real S>
 struct ia3_adapter;
 template <real S>
 class applied_ia3;
 template <real S>
-struct kasa_adapter;
-template <real S>
-struct kasa_start;
+struct makeable_kind;
 template <real S>
 struct loha_adapter;
 struct loha_options;
@@ -228,13 +207,26 @@ struct lokr_adapter;
 struct lokr_options;
 template <real S>
 class applied_lokr;
-struct lora_options;
 template <real S>
 struct lora_adapter;
 template <real S>
 struct lora_gradient;
-template <real S>
+template <real S, class A>>
 class applied_lora;
+template <real S>
+struct alora_adapter;
+template <real S>
+struct conv_lora_adapter;
+template <real S>
+class applied_conv_lora;
+template <real S>
+struct kasa_adapter;
+template <real S>
+struct kasa_start;
+template <real S>
+struct merged_linear_adapter;
+template <real S>
+struct table_lora_adapter;
 struct miss_options;
 template <real S>
 struct miss_operator;
@@ -246,9 +238,8 @@ struct miss_bat_adapter;
 template <storage T>
 class miss_bat_operator;
 class miss_bat_rows;
-struct oft_options;
 template <real S>
-struct oft_adapter;
+class applied_miss_bat;
 template <real S>
 struct randlora_projections;
 enum class randlora_kind;
@@ -256,9 +247,33 @@ struct randlora_options;
 template <real S>
 struct randlora_adapter;
 template <real S>
+struct replacement_adapter;
+template <real S>
+class applied_replacement;
+struct boft_options;
+template <real S>
+struct boft_adapter;
+template <real S>
+struct householder_rotation;
+struct hra_options;
+template <real S>
+struct hra_adapter;
+struct oft_options;
+template <real S>
+struct oft_adapter;
+template <real S>
+struct output_rotation_adapter;
+template <real S>
+class applied_output_rotation;
+template <real S>
 struct vera_projections;
 template <real S>
 struct vera_adapter;
+enum class padding_mode;
+struct conv_geometry;
+template <storage T>
+class grouped_operator;
+struct embedding_options;
 struct merge_audit;
 struct merge_receipt;
 template <real S>
@@ -266,8 +281,10 @@ struct merge_options;
 template <storage T>
 class merge_stack;
 struct transformed_merge_options;
+struct lora_options;
+struct adapted_layers;
 template <real S>
-struct merged_linear_adapter;
+struct target_layer;
 struct adalora_schedule;
 struct adalora_budget;
 template <real S>

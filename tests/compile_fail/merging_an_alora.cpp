@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 // An adapter that acts only after its invocation tokens has no merged weight.
 // expects: an aLoRA cannot be merged
-#include <lowrank/lora/kinds/alora.hpp>
+#include <lowrank/lora/kinds/lora_forms/alora.hpp>
 
 int main() {
     lowrank::row_matrix<float> w = lowrank::row_matrix<float>::Zero(3, 4);

@@ -56,8 +56,8 @@ namespace examples_of_prune {}
 namespace examples_of_lora {
 extern lowrank::decomposition<float> spec;
 extern lowrank::lora_adapter<float> poet, coder, at_start;
-extern lowrank::loha_adapter<float> loha;
-extern lowrank::oft_adapter<float> oft;
+extern lowrank::loha_adapter<float> factored;
+extern lowrank::oft_adapter<float> rotating;
 extern lowrank::matrix<float> small, core, factor, image, dw;
 extern lowrank::vector<float> magnitude;
 extern lowrank::row_matrix<float> table;

@@ -12,7 +12,7 @@
 #include <lowrank/core/workspace.hpp>
 #include <lowrank/lora/algebra/tucker.hpp>
 #include <lowrank/lora/any_adapter.hpp>
-#include <lowrank/lora/kinds/conv.hpp>
+#include <lowrank/lora/layers/conv.hpp>
 #include <lowrank/lora/merge/merge_change.hpp>
 #include <lowrank/lora/mixed_batch.hpp>
 
@@ -179,16 +179,15 @@ template <class S>
 void run_mixed(const golden_case& c, const std::string& name, computed<S>& out) {
     const layer<S> l(c, name);
     std::vector<std::string> names;
-    std::vector<active_adapter<S>> adapters;
+    std::vector<used_adapter<S>> adapters;
     for (const auto& [adapter, data] : c.adapters) {
         if (const auto m = module_at(read_golden_adapter(c, adapter), l)) {
             names.push_back(adapter);
-            adapters.push_back(
-                {.adapter = std::make_shared<const lora_adapter<S>>(*m->adapter.template get<lora_adapter<S>>())});
+            adapters.push_back({.adapter = std::make_shared<const any_adapter<S>>(m->adapter)});
         }
     }
     const matrix<S> x = inputs_of(l);
-    matrix<S> y = apply(l.base(), x);
+    matrix<S> y = matrix<S>::Zero(l.base().rows(), x.cols());
     y.colwise() += l.bias();
     std::vector<lowrank::index> which;
     for (lowrank::index j = 0; j < y.cols(); ++j) {
@@ -197,7 +196,7 @@ void run_mixed(const golden_case& c, const std::string& name, computed<S>& out) 
         which.push_back(found == names.end() ? -1 : static_cast<lowrank::index>(found - names.begin()));
     }
     workspace ws;
-    mixed_forward<S>(adapters, which, x, y, ws);
+    add_mixed_product<S>(l.base(), adapters, which, x, y, ws);
     l.put_output(out, y);
 }
 

@@ -4,10 +4,10 @@
 #include <lowrank/core/workspace.hpp>
 #include <lowrank/factor/factored_algebra.hpp>
 #include <lowrank/factor/low_rank.hpp>
-#include <lowrank/lora/kinds/conv_lora.hpp>
-#include <lowrank/lora/kinds/embedding.hpp>
+#include <lowrank/lora/kinds/lora_forms/conv_lora.hpp>
+#include <lowrank/lora/layers/embedding.hpp>
 #include <lowrank/lora/merge/merge.hpp>
-#include <lowrank/lora/merge/merged_linear.hpp>
+#include <lowrank/lora/kinds/lora_forms/merged_linear.hpp>
 
 #include "golden_case.hpp"
 #include "layer.hpp"
@@ -47,8 +47,8 @@ void run_loralib_layer(const golden_case& c, const std::string& name, computed<S
     if (l.is_conv()) {
         const conv_lora_adapter<S> conv{.lora_A = a,
                                         .lora_B = b,
-                                        .rows = l.weight().rows(),
-                                        .cols = l.weight().cols(),
+                                        .out = l.weight().rows(),
+                                        .in = l.weight().cols(),
                                         .r = l.info().at("r"),
                                         .lora_alpha = alpha};
         const row_matrix<S> merged = l.weight() + conv.dense_delta();

@@ -13,7 +13,7 @@
 #include <vector>
 
 #include <lowrank/core/linear_operator.hpp>
-#include <lowrank/lora/kinds/conv.hpp>
+#include <lowrank/lora/layers/conv.hpp>
 
 #include "golden_case.hpp"
 

@@ -79,6 +79,7 @@ LOWRANK_TESTS_REBOUND(lokr_factor)
 LOWRANK_TESTS_REBOUND(lora_adapter)
 LOWRANK_TESTS_REBOUND(miss_adapter)
 LOWRANK_TESTS_REBOUND(miss_bat_adapter)
+LOWRANK_TESTS_REBOUND(miss_bat_adapter)
 LOWRANK_TESTS_REBOUND(oft_adapter)
 LOWRANK_TESTS_REBOUND(randlora_adapter)
 LOWRANK_TESTS_REBOUND(randlora_projections)
@@ -196,10 +197,10 @@ std::optional<golden_module<S>> module_at(const lowrank::peft_adapter& file, con
     };
     const auto try_kinds = [&]<class... M>(lowrank::kind_list<M...>) { (try_kind.template operator()<M>(), ...); };
     using lowrank::adalora_adapter, lowrank::hira_adapter, lowrank::hra_adapter, lowrank::loha_adapter,
-        lowrank::lokr_adapter, lowrank::lora_adapter, lowrank::miss_adapter, lowrank::oft_adapter,
-        lowrank::vera_adapter;
+        lowrank::lokr_adapter, lowrank::lora_adapter, lowrank::miss_adapter, lowrank::miss_bat_adapter,
+        lowrank::oft_adapter, lowrank::vera_adapter;
     try_kinds(lowrank::kind_list<lora_adapter<float>, adalora_adapter<float>, hira_adapter<float>, hra_adapter<float>,
-                                 loha_adapter<float>, lokr_adapter<float>, miss_adapter<float>, oft_adapter<float>,
+                                 loha_adapter<float>, lokr_adapter<float>, miss_adapter<float>, miss_bat_adapter<float>, oft_adapter<float>,
                                  vera_adapter<float>>());
     if (!out) {
         throw std::runtime_error(kind_of(module) + " only merges");

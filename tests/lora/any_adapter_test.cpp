@@ -6,6 +6,7 @@
 
 #include <set>
 #include <string>
+#include <vector>
 
 #include "some_adapters.hpp"
 
@@ -68,8 +69,10 @@ TEST_CASE("kinds, parameters and copies") {
         copy.parameters().front().values.front() += 1;
         CHECK(copy.parameters().front().values.front() == a.parameters().front().values.front() + 1);
     }
-    CHECK(kinds == std::set<std::string>{"adalora", "boft", "dora", "hira", "hra", "ia3", "kasa", "loha", "lokr",
-                                         "lora", "merged_linear", "miss", "oft", "randlora", "vera"});
+    CHECK(kinds == std::set<std::string>{"adalora",     "alora",         "boft", "conv_lora", "dora", "hira",
+                                         "hra",         "ia3",           "kasa", "loha",      "lokr", "lora",
+                                         "output_rotation", "merged_linear", "miss", "miss_bat",  "oft",  "randlora",
+                                         "replacement", "table_lora",    "vera"});
 
     any_adapter<double> lora = random_adapter<double>(12, 8, {.r = 2, .lora_dropout = 0.25});
     CHECK(lora.dropout() == 0.25);
@@ -109,4 +112,36 @@ TEST_CASE("gradients add up, and one of another adapter is refused") {
     CHECK_THROWS_AS(all.front().pull_back(right, too_few), contract_violation);
     const row_matrix<double> other = random_weight<double>(3, some_in, 1);
     CHECK_THROWS_AS(all.front().refresh(as_operator(other)), contract_violation);
+}
+
+TEST_CASE("rows in another order: the adapter of the reordered weight, or a sentence") {
+    const row_matrix<double> w = random_weight<double>(some_out, some_in, 1, 0.4);
+    const std::vector<lowrank::index> rows = {3, 1, 0, 2, 11, 10, 9, 8, 4, 5, 6, 7};
+    row_matrix<double> other(some_out, some_in);
+    for (lowrank::index i = 0; i < some_out; ++i) {
+        other.row(i) = w.row(rows[static_cast<std::size_t>(i)]);
+    }
+    std::set<std::string> refused;
+    for (auto& a : some_adapters<double>(w)) {
+        CAPTURE(a.kind());
+        const matrix<double> before = adapted_weight(a, w, 1.0);
+        const status done = a.permute_rows(rows);
+        if (!done) {
+            CHECK(done.code == errc::unsupported);
+            CHECK(done.message.find(a.kind()) != std::string::npos);
+            CHECK(relative_diff(adapted_weight(a, w, 1.0), before) == 0);
+            refused.insert(std::string(a.kind()));
+            continue;
+        }
+        a.refresh(as_operator(other));
+        const matrix<double> after = adapted_weight(a, other, 1.0);
+        for (lowrank::index i = 0; i < some_out; ++i) {
+            CHECK(relative_diff(after.row(i), matrix<double>(before.row(rows[static_cast<std::size_t>(i)]))) < 1e-12);
+        }
+    }
+    CHECK(refused ==
+          std::set<std::string>{"conv_lora", "lokr", "output_rotation", "merged_linear", "miss_bat", "randlora", "vera"});
+    any_adapter<double> lora = random_adapter<double>(12, 8, {.r = 2});
+    CHECK_THROWS_AS((void)lora.permute_rows(std::vector<lowrank::index>{0, 1}), contract_violation);
+    CHECK_THROWS_AS((void)lora.permute_rows(std::vector<lowrank::index>(12, 0)), contract_violation);
 }

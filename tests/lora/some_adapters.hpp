@@ -64,6 +64,16 @@ std::vector<lowrank::any_adapter<S>> some_adapters(const lowrank::row_matrix<S>&
     all.emplace_back(
         kasa_adapter<S>{.lora_A = m(3, 8, 30), .lora_B = m(12, 3, 31), .lora_diag = m(3, 1, 32), .lora_alpha = 5});
     all.emplace_back(hira_adapter<S>{.hira_A = m(3, 8, 28), .hira_B = m(12, 3, 29)});
+    all.emplace_back(alora_adapter<S>{.lora = {.lora_A = m(3, 8, 33), .lora_B = m(12, 3, 34), .lora_alpha = 5},
+                                      .invocation_tokens = {7, 8}});
+    all.emplace_back(conv_lora_adapter<S>{.lora_A = m(2, 16, 35), .lora_B = m(6, 2, 36), .out = 12, .in = 8, .r = 2});
+    all.emplace_back(table_lora_adapter<S>{.lora = {.lora_A = m(3, 12, 37), .lora_B = m(8, 3, 38), .lora_alpha = 5}});
+    all.emplace_back(miss_bat_adapter<S>{.miss_block = m(12, 4, 39), .in = 8});
+    all.emplace_back(output_rotation_adapter<S>{
+        .blocks = m(12, 4, 40), .block_count = 3, .rescale = (S(1) + m(12, 1, 41).array()).matrix()});
+    all.emplace_back(
+        output_rotation_adapter<S>{.blocks = m(24, 2, 42), .block_count = 6, .is_butterfly = true, .constraint = 0.05});
+    all.emplace_back(replacement_adapter<S>{.weight = m(12, 8, 43)});
     for (auto& a : all) {
         a.refresh(as_operator(w));
     }

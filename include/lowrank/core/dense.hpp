@@ -14,6 +14,7 @@
 /// take any two strides, so a block, a transpose and a row-major matrix are one type here. A product with a weight and
 /// few columns, without the heap, is in skinny_product.hpp.
 
+#include <concepts>
 #include <type_traits>
 
 #include <Eigen/Core>
@@ -42,7 +43,9 @@ public:
         int(detail::plain_t<D>::Flags) & int(Eigen::DirectAccessBit))) dense_view(D&& x)
     noexcept  // NOLINT: conversion is the point
         : dense_view(const_cast<T*>(x.data()), x.rows(), x.cols(), x.rowStride(), x.colStride()) {
-        static_assert(std::is_const_v<T> || !std::is_const_v<std::remove_reference_t<D>>,
+        static_assert(std::is_const_v<T> || !std::is_const_v<std::remove_reference_t<D>> ||
+                          std::derived_from<detail::plain_t<D>, detail::strided_view<stored, 0>> ||
+                          std::derived_from<detail::plain_t<D>, detail::strided_view<stored, 1>>,
                       "a writable view of a matrix that is const");
     }
     dense_view(const dense_view<stored>& x) noexcept requires(std::is_const_v<T>)
@@ -224,6 +227,10 @@ template <real S>
 void solve_left_upper_of(const dense_view<const S>& r, const dense_view<S>& y);
 template <real S, storage T>
 void copy_into(const dense_view<const T>& a, S* to);
+/// `gemm` in one scalar, with a frame of the workspace of its own.
+template <real S>
+void gemm_in(S alpha, const dense_view<const S>& a, const dense_view<const S>& b, const dense_view<S>& c,
+             workspace& ws);
 template <real S>
 [[nodiscard]] S max_abs_of(const dense_view<const S>& a);
 template <storage T>
@@ -291,6 +298,56 @@ void scale_cols(Y&& y, const V& d) {
             to(i, j) *= static_cast<S>(d(j));
         }
     }
+}
+
+/// Y += alpha X.
+template <class X, class Y>
+void add_scaled(detail::stored_of<Y> alpha, const X& x, Y&& y) {
+    using S = detail::stored_of<Y>;
+    const dense_view<const S> from(x);
+    const dense_view<S> to(y);
+    for (index j = 0; j < to.cols(); ++j) {
+        for (index i = 0; i < to.rows(); ++i) {
+            to(i, j) += alpha * from(i, j);
+        }
+    }
+}
+
+/// Y += alpha diag(d) X.
+template <class V, class X, class Y>
+void add_scaled_rows(detail::stored_of<Y> alpha, const V& d, const X& x, Y&& y) {
+    using S = detail::stored_of<Y>;
+    const dense_view<const S> from(x);
+    const dense_view<S> to(y);
+    for (index j = 0; j < to.cols(); ++j) {
+        for (index i = 0; i < to.rows(); ++i) {
+            to(i, j) += alpha * d(i) * from(i, j);
+        }
+    }
+}
+
+/// sums_i += sum_j x_ij y_ij: the diagonal of X Y^T.
+template <class X, class Y, class V>
+void add_row_dots(const X& x, const Y& y, V&& sums) {
+    const dense_view<const detail::stored_of<X>> a(x);
+    const dense_view<const detail::stored_of<Y>> b(y);
+    for (index j = 0; j < a.cols(); ++j) {
+        for (index i = 0; i < a.rows(); ++i) {
+            sums(i) += a(i, j) * b(i, j);
+        }
+    }
+}
+
+/// C += alpha A B^T for tall or wide A and B of few columns or rows, with buffers from `ws`: how gradients of factors
+/// are summed over a batch. \cost 2 m n k flops; nothing from the heap once the workspace is warm.
+template <class A, class B, class C>
+void add_outer_product(detail::stored_of<C> alpha, const A& a, const B& b, C&& c, workspace& ws) {
+    using S = detail::stored_of<C>;
+    const dense_view<const S> left(a), right = transposed(b);
+    const dense_view<S> to(c);
+    detail::expects_shape("add_outer_product", "b", right.rows(), right.cols(), left.cols(), to.cols());
+    detail::expects_shape("add_outer_product", "c", to.rows(), to.cols(), left.rows(), right.cols());
+    detail::gemm_in<S>(alpha, left, right, to, ws);
 }
 
 /// max |a_ij|, and 0 for an empty A. \pre A is finite.

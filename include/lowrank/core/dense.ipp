@@ -871,6 +871,13 @@ void add_column_squares(double factor, const dense_view<const T>& a, double* sum
     }
 }
 
+template <real S>
+void gemm_in(S alpha, const dense_view<const S>& a, const dense_view<const S>& b, const dense_view<S>& c,
+             workspace& ws) {
+    const workspace::frame scope(ws);
+    gemm<S, S, S>(alpha, a, b, c, false, &ws);
+}
+
 /// to += factor * from, entries `stride` apart.
 template <real S>
 void add_strided(S factor, const S* from, S* to, index n, index from_stride, index to_stride) {
@@ -946,6 +953,8 @@ bool solve_of(const dense_view<S>& a, const dense_view<S>& b) {
 #define LOWRANK_DENSE_OF(S)                                                                                            \
     template void gemm<S, S, S>(S, const dense_view<const S>&, const dense_view<const S>&, const dense_view<S>&, bool, \
                                 workspace*);                                                                           \
+    template void gemm_in<S>(S, const dense_view<const S>&, const dense_view<const S>&, const dense_view<S>&,          \
+                             workspace&);                                                                              \
     template void gemv<S>(S, const dense_view<const S>&, const S*, index, S*, index);                                  \
     template void symv_lower<S>(S, const dense_view<const S>&, const S*, S*);                                          \
     template S dot_of<S>(const S*, const S*, index);                                                                   \

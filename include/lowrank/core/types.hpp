@@ -113,6 +113,20 @@ using weight_view = detail::strided_view<T, 1>;
 template <storage T>
 using const_weight_view = detail::strided_view<const T, 1>;
 
+namespace detail {
+
+/// Columns [first, first + count) of a view.
+template <class S>
+[[nodiscard]] strided_view<S, 0> some_columns(const strided_view<S, 0>& x, index first, index count) noexcept {
+    return {const_cast<S*>(x.data()) + first * x.outerStride(), x.rows(), count, x.outerStride()};
+}
+/// Rows [first, first + count).
+template <class S>
+[[nodiscard]] strided_view<S, 0> some_rows(const strided_view<S, 0>& x, index first, index count) noexcept {
+    return {const_cast<S*>(x.data()) + first, count, x.cols(), x.outerStride()};
+}
+
+}  // namespace detail
 }  // namespace lowrank::inline LOWRANK_ABI
 
 #endif  // LOWRANK_CORE_TYPES_HPP

@@ -5,20 +5,18 @@
 /// \file
 /// What factored adapters have in common: their change as two factors, and the gradient of those factors.
 ///
-///     auto change = loha.delta();                                  // left * right, whatever the parameters are
+///     auto change = factored.delta();                              // left * right, whatever the parameters are
 ///     auto g = lowrank::zero_gradient(change);
 ///     lowrank::delta_backward(change, x, dy, g, &dx, ws);          // shared by all adapters
-///     auto gradient = loha.pull_back(g);                           // each adapter's own, on small matrices
+///     auto gradient = factored.pull_back(g);                       // each adapter's own, on small matrices
 ///
-/// LoRA, AdaLoRA, VeRA, LoHa and fused projections differ in how their parameters become the two factors and in nothing
-/// else. Merging, sums, norms, conversion and serving know only the factors.
+/// Many kinds differ in how their parameters become the two factors and in nothing else. Merging, sums, norms, conversion
+/// and serving know only the factors.
 
 #include <concepts>
 #include <type_traits>
 
-#include <lowrank/core/check.hpp>
 #include <lowrank/core/config.hpp>
-#include <lowrank/core/skinny_product.hpp>
 #include <lowrank/core/types.hpp>
 #include <lowrank/core/workspace.hpp>
 #include <lowrank/factor/low_rank.hpp>
@@ -35,8 +33,10 @@ struct delta_gradient {
 /// A gradient of the shapes of `change`, all zero.
 template <real S>
 [[nodiscard]] delta_gradient<S> zero_gradient(const low_rank<S>& change) {
-    return {.left = matrix<S>::Zero(change.left.rows(), change.left.cols()),
-            .right = matrix<S>::Zero(change.right.rows(), change.right.cols())};
+    delta_gradient<S> g;
+    g.left.setZero(change.left.rows(), change.left.cols());
+    g.right.setZero(change.right.rows(), change.right.cols());
+    return g;
 }
 
 /// An adapter whose change is a product of two factors: `delta()`, and `pull_back(g)` from the gradients of the
@@ -57,34 +57,12 @@ concept factored_adapter = requires(const A& a, const delta_gradient<typename A:
 template <real S>
 void delta_backward(const low_rank<S>& change, std::type_identity_t<const_column_view<S>> x,
                     std::type_identity_t<const_column_view<S>> dy, delta_gradient<S>& gradient,
-                    std::type_identity_t<column_view<S>>* dx, workspace& ws) {
-    const index k = change.rank();
-    detail::expects_shape("delta_backward", "x", x.rows(), x.cols(), change.cols(), dy.cols());
-    detail::expects_shape("delta_backward", "dy", dy.rows(), dy.cols(), change.rows(), x.cols());
-    detail::expects_shape("delta_backward", "gradient.left", gradient.left.rows(), gradient.left.cols(), change.rows(),
-                          k);
-    detail::expects_shape("delta_backward", "gradient.right", gradient.right.rows(), gradient.right.cols(), k,
-                          change.cols());
-    if (dx != nullptr) {
-        detail::expects_shape("delta_backward", "dx", dx->rows(), dx->cols(), x.rows(), x.cols());
-    }
-    if (k == 0 || x.cols() == 0) {
-        return;
-    }
-    const workspace::frame scope(ws);
-    auto z = ws.take<S>(k, x.cols());  // R x
-    z.setZero();
-    add_product<S, 0>(S(1), const_column_view<S>(change.right), x, z, ws);
-    auto t = ws.take<S>(k, x.cols());  // L^T dy
-    t.setZero();
-    add_transposed_product<S, 0>(S(1), const_column_view<S>(change.left), dy, t, ws);
-    gradient.left.noalias() += dy * z.transpose();
-    gradient.right.noalias() += t * x.transpose();
-    if (dx != nullptr) {
-        add_transposed_product<S, 0>(S(1), const_column_view<S>(change.right), t, *dx, ws);
-    }
-}
+                    std::type_identity_t<column_view<S>>* dx, workspace& ws);
 
 }  // namespace lowrank::inline LOWRANK_ABI
+
+#ifdef LOWRANK_DEFINITIONS
+#include <lowrank/lora/adapter.ipp>
+#endif
 
 #endif  // LOWRANK_LORA_ADAPTER_HPP

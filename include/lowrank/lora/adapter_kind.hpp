@@ -22,11 +22,14 @@
 ///
 /// `applied` is a class over the adapter: `applied_factors` for a product of two factors (`factored_adapter`),
 /// `applied_rotation` (algebra/rotation.hpp) for a rotation of the inputs, or one of its own, with the members that
-/// `applied_adapter` lists. What is missing does not compile, and the message says which part it is. The kinds of the
-/// library stand in kinds/, and in kinds/list.hpp.
+/// `applied_adapter` lists. What is missing does not compile, and the message says which part it is. A description may
+/// say more: `lora(a)`, the plain LoRA in it; `dropout(a)`, how often training drops an input; `permute_rows(a, rows)`,
+/// new outputs from old ones; `not_merged`, why it cannot be merged; `maker(layers, options)` and `learning_rate`, how
+/// fresh ones are made (new_adapter.hpp). The kinds of the library stand in kinds/, and in kinds/list.hpp.
 
 #include <algorithm>
 #include <concepts>
+#include <cstddef>
 #include <functional>
 #include <span>
 #include <string_view>
@@ -89,17 +92,29 @@ A with_zero_parameters(A a) {
     return a;
 }
 
-/// Calls `body` with alpha dY, which is dY itself for alpha = 1.
-template <real S, class F>
-void with_scaled(S alpha, const const_column_view<S>& dy, workspace& ws, F&& body) {
-    if (alpha == S(1)) {
-        body(dy);
-        return;
+/// Row i becomes row rows[i] of before.
+template <class D>
+bool permute_rows(D& x, std::span<const index> rows) {
+    const D old = x;
+    for (index j = 0; j < x.cols(); ++j) {
+        for (index i = 0; i < x.rows(); ++i) {
+            x(i, j) = old(rows[static_cast<std::size_t>(i)], j);
+        }
     }
-    const workspace::frame scope(ws);
-    auto scaled = ws.take<S>(dy.rows(), dy.cols());
-    scaled = alpha * dy;
-    body(const_column_view<S>(scaled));
+    return true;
+}
+
+/// True if every entry is +0 or -0; stops at the first that is not.
+template <class D>
+bool all_zero(const D& x) {
+    for (index j = 0; j < x.cols(); ++j) {
+        for (index i = 0; i < x.rows(); ++i) {
+            if (x(i, j) != 0) {
+                return false;
+            }
+        }
+    }
+    return true;
 }
 
 struct ignore_parameter {
@@ -150,7 +165,7 @@ consteval void check_adapter_kind() {
     }
 }
 
-/// Any product of two factors, applied as that.
+/// Any product of two factors, applied as that. In training it drops inputs, for kinds that say with what probability.
 template <factored_adapter A>
 class applied_factors {
 public:
@@ -170,20 +185,13 @@ public:
     [[nodiscard]] gradient zero_gradient() const { return lowrank::zero_gradient(delta_); }
     static std::vector<std::span<S>> spans(gradient& g) { return {detail::entries(g.left), detail::entries(g.right)}; }
 
-    void add_product(operator_reference<S> /*base*/, S alpha, const_column_view<S> x, column_view<S> y, workspace& ws,
-                     const dropout_key& /*key*/) const {
-        delta_.add_product(alpha, x, y, ws);
-    }
-    void add_transposed_product(operator_reference<S> /*base*/, S alpha, const_column_view<S> x, column_view<S> y,
-                                workspace& ws) const {
-        delta_.add_transposed_product(alpha, x, y, ws);
-    }
-    void backward(operator_reference<S> /*base*/, S alpha, const_column_view<S> x, const_column_view<S> dy, gradient& g,
-                  column_view<S>* dx, workspace& ws, const dropout_key& /*key*/) const {
-        detail::with_scaled(alpha, dy, ws,
-                            [&](const_column_view<S> scaled) { delta_backward(delta_, x, scaled, g, dx, ws); });
-    }
-    void pull_back(const gradient& g, S* out) const { detail::add_parameters(adapter.pull_back(g), out); }
+    void add_product(operator_reference<S> base, S alpha, const_column_view<S> x, column_view<S> y, workspace& ws,
+                     const dropout_key& key) const;
+    void add_transposed_product(operator_reference<S> base, S alpha, const_column_view<S> x, column_view<S> y,
+                                workspace& ws) const;
+    void backward(operator_reference<S> base, S alpha, const_column_view<S> x, const_column_view<S> dy, gradient& g,
+                  column_view<S>* dx, workspace& ws, const dropout_key& key) const;
+    void pull_back(const gradient& g, S* out) const;
     [[nodiscard]] weight_change<S> change() const { return delta_; }
 
 private:
@@ -191,5 +199,9 @@ private:
 };
 
 }  // namespace lowrank::inline LOWRANK_ABI
+
+#ifdef LOWRANK_DEFINITIONS
+#include <lowrank/lora/adapter_kind.ipp>
+#endif
 
 #endif  // LOWRANK_LORA_ADAPTER_KIND_HPP

@@ -13,7 +13,7 @@
 ///     auto gradient_of = [&](const lowrank::any_adapter<float>& a) { return &a == first.get() ? &g : nullptr; };
 ///     lowrank::adapted_backward<float>(lowrank::as_operator(w), used, x, dy, gradient_of, &dx, ws);
 ///
-/// W_i is what adapter i alone makes of the original W, so the order does not matter (PEFT's does, for DoRA). Adapters
+/// W_i is what adapter i alone makes of the original W, so the order does not matter (PEFT's does, for kinds that measure the weight). Adapters
 /// that add a low-rank change cost their own flops; the first of the other kinds multiplies by the base in the place of
 /// the plain product, each further one once more.
 
@@ -32,7 +32,8 @@
 
 namespace lowrank::inline LOWRANK_ABI {
 
-/// An adapter in use, shared and immutable while it serves. Strength 0 is the same as leaving it out.
+/// An adapter in use, shared and immutable while it serves. Strength 0, or no adapter (one that lacks this layer), is the
+/// same as leaving it out.
 template <real S>
 struct used_adapter {
     std::shared_ptr<const any_adapter<S>> adapter = {};
@@ -42,26 +43,31 @@ struct used_adapter {
 namespace detail {
 
 /// Calls `replace(adapter)` for those that need the base and then `plain(factor)` with how often the plain base is
-/// still to be added (1 without any such adapter, 0 with one, negative with more), then `add(adapter)` for the others.
+/// still to be added (alpha without any such adapter, one less for each), then `add(adapter)` for the others.
 template <real S, class Replace, class Plain, class Add>
-void for_stack(std::span<const used_adapter<S>> adapters, Replace&& replace, Plain&& plain, Add&& add) {
-    int missing = 1;
+void for_stack(S alpha, std::span<const used_adapter<S>> adapters, Replace&& replace, Plain&& plain, Add&& add) {
+    const auto acts = [](const used_adapter<S>& used) { return used.adapter != nullptr && used.strength != S(0); };
+    S missing = alpha;
     for (const auto& used : adapters) {
-        expects(used.adapter != nullptr, "adapter stack: an adapter is null");
-        if (used.strength != S(0) && !used.adapter->additive()) {
+        if (acts(used) && !used.adapter->additive()) {
             replace(used);
-            --missing;
+            missing -= S(1);
         }
     }
-    if (missing != 0) {
-        plain(static_cast<S>(missing));
+    if (missing != S(0)) {
+        plain(missing);
     }
     for (const auto& used : adapters) {
-        if (used.strength != S(0) && used.adapter->additive()) {
+        if (acts(used) && used.adapter->additive()) {
             add(used);
         }
     }
 }
+
+/// Y += alpha (W + sum t_i (W_i - W)) X.
+template <real S>
+void add_adapted(S alpha, operator_reference<S> base, std::span<const used_adapter<S>> adapters,
+                 const const_column_view<S>& x, const column_view<S>& y, workspace& ws, const dropout_key* dropout);
 
 template <real S>
 dropout_key key_for(const any_adapter<S>& adapter, const dropout_key* key) {
@@ -74,16 +80,12 @@ dropout_key key_for(const any_adapter<S>& adapter, const dropout_key* key) {
 
 /// Y += (W + sum t_i (W_i - W)) X. With `dropout`, each adapter drops inputs with its own probability (that of the key
 /// is not used). LoRA adapters whose B is zero leave the base's output bit for bit.
-/// \pre every adapter is there, has the base's shape and has been refreshed.
+/// \pre every adapter has the base's shape and has been refreshed.
 template <real S>
 void add_adapted_product(operator_reference<S> base, std::type_identity_t<std::span<const used_adapter<S>>> adapters,
                          std::type_identity_t<const_column_view<S>> x, std::type_identity_t<column_view<S>> y,
                          workspace& ws, const dropout_key* dropout = nullptr) {
-    const auto apply = [&](const used_adapter<S>& used) {
-        used.adapter->add_product(base, used.strength, x, y, ws, detail::key_for(*used.adapter, dropout));
-    };
-    detail::for_stack<S>(
-        adapters, apply, [&](S factor) { base.add_product(factor, x, y, ws); }, apply);
+    detail::add_adapted<S>(S(1), base, adapters, x, y, ws, dropout);
 }
 
 /// Y += alpha (W + sum t_i (W_i - W))^T X.
@@ -91,13 +93,8 @@ template <real S>
 void add_adapted_transposed_product(operator_reference<S> base,
                                     std::type_identity_t<std::span<const used_adapter<S>>> adapters,
                                     std::type_identity_t<const_column_view<S>> x,
-                                    std::type_identity_t<column_view<S>> y, workspace& ws) {
-    const auto apply = [&](const used_adapter<S>& used) {
-        used.adapter->add_transposed_product(base, used.strength, x, y, ws);
-    };
-    detail::for_stack<S>(
-        adapters, apply, [&](S factor) { base.add_transposed_product(factor, x, y, ws); }, apply);
-}
+                                    std::type_identity_t<column_view<S>> y, workspace& ws,
+                                    std::type_identity_t<S> alpha = S(1));
 
 /// Adds the gradients of a loss through `add_adapted_product`, given dY: to `gradient_of(adapter)` (a pointer; null for
 /// one that is frozen) of every adapter, and to `*dx` unless it is null.
@@ -119,7 +116,7 @@ void adapted_backward(operator_reference<S> base, std::type_identity_t<std::span
         }
     };
     detail::for_stack<S>(
-        adapters, back,
+        S(1), adapters, back,
         [&](S factor) {
             if (dx != nullptr) {
                 base.add_transposed_product(factor, dy, *dx, ws);
@@ -129,5 +126,9 @@ void adapted_backward(operator_reference<S> base, std::type_identity_t<std::span
 }
 
 }  // namespace lowrank::inline LOWRANK_ABI
+
+#ifdef LOWRANK_DEFINITIONS
+#include <lowrank/lora/adapter_stack.ipp>
+#endif
 
 #endif  // LOWRANK_LORA_ADAPTER_STACK_HPP

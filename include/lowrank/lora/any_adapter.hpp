@@ -5,7 +5,7 @@
 /// \file
 /// An adapter of any kind behind one type: apply it over a base, train it, merge it, without knowing which it is.
 ///
-///     lowrank::any_adapter<float> a = lowrank::make_dora(w, {.r = 8});      // kinds/dora.hpp
+///     lowrank::any_adapter<float> a = lowrank::make_lora<float>(out, in);          // or any kind of kinds/
 ///     a.refresh(lowrank::as_operator(w));                                   // after every change of the parameters
 ///     a.add_product(lowrank::as_operator(w), 1.0F, x, y, ws);               // y += W' x; (W' - W) x if a.additive()
 ///     auto g = a.zero_gradient();
@@ -95,6 +95,8 @@ struct held_adapter {
     [[nodiscard]] virtual weight_change<S> change() const = 0;
     [[nodiscard]] virtual double dropout() const = 0;
     [[nodiscard]] virtual const lora_adapter<S>* lora() const = 0;
+    [[nodiscard]] virtual std::string_view not_merged() const = 0;
+    [[nodiscard]] virtual bool permute_rows(std::span<const index> rows) = 0;
 };
 
 /// Puts an adapter of type A behind that type. Defined in hold_adapter.hpp.
@@ -154,10 +156,11 @@ public:
     }
     ~any_adapter() = default;
 
-    /// "lora", "dora", "loha", ...
+    /// The name of its kind: "lora", ...
     [[nodiscard]] std::string_view kind() const { return self_->kind(); }
-    /// 0 for OFT and HRA before the first refresh: they know the inputs only.
+    /// 0 before the first refresh for a rotation of the inputs, which knows those only.
     [[nodiscard]] index rows() const { return self_->rows(); }
+    /// 0 before the first refresh for a rotation of the outputs.
     [[nodiscard]] index cols() const { return self_->cols(); }
     /// True if W' - W does not depend on W: `add_product` then adds that difference and needs no base.
     [[nodiscard]] bool additive() const { return self_->additive(); }
@@ -166,7 +169,7 @@ public:
     [[nodiscard]] const A* get() const {
         return self_->mark() == &detail::type_mark<A> ? static_cast<const A*>(self_->adapter()) : nullptr;
     }
-    /// The plain LoRA that the adapter consists of or is built around (DoRA), else null.
+    /// The plain LoRA that the adapter consists of or is built around, else null.
     [[nodiscard]] const lora_adapter<S>* lora() const { return self_->lora(); }
     /// Of dropping inputs in training; 0 for kinds that do not.
     [[nodiscard]] double dropout() const { return self_->dropout(); }
@@ -176,8 +179,8 @@ public:
     [[nodiscard]] index parameter_count() const { return self_->parameter_count(); }
 
     /// Recomputes what applying needs (factors, row norms, rotations) from the parameters. Needed after they changed,
-    /// and once before use for kinds that are not additive. \cost Small matrices; DoRA also W A^T, once more ||W|| by
-    /// rows.
+    /// and once before use for kinds that are not additive. \cost Small matrices; W A^T
+    /// for kinds that measure the adapted rows.
     void refresh(operator_reference<S> base) {
         check_base("any_adapter::refresh", base);
         self_->refresh(base);
@@ -222,19 +225,51 @@ public:
         self_->pull_back(*gradient.value_, out.data());
     }
 
-    /// What the adapter does to the weight it was refreshed with, at a strength.
+    /// Why no merge may write the adapter into a weight; empty where it may.
+    [[nodiscard]] std::string_view not_merged() const { return self_->not_merged(); }
+
+    /// Output i becomes output rows[i] of before, in all parameters that live on outputs: for engines whose q and k have
+    /// another order of rows. Kinds that are not additive need a refresh afterwards.
+    /// \pre    `rows` is a permutation of the outputs.
+    /// \return `unsupported`, with the adapter as it was, for a kind whose outputs have no parameters of their own.
+    status permute_rows(std::span<const index> rows);
+
+    /// What the adapter does to the weight it was refreshed with, at a strength. \pre `not_merged()` is empty.
     [[nodiscard]] weight_change<S> change(S strength = S(1)) const {
+        detail::expects(not_merged().empty(), "any_adapter::change: this kind cannot be merged; see not_merged()");
         return at_strength(self_->change(), static_cast<double>(strength));
     }
 
 private:
     void check_base(const char* function, const operator_reference<S>& base) const {
-        const index known = rows();
-        detail::expects_shape(function, "base", base.rows(), base.cols(), known == 0 ? base.rows() : known, cols());
+        const index out = rows();
+        const index in = cols();
+        detail::expects_shape(function, "base", base.rows(), base.cols(), out == 0 ? base.rows() : out,
+                              in == 0 ? base.cols() : in);
     }
 
     std::unique_ptr<detail::held_adapter<S>> self_;
 };
+
+template <real S>
+status any_adapter<S>::permute_rows(std::span<const index> rows) {
+    const index known = this->rows();
+    detail::expects(known == 0 || static_cast<index>(rows.size()) == known,
+                    "any_adapter::permute_rows: needs one row for every output");
+    std::vector<bool> seen(rows.size(), false);
+    for (const index row : rows) {
+        detail::expects_in_range("any_adapter::permute_rows", "row", row, index{0},
+                                 static_cast<index>(rows.size()) - 1);
+        detail::expects(!seen[static_cast<std::size_t>(row)], "any_adapter::permute_rows: a row occurs twice");
+        seen[static_cast<std::size_t>(row)] = true;
+    }
+    if (!self_->permute_rows(rows)) {
+        return {errc::unsupported, "the rows of a " + std::string(kind()) +
+                                       " adapter cannot be put into another order: its parameters are not those of "
+                                       "single outputs. Permute the rows of the base back, or merge the adapter first"};
+    }
+    return {};
+}
 
 }  // namespace lowrank::inline LOWRANK_ABI
 

@@ -18,6 +18,7 @@
 #include <vector>
 
 #include <lowrank/core/config.hpp>
+#include <lowrank/lora/adapter_kind.ipp>
 #include <lowrank/lora/any_adapter.hpp>
 
 namespace lowrank::inline LOWRANK_ABI::detail {
@@ -92,6 +93,25 @@ struct holder final : held_adapter<typename A::scalar> {
             return adapter_kind<A>::lora(model.adapter);
         } else {
             return nullptr;
+        }
+    }
+    std::string_view not_merged() const override {
+        if constexpr (requires { adapter_kind<A>::not_merged; }) {
+            return adapter_kind<A>::not_merged;
+        } else {
+            return {};
+        }
+    }
+    bool permute_rows(std::span<const index> rows) override {
+        if constexpr (requires(A & a) { adapter_kind<A>::permute_rows(a, rows); }) {
+            A turned = model.adapter;
+            if (!adapter_kind<A>::permute_rows(turned, rows)) {
+                return false;
+            }
+            model = model_type(std::move(turned));
+            return true;
+        } else {
+            return false;
         }
     }
     double dropout() const override {

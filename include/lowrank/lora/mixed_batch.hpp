@@ -3,71 +3,49 @@
 #define LOWRANK_LORA_MIXED_BATCH_HPP
 
 /// \file
-/// One batch whose columns use different adapters, of any ranks.
+/// One batch whose columns use different adapters, of any kinds and ranks.
 ///
-///     const std::vector<lowrank::active_adapter<float>> adapters = {
-///         {.adapter = std::make_shared<const lowrank::lora_adapter<float>>(poet)},
-///         {.adapter = std::make_shared<const lowrank::lora_adapter<float>>(coder), .strength = 0.5F}};
-///     const std::vector<lowrank::index> which = {0, -1, 1, 0};              // -1: the base alone
-///     lowrank::mixed_forward<float>(adapters, which, x, y, ws);             // Y[:, j] += adapter which[j] of X[:, j]
+///     const lowrank::used_adapter<float> one = {.adapter = std::make_shared<const lowrank::any_adapter<float>>(poet)};
+///     const std::vector<lowrank::used_adapter<float>> adapters = {one, {}};      // the second lacks this layer
+///     const std::vector<lowrank::index> which = {0, -1, 1, 0};                   // -1: the base alone
+///     lowrank::add_mixed_product<float>(lowrank::as_operator(w), adapters, which, x, y, ws);
 ///
 /// Columns of one adapter are gathered, multiplied together and scattered back, as in Punica's SGMV (Chen et al.,
-/// arXiv 2310.18547), so the cost is that of the columns, not of adapters times columns.
+/// arXiv 2310.18547), so the cost is that of the columns, not of adapters times columns. An engine that computes W X
+/// itself passes the sums: `add_mixed_changes`.
 
-#include <memory>
 #include <span>
+#include <type_traits>
 
-#include <lowrank/core/check.hpp>
 #include <lowrank/core/config.hpp>
+#include <lowrank/core/operator_reference.hpp>
 #include <lowrank/core/types.hpp>
 #include <lowrank/core/workspace.hpp>
-#include <lowrank/lora/adapted_linear.hpp>
-#include <lowrank/lora/kinds/lora.hpp>
+#include <lowrank/lora/adapter_stack.hpp>
 
 namespace lowrank::inline LOWRANK_ABI {
 
-/// Y[:, j] += strength * scaling * B A X[:, j] with adapter `which[j]` of the list; negative: nothing. An entry that no
-/// column uses, or of strength 0, may be null: an adapter without a module for this layer.
+/// Y[:, j] += t (W' - W) X[:, j] with W' what adapter `which[j]` of the list makes of W, at its strength t; nothing for a
+/// negative number, and where the adapter lacks the layer (null).
 ///
-/// \pre  One entry of `which` per column, each below the number of adapters; shapes agree.
-/// \cost 2 r (in + out) flops per column, plus moving each column that has an adapter twice.
+/// \pre  One entry of `which` per column, each below the number of adapters; shapes agree; adapters that are not additive
+///       have been refreshed.
+/// \cost That of each adapter on its columns, plus moving each column that has an adapter twice; for kinds that are not
+///       additive one product with W more.
 template <real S>
-void mixed_forward(std::span<const active_adapter<S>> adapters, std::span<const index> which, const_column_view<S> x,
-                   column_view<S> y, workspace& ws) {
-    detail::expects(static_cast<index>(which.size()) == x.cols(), "mixed_forward: needs one adapter number per column");
-    for (const index w : which) {
-        detail::expects(w < static_cast<index>(adapters.size()), "mixed_forward: an adapter number is too large");
-    }
-    for (std::size_t a = 0; a < adapters.size(); ++a) {
-        const auto is_mine = [&](index j) { return which[static_cast<std::size_t>(j)] == static_cast<index>(a); };
-        index count = 0;
-        for (index j = 0; j < x.cols(); ++j) {
-            count += is_mine(j) ? 1 : 0;
-        }
-        if (count == 0 || adapters[a].strength == S(0)) {
-            continue;
-        }
-        detail::expects(adapters[a].adapter != nullptr, "mixed_forward: an adapter in use is null");
-        const workspace::frame scope(ws);
-        auto gathered = ws.take<S>(x.rows(), count);
-        auto change = ws.take<S>(y.rows(), count);
-        change.setZero();
-        index at = 0;
-        for (index j = 0; j < x.cols(); ++j) {
-            if (is_mine(j)) {
-                gathered.col(at++) = x.col(j);
-            }
-        }
-        adapters[a].adapter->add_product(adapters[a].strength, gathered, change, ws);
-        at = 0;
-        for (index j = 0; j < x.cols(); ++j) {
-            if (is_mine(j)) {
-                y.col(j) += change.col(at++);
-            }
-        }
-    }
-}
+void add_mixed_changes(std::type_identity_t<operator_reference<S>> base, std::span<const used_adapter<S>> adapters,
+                       std::span<const index> which, const_column_view<S> x, column_view<S> y, workspace& ws);
+
+/// Y[:, j] += (W + t (W' - W)) X[:, j]: the whole layer. Columns under adapters that are not additive are not multiplied
+/// with the plain base.
+template <real S>
+void add_mixed_product(std::type_identity_t<operator_reference<S>> base, std::span<const used_adapter<S>> adapters,
+                       std::span<const index> which, const_column_view<S> x, column_view<S> y, workspace& ws);
 
 }  // namespace lowrank::inline LOWRANK_ABI
+
+#ifdef LOWRANK_DEFINITIONS
+#include <lowrank/lora/mixed_batch.ipp>
+#endif
 
 #endif  // LOWRANK_LORA_MIXED_BATCH_HPP

@@ -12,7 +12,7 @@
 #include <lowrank/io/peft.hpp>
 #include <lowrank/io/peft/kinds/loha.hpp>
 #include <lowrank/io/peft/kinds/lokr.hpp>
-#include <lowrank/io/peft/kinds/output_rotation.hpp>
+#include <lowrank/lora/kinds/rotations/output_rotation.hpp>
 
 #include "io_support.hpp"
 #include "support/shared.hpp"
@@ -158,7 +158,7 @@ TEST_CASE("convolutions, DoRA, LoHa and LoKr are read from their names, the rest
     const auto& by_inputs = (*read->modules.at("in").get<peft_lora>());
     CHECK(by_inputs.magnitude_of_inputs);
     CHECK(by_inputs.magnitude.size() == 4);
-    CHECK((*read->modules.at("o").get<output_rotation>()).out() == 4);
+    CHECK((*read->modules.at("o").get<output_rotation_adapter<float>>()).out() == 4);
     CHECK(read->unmapped.size() == 4);  // the three of "channels" and one of no known kind
     const auto says = [&](const char* tensor, const char* reason) {
         return std::any_of(read->unmapped.begin(), read->unmapped.end(), [&](const std::string& line) {

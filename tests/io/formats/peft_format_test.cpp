@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 #include <lowrank/io/formats/peft_format.hpp>
 #include <lowrank/io/peft/kinds/loha.hpp>
-#include <lowrank/io/peft/kinds/output_rotation.hpp>
+#include <lowrank/lora/kinds/rotations/output_rotation.hpp>
 
 #include <string>
 
@@ -14,7 +14,7 @@ TEST_CASE("PEFT's format is a folder that holds what PEFT has names for") {
     CHECK(peft.recognizes({.is_folder = true}));
     CHECK_FALSE(peft.recognizes({.head = "GGUF"}));
     CHECK(peft.holds(loha_adapter<float>{}));
-    CHECK_FALSE(peft.holds(output_rotation{}));
+    CHECK_FALSE(peft.holds(output_rotation_adapter<float>{}));
     lora_tensors out;
     REQUIRE(peft.emit(out, "m", make_lora<float>(2, 3, {.r = 1}), {}));
     CHECK(out.tensors[1].name == "base_model.model.m.lora_B.weight");

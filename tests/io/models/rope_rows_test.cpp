@@ -4,6 +4,9 @@
 
 #include <doctest/doctest.h>
 
+#include <lowrank/lora/any_adapter.hpp>
+#include <lowrank/lora/kinds/dora.hpp>
+
 using namespace lowrank;
 
 TEST_CASE("rows move from halves to pairs and back") {
@@ -17,4 +20,19 @@ TEST_CASE("rows move from halves to pairs and back") {
     CHECK(rope_rows_to_hf(rope_rows_to_gguf(w, 1), 1) == w);
     CHECK_THROWS_AS((void)rope_rows_to_gguf(w, 3), contract_violation);
     CHECK_THROWS_AS((void)rope_rows_to_gguf(w, 0), contract_violation);
+}
+
+TEST_CASE("a whole adapter gets the order of the rows of its weight") {
+    row_matrix<float> w(8, 3);
+    fill_normal(w, 1.0F, philox(1));
+    auto dora = make_dora(w, {.r = 2, .seed = 2});
+    fill_normal(dora.lora.lora_B, 1.0F, philox(3));
+    dora.magnitude(1) = 5;
+    any_adapter<float> a = dora;
+    REQUIRE(a.permute_rows(rope_row_order(8, 2, true)));
+    const auto* moved = a.get<dora_adapter<float>>();
+    CHECK(moved->lora.lora_B == matrix<float>(rope_rows_to_gguf(dora.lora.lora_B, 2)));
+    CHECK(moved->magnitude == vector<float>(rope_rows_to_gguf(dora.magnitude, 2)));
+    REQUIRE(a.permute_rows(rope_row_order(8, 2, false)));
+    CHECK(a.get<dora_adapter<float>>()->lora.lora_B == dora.lora.lora_B);
 }

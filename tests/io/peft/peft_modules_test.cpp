@@ -22,7 +22,7 @@
 #include <lowrank/core/workspace.hpp>
 #include <lowrank/factor/low_rank.hpp>
 #include <lowrank/lora/merge/merge_change.hpp>
-#include <lowrank/lora/merge/merged_linear.hpp>
+#include <lowrank/lora/kinds/lora_forms/merged_linear.hpp>
 
 using namespace lowrank;
 

@@ -4,7 +4,7 @@
 #include <lowrank/core/check.hpp>
 #include <lowrank/core/linear_operator.hpp>
 #include <lowrank/core/workspace.hpp>
-#include <lowrank/lora/kinds/boft.hpp>
+#include <lowrank/lora/kinds/rotations/boft.hpp>
 
 #include "support.hpp"
 

@@ -1,11 +1,18 @@
 // SPDX-License-Identifier: MIT
 #include <lowrank/lora/kinds/dora.hpp>
 
+#include <cmath>
+#include <limits>
+#include <span>
+
 #include <lowrank/core/linear_operator.hpp>
 #include <lowrank/core/workspace.hpp>
 #include <lowrank/factor/factored_algebra.hpp>
 #include <lowrank/factor/low_rank.hpp>
+#include <lowrank/lora/any_adapter.hpp>
+#include <lowrank/lora/hold_adapter.hpp>
 #include <lowrank/lora/merge/merge.hpp>
+#include <lowrank/lora/train/dropout.hpp>
 
 #include "support.hpp"
 
@@ -83,4 +90,56 @@ TEST_CASE("gradients agree with finite differences at constant norm; merged equa
     CHECK(relative_diff(apply(w, x), unmerged) < 1e-13);
     REQUIRE(unmerge(weight_view<double>(w), *receipt, change, options));
     CHECK(same_bits(w, before));
+}
+
+TEST_CASE("training drops the inputs of everything but the plain base, forward and back") {
+    const row_matrix<double> w = random_weight<double>(7, 6, 1, 0.4);
+    auto adapter = make_dora(w, {.r = 2, .lora_dropout = 0.5, .seed = 2});
+    adapter.lora.lora_B = random_matrix<double>(7, 2, 3);
+    adapter.magnitude += random_matrix<double>(7, 1, 4, 0.2);
+    any_adapter<double> a = adapter;
+    CHECK(a.dropout() == 0.5);
+    a.refresh(as_operator(w));
+    const lowrank::index n = 90;  // more than one panel
+    const matrix<double> x = random_matrix<double>(6, n, 5);
+    const matrix<double> dy = random_matrix<double>(7, n, 6);
+    const dropout_key key{.probability = 0.5, .seed = 1, .step = 2};
+    matrix<double> dropped(6, n);
+    apply_dropout<double>(key, 0, x, dropped);
+    workspace ws;
+    matrix<double> whole = matrix<double>::Zero(7, 6);
+    a.add_product(as_operator(w), 1, matrix<double>(matrix<double>::Identity(6, 6)), whole, ws);
+    const double t = 0.6;
+    matrix<double> y = matrix<double>::Zero(7, n);
+    a.add_product(as_operator(w), t, x, y, ws, key);
+    CHECK(relative_diff(y, matrix<double>(w * x + t * (whole - w) * dropped)) < 1e-13);
+
+    auto g = a.zero_gradient();
+    matrix<double> back = matrix<double>::Zero(6, n);
+    column_view<double> dx = back;
+    a.backward(as_operator(w), t, x, dy, g, &dx, ws, key);
+    matrix<double> want = w.transpose() * dy;
+    const matrix<double> through = t * (whole - w).transpose() * dy;
+    add_dropout<double>(key, 0, through, want);
+    CHECK(relative_diff(back, want) < 1e-13);
+    // Parameters get what the dropped inputs give without dropout.
+    auto plain = a.zero_gradient();
+    a.backward(as_operator(w), t, dropped, dy, plain, nullptr, ws);
+    const auto flat = [&](const adapter_gradient<double>& of) {
+        vector<double> out = vector<double>::Zero(a.parameter_count());
+        a.pull_back(of, std::span(out.data(), static_cast<std::size_t>(out.size())));
+        return out;
+    };
+    CHECK(relative_diff(flat(g), flat(plain)) < 1e-12);
+}
+
+TEST_CASE("a norm that is not a number stays one") {
+    const vector<double> m = vector<double>::Ones(3);
+    vector<double> n = vector<double>::Ones(3);
+    n(0) = 0;
+    n(1) = std::numeric_limits<double>::quiet_NaN();
+    const auto scale = dora_scale<double>(m, n);
+    CHECK(scale(0) == 0);
+    CHECK(std::isnan(scale(1)));
+    CHECK(scale(2) == 1);
 }

@@ -71,3 +71,16 @@ TEST_CASE("dimensions factor as in LyCORIS, and a new adapter changes nothing") 
     }
     CHECK(make_lokr<double>(48, 32, {.r = 4}).w2.whole());
 }
+
+TEST_CASE("a product of rank 0 is a matrix of zeros of its shape, not a whole matrix without columns") {
+    const lokr_factor<double> none{.left = matrix<double>(4, 0), .right = matrix<double>(0, 5)};
+    CHECK_FALSE(none.whole());
+    CHECK(none.cols() == 5);
+    CHECK(none.dense().rows() == 4);
+    CHECK(none.dense().isZero(0));
+    const lokr_adapter<double> a{.w1 = {.left = random_matrix<double>(3, 2, 1)}, .w2 = none, .alpha = 4, .r = 2};
+    CHECK(a.rows() == 12);
+    CHECK(a.cols() == 10);
+    CHECK(a.delta().dense().isZero(0));
+    CHECK(apply(a.map(), random_matrix<double>(10, 2, 2)).isZero(0));
+}

@@ -65,3 +65,11 @@ TEST_CASE("forward and backward allocate nothing after the first call") {
     };
     CHECK(allocations_when_warm(once) == 0);
 }
+
+TEST_CASE("no group at all changes nothing, and ends") {
+    const miss_operator<double> none{.left = matrix<double>(4, 0), .in = 6};
+    CHECK(apply(none, random_matrix<double>(6, 2, 1)).isZero(0));
+    CHECK(apply_transposed(none, random_matrix<double>(4, 2, 2)).isZero(0));
+    const miss_adapter<double> empty{.miss_block = matrix<double>(0, 4), .out = 4, .in = 6};
+    CHECK_THROWS_AS((void)empty.delta(), contract_violation);
+}

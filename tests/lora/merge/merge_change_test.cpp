@@ -12,6 +12,16 @@ TEST_CASE_TEMPLATE("merged equals unmerged at any strength, and unmerge gives th
     const row_matrix<S> w = random_weight<S>(some_out, some_in, 1, 0.4);
     for (const auto& a : some_adapters<S>(w)) {
         CAPTURE(a.kind());
+        if (!a.not_merged().empty()) {
+            row_matrix<S> merged = w;
+            const auto receipt = merge(weight_view<S>(merged), a, S(1));
+            REQUIRE_FALSE(receipt.has_value());
+            CHECK(receipt.error().code == errc::unsupported);
+            CHECK(receipt.error().message == a.not_merged());
+            CHECK(same_bits(merged, w));
+            CHECK_THROWS_AS((void)a.change(), contract_violation);
+            continue;
+        }
         for (const S t : {S(1), S(0.5), S(-0.25)}) {
             CAPTURE(t);
             row_matrix<S> merged = w;

@@ -6,8 +6,8 @@
 #include <lowrank/core/check.hpp>
 #include <lowrank/core/linear_operator.hpp>
 #include <lowrank/core/workspace.hpp>
-#include <lowrank/lora/kinds/boft.hpp>
-#include <lowrank/lora/kinds/oft.hpp>
+#include <lowrank/lora/kinds/rotations/boft.hpp>
+#include <lowrank/lora/kinds/rotations/oft.hpp>
 
 #include "support.hpp"
 

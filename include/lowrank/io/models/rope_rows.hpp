@@ -7,6 +7,8 @@
 ///
 ///     const auto pairs = lowrank::rope_rows_to_gguf(w, 32);           // a weight, lora_B, bias or DoRA magnitude
 ///     const auto halves = lowrank::rope_rows_to_hf(pairs, 32);
+///     lowrank::any_adapter<float> a = adapter;                                        // of any kind
+///     lowrank::throw_if_failed(a.permute_rows(lowrank::rope_row_order(a.rows(), 32, true)));
 ///
 /// Row h d + p d/2 + i becomes row h d + 2 i + p, where d is the size of a head. As in ggml-org/llama.cpp, its converter
 /// for LlamaForCausalLM.
@@ -22,19 +24,27 @@
 
 namespace lowrank::inline LOWRANK_ABI {
 
+/// Which old row becomes row i, for `any_adapter::permute_rows`. \pre `rows` is a multiple of 2 heads.
+[[nodiscard]] inline std::vector<index> rope_row_order(index rows, index heads, bool to_gguf) {
+    detail::expects(heads > 0 && rows % (2 * heads) == 0, "rope rows: the rows must be a multiple of twice the heads");
+    std::vector<index> order(static_cast<std::size_t>(rows));
+    const index size = rows / heads;
+    for (index row = 0; row < rows; ++row) {
+        const index in_head = row % size;
+        const index other = row - in_head + 2 * (in_head % (size / 2)) + in_head / (size / 2);
+        order[static_cast<std::size_t>(to_gguf ? other : row)] = to_gguf ? row : other;
+    }
+    return order;
+}
+
 /// Whole rows, as bytes, in the other order. \pre `rows` is a multiple of 2 heads and divides the bytes.
 [[nodiscard]] inline std::vector<std::byte> rope_rows(std::span<const std::byte> bytes, index rows, index heads,
                                                       bool to_gguf) {
-    detail::expects(heads > 0 && rows % (2 * heads) == 0, "rope rows: the rows must be a multiple of twice the heads");
+    const std::vector<index> order = rope_row_order(rows, heads, to_gguf);
     std::vector<std::byte> out(bytes.size());
     const std::size_t width = rows == 0 ? 0 : bytes.size() / static_cast<std::size_t>(rows);
-    const index size = rows / heads;
-    for (index row = 0; width != 0 && row < rows; ++row) {
-        const index in_head = row % size;
-        const index other = row - in_head + 2 * (in_head % (size / 2)) + in_head / (size / 2);
-        const auto from = static_cast<std::size_t>(to_gguf ? row : other);
-        const auto to = static_cast<std::size_t>(to_gguf ? other : row);
-        std::memcpy(out.data() + to * width, bytes.data() + from * width, width);
+    for (std::size_t row = 0; width != 0 && row < order.size(); ++row) {
+        std::memcpy(out.data() + row * width, bytes.data() + static_cast<std::size_t>(order[row]) * width, width);
     }
     return out;
 }

@@ -10,7 +10,7 @@
 ///     const lowrank::matrix<double> r = lowrank::cayley(q);      // (I - Q)^-1 (I + Q), orthogonal
 ///     const auto dq = lowrank::cayley_backward(q, r, lowrank::matrix<double>::Identity(8, 8));
 ///
-/// The series with N terms is the one of PEFT's OFT: I + 2 Q + 2 Q^2 + ... + 2 Q^(N-2) + Q^(N-1), which for N = 3 has
+/// The series with N terms is the one of PEFT: I + 2 Q + 2 Q^2 + ... + 2 Q^(N-2) + Q^(N-1), which for N = 3 has
 /// the value of N = 4. Everything here is in double: blocks are small and are rounded once by who stores them.
 
 #include <lowrank/core/check.hpp>

@@ -5,11 +5,11 @@
 /// \file
 /// Adapters that turn the inputs of a layer: y = diag(s) W (R x), with R orthogonal (nearly, for series) and trained.
 ///
-///     const auto layer = lowrank::rotate(lowrank::any_operator<float>(lowrank::as_operator(w)), oft);
+///     const auto layer = lowrank::rotate(lowrank::any_operator<float>(lowrank::as_operator(w)), rotating);
 ///     auto y = lowrank::apply(layer, x);                         // a linear operator: W (R x)
 ///     auto g = lowrank::zero_gradient(layer);
-///     lowrank::rotated_backward(layer, x, dy, g, &dx, ws);       // the same for OFT, BOFT and HRA
-///     auto gradient = oft.pull_back(g);                          // each adapter's own parameters
+///     lowrank::rotated_backward(layer, x, dy, g, &dx, ws);       // whatever the rotation is
+///     auto gradient = rotating.pull_back(g);                     // each adapter's own parameters
 ///
 /// The base is any linear operator and is never changed. Merging into a dense weight is in merge_transformed.hpp.
 
@@ -21,6 +21,7 @@
 
 #include <lowrank/core/check.hpp>
 #include <lowrank/core/config.hpp>
+#include <lowrank/core/dense.hpp>
 #include <lowrank/core/linear_operator.hpp>
 #include <lowrank/core/operator_reference.hpp>
 #include <lowrank/core/types.hpp>
@@ -41,6 +42,16 @@ concept input_rotation = linear_operator<R> &&
     r.template cast<double>();
 };
 
+namespace detail {
+
+/// The rotation has the size of the inputs, the scale that of the outputs.
+inline void check_rotated(index out, index in, index rotated, index scales) {
+    expects_shape("rotated_linear", "rotation", rotated, rotated, in, in);
+    expects(scales == 0 || scales == out, "rotated_linear: output_scale must be empty or have one entry per output");
+}
+
+}  // namespace detail
+
 /// Gradients of a rotated layer: of the rotation, and of the scale of the outputs (empty if the layer has none).
 template <input_rotation R>
 struct rotated_gradient {
@@ -48,69 +59,18 @@ struct rotated_gradient {
     vector<typename R::scalar> output_scale = {};
 };
 
-namespace detail {
-
-/// The rotation has the size of the inputs, the scale that of the outputs.
-template <class Base, class R, real S>
-void check_rotated(const Base& base, const R& rotation, const vector<S>& output_scale) {
-    expects_shape("rotated_linear", "rotation", rotation.rows(), rotation.cols(), index{base.cols()},
-                  index{base.cols()});
-    expects(output_scale.size() == 0 || output_scale.size() == base.rows(),
-            "rotated_linear: output_scale must be empty or have one entry per output");
-}
-
-/// T = W^T (diag(s) dY), the gradient of the rotated inputs.
-template <linear_operator Base, real S>
-void back_through_base(const Base& base, const vector<S>& output_scale, const_column_view<S> dy, column_view<S> t,
-                       workspace& ws) {
-    t.setZero();
-    if (output_scale.size() == 0) {
-        base.add_transposed_product(S(1), dy, t, ws);
-        return;
-    }
-    const workspace::frame scope(ws);
-    auto v = ws.take<S>(base.rows(), dy.cols());
-    v.noalias() = output_scale.asDiagonal() * dy;
-    base.add_transposed_product(S(1), v, t, ws);
-}
-
-}  // namespace detail
-
 /// Y += alpha diag(s) W (R X) for a base and a rotation that are only borrowed. An empty scale is all ones.
-template <linear_operator Base, input_rotation R, real S = typename R::scalar>
-void add_rotated_product(const Base& base, const R& rotation, const vector<S>& output_scale, S alpha,
-                         std::type_identity_t<const_column_view<S>> x, std::type_identity_t<column_view<S>> y,
-                         workspace& ws) {
-    detail::check_rotated(base, rotation, output_scale);
-    detail::expects_shape("add_rotated_product", "x", x.rows(), x.cols(), index{base.cols()}, y.cols());
-    detail::expects_shape("add_rotated_product", "y", y.rows(), y.cols(), index{base.rows()}, x.cols());
-    const workspace::frame scope(ws);
-    auto z = ws.take<S>(x.rows(), x.cols());
-    z.setZero();
-    rotation.add_product(S(1), x, z, ws);
-    if (output_scale.size() == 0) {
-        base.add_product(alpha, z, y, ws);
-        return;
-    }
-    auto v = ws.take<S>(y.rows(), x.cols());
-    v.setZero();
-    base.add_product(alpha, z, v, ws);
-    y.noalias() += output_scale.asDiagonal() * v;
-}
+template <input_rotation R>
+void add_rotated_product(operator_reference<typename R::scalar> base, const R& rotation,
+                         const vector<typename R::scalar>& output_scale, typename R::scalar alpha,
+                         const_column_view<typename R::scalar> x, column_view<typename R::scalar> y, workspace& ws);
 
 /// Y += alpha R^T (W^T (diag(s) X)).
-template <linear_operator Base, input_rotation R, real S = typename R::scalar>
-void add_rotated_transposed_product(const Base& base, const R& rotation, const vector<S>& output_scale, S alpha,
-                                    std::type_identity_t<const_column_view<S>> x,
-                                    std::type_identity_t<column_view<S>> y, workspace& ws) {
-    detail::check_rotated(base, rotation, output_scale);
-    detail::expects_shape("add_rotated_transposed_product", "x", x.rows(), x.cols(), index{base.rows()}, y.cols());
-    detail::expects_shape("add_rotated_transposed_product", "y", y.rows(), y.cols(), index{base.cols()}, x.cols());
-    const workspace::frame scope(ws);
-    auto t = ws.take<S>(y.rows(), x.cols());
-    detail::back_through_base<Base, S>(base, output_scale, x, t, ws);
-    rotation.add_transposed_product(alpha, t, y, ws);
-}
+template <input_rotation R>
+void add_rotated_transposed_product(operator_reference<typename R::scalar> base, const R& rotation,
+                                    const vector<typename R::scalar>& output_scale, typename R::scalar alpha,
+                                    const_column_view<typename R::scalar> x, column_view<typename R::scalar> y,
+                                    workspace& ws);
 
 /// Adds the gradients of a loss through Y += diag(s) W (R X), given dY:
 ///
@@ -119,32 +79,11 @@ void add_rotated_transposed_product(const Base& base, const R& rotation, const v
 /// `dx` may be null. Nothing is stored between forward and backward.
 /// \pre  Shapes agree; dX overlaps neither X nor dY.
 /// \cost One transposed product with the base, one more product where the outputs are scaled, and those of R.
-template <linear_operator Base, input_rotation R, real S = typename R::scalar>
-void rotated_backward(const Base& base, const R& rotation, const vector<S>& output_scale,
-                      std::type_identity_t<const_column_view<S>> x, std::type_identity_t<const_column_view<S>> dy,
-                      rotated_gradient<R>& gradient, std::type_identity_t<column_view<S>>* dx, workspace& ws) {
-    detail::check_rotated(base, rotation, output_scale);
-    detail::expects_shape("rotated_backward", "x", x.rows(), x.cols(), index{base.cols()}, dy.cols());
-    detail::expects_shape("rotated_backward", "dy", dy.rows(), dy.cols(), index{base.rows()}, x.cols());
-    detail::expects(gradient.output_scale.size() == output_scale.size(),
-                    "rotated_backward: the gradient was made for another layer");
-    if (dx != nullptr) {
-        detail::expects_shape("rotated_backward", "dx", dx->rows(), dx->cols(), x.rows(), x.cols());
-    }
-    const workspace::frame scope(ws);
-    auto t = ws.take<S>(x.rows(), x.cols());
-    if (output_scale.size() > 0) {
-        t.setZero();
-        rotation.add_product(S(1), x, t, ws);
-        const workspace::frame inner(ws);
-        auto y = ws.take<S>(dy.rows(), x.cols());
-        y.setZero();
-        base.add_product(S(1), t, y, ws);
-        gradient.output_scale += y.cwiseProduct(dy).rowwise().sum();
-    }
-    detail::back_through_base<Base, S>(base, output_scale, dy, t, ws);
-    rotation.backward(x, t, gradient.rotation, dx, ws);
-}
+template <input_rotation R>
+void rotated_backward(operator_reference<typename R::scalar> base, const R& rotation,
+                      const vector<typename R::scalar>& output_scale, const_column_view<typename R::scalar> x,
+                      const_column_view<typename R::scalar> dy, rotated_gradient<R>& gradient,
+                      column_view<typename R::scalar>* dx, workspace& ws);
 
 /// The linear operator diag(output_scale) base R. An empty scale is all ones.
 template <input_rotation R>
@@ -169,8 +108,9 @@ struct rotated_linear {
 /// Gradients of the shapes of `layer`, all zero.
 template <input_rotation R>
 [[nodiscard]] rotated_gradient<R> zero_gradient(const rotated_linear<R>& layer) {
-    return {.rotation = layer.rotation.zero_gradient(),
-            .output_scale = vector<typename R::scalar>::Zero(layer.output_scale.size())};
+    rotated_gradient<R> g{.rotation = layer.rotation.zero_gradient()};
+    g.output_scale.setZero(layer.output_scale.size());
+    return g;
 }
 
 /// The gradients through a whole layer.
@@ -195,7 +135,7 @@ template <rotating_adapter A>
 [[nodiscard]] auto rotate(any_operator<typename A::scalar> base, const A& adapter) {
     rotated_linear<decltype(adapter.rotation())> layer{
         .base = std::move(base), .rotation = adapter.rotation(), .output_scale = adapter.output_scale()};
-    detail::check_rotated(layer.base, layer.rotation, layer.output_scale);
+    detail::check_rotated(layer.base.rows(), layer.base.cols(), layer.rotation.cols(), layer.output_scale.size());
     return layer;
 }
 
@@ -206,45 +146,21 @@ public:
     template <input_rotation Q>
     explicit row_rotation(const rotated_linear<Q>& layer)
         : rotation_(layer.rotation.template cast<double>()),
-          scale_(layer.output_scale.template cast<double>()),
+          scale_(head_in<double>(layer.output_scale, layer.output_scale.size())),
           out_(layer.rows()) {}
     /// Without a scale: for any number of outputs.
     template <input_rotation Q>
     row_rotation(const Q& rotation, const vector<typename Q::scalar>& output_scale)
         : rotation_(rotation.template cast<double>()),
-          scale_(output_scale.template cast<double>()),
+          scale_(head_in<double>(output_scale, output_scale.size())),
           out_(output_scale.size()) {}
 
     [[nodiscard]] bool fits(index out, index in) const { return (out == out_ || out_ == 0) && in == rotation_.cols(); }
 
-    void forward(index first, column_view<double> rows, workspace& ws) const {
-        turn<true>(rows, ws);
-        if (scale_.size() > 0) {
-            rows.array().rowwise() *= scale_.segment(first, rows.cols()).transpose().array();
-        }
-    }
-    void backward(index first, column_view<double> rows, workspace& ws) const {
-        for (index r = 0; r < rows.cols() && scale_.size() > 0; ++r) {
-            const double s = scale_(first + r);
-            rows.col(r) *= s == 0 ? 0.0 : 1 / s;
-        }
-        turn<false>(rows, ws);
-    }
+    void forward(index first, column_view<double> rows, workspace& ws) const;
+    void backward(index first, column_view<double> rows, workspace& ws) const;
 
 private:
-    template <bool Transposed>
-    void turn(column_view<double> rows, workspace& ws) const {
-        const workspace::frame scope(ws);
-        auto from = ws.take<double>(rows.rows(), rows.cols());
-        from = rows;
-        rows.setZero();
-        if constexpr (Transposed) {
-            rotation_.add_transposed_product(1.0, from, rows, ws);
-        } else {
-            rotation_.add_product(1.0, from, rows, ws);
-        }
-    }
-
     R rotation_;
     vector<double> scale_;
     index out_;
@@ -282,7 +198,9 @@ public:
     }
 
     [[nodiscard]] gradient zero_gradient() const {
-        return {.rotation = rotation_.zero_gradient(), .output_scale = vector<S>::Zero(scale_.size())};
+        gradient g{.rotation = rotation_.zero_gradient()};
+        g.output_scale.setZero(scale_.size());
+        return g;
     }
     static std::vector<std::span<S>> spans(gradient& g) {
         std::vector<std::span<S>> all = rotation_spans(g.rotation);
@@ -299,11 +217,7 @@ public:
         add_rotated_transposed_product(base, rotation_, scale_, alpha, x, y, ws);
     }
     void backward(operator_reference<S> base, S alpha, const_column_view<S> x, const_column_view<S> dy, gradient& g,
-                  column_view<S>* dx, workspace& ws, const dropout_key& /*key*/) const {
-        detail::with_scaled(alpha, dy, ws, [&](const_column_view<S> scaled) {
-            rotated_backward(base, rotation_, scale_, x, scaled, g, dx, ws);
-        });
-    }
+                  column_view<S>* dx, workspace& ws, const dropout_key& key) const;
     void pull_back(const gradient& g, S* out) const { detail::add_parameters(adapter.pull_back(g), out); }
     /// Of a rotation without a scale: for any number of outputs.
     [[nodiscard]] weight_change<S> change() const { return row_change{row_rotation(rotation_, scale_)}; }
@@ -315,5 +229,9 @@ private:
 };
 
 }  // namespace lowrank::inline LOWRANK_ABI
+
+#ifdef LOWRANK_DEFINITIONS
+#include <lowrank/lora/algebra/rotation.ipp>
+#endif
 
 #endif  // LOWRANK_LORA_ALGEBRA_ROTATION_HPP

@@ -3,11 +3,11 @@
 #define LOWRANK_LORA_ALGEBRA_TUCKER_HPP
 
 /// \file
-/// The small core of a convolution's factor in LoHa and LoKr ("effective conv2d"): sum_j t[i, j, k] b[j, q].
+/// The small core of a convolution's factor ("effective conv2d" of LyCORIS): sum_j t[i, j, k] b[j, q].
 ///
 ///     lowrank::matrix<float> right = lowrank::tucker_right(core, factor, 9);     // r x (columns of factor * taps)
 ///
-/// With it sum_ij t[i, j, k] a[i, p] b[j, q] is the product a^T * right, and LoHa and LoKr need no case of their own.
+/// With it sum_ij t[i, j, k] a[i, p] b[j, q] is the product a^T * right, and the kinds that use it need no case of their own.
 
 #include <lowrank/core/config.hpp>
 #include <lowrank/core/types.hpp>

@@ -5,7 +5,7 @@
 /// \file
 /// Any low-rank change as a LoRA adapter: at a rank, at an energy, at a tolerance, or exactly.
 ///
-///     auto lora = lowrank::to_lora(loha, {.rule = lowrank::rank_rule::energy, .value = 0.99});
+///     auto lora = lowrank::to_lora(factored, {.rule = lowrank::rank_rule::energy, .value = 0.99});
 ///     if (!lora) return log(lora.why.message);
 ///     log(lora.relative);                                        // exact ||delta - scaling B A||_F / ||delta||_F
 ///     auto plain = lowrank::plain_lora(adapter, at_start);       // PiSSA, OLoRA, CorDA -> LoRA on the original W
@@ -21,9 +21,9 @@
 
 #include <lowrank/core/config.hpp>
 #include <lowrank/core/linear_operator.hpp>
+#include <lowrank/core/operator_columns.hpp>
 #include <lowrank/core/status.hpp>
 #include <lowrank/core/types.hpp>
-#include <lowrank/core/workspace.hpp>
 #include <lowrank/factor/low_rank.hpp>
 #include <lowrank/factor/ranks/rank_choice.hpp>
 #include <lowrank/factor/sketched/randomized_svd.hpp>
@@ -76,37 +76,14 @@ concept factored_change = requires(const A& a) {
     { a.delta() } -> std::same_as<low_rank<typename A::scalar>>;
 };
 
-/// The same of any adapter with two factors: AdaLoRA, VeRA, LoHa, LoKr, fused projections, LoRA itself.
+/// The same of any adapter with two factors.
 template <factored_change A>
 [[nodiscard]] lora_conversion<typename A::scalar> to_lora(const A& adapter, const rank_choice& choice,
                                                           sigma_split split = sigma_split::square) {
     return to_lora(adapter.delta(), choice, split);
 }
 
-/// The rows x cols matrix of a linear operator, column by column. \cost One product with cols() unit vectors.
-template <linear_operator M>
-[[nodiscard]] matrix<typename M::scalar> dense_of(const M& m) {
-    using S = typename M::scalar;
-    constexpr index panel = 64;
-    matrix<S> w;
-    w.setZero(m.rows(), m.cols());
-    workspace ws;
-    for (index first = 0; first < m.cols(); first += panel) {
-        const index count = std::min(panel, m.cols() - first);
-        const workspace::frame scope(ws);
-        auto unit = ws.take<S>(m.cols(), count);
-        unit.setZero();
-        for (index j = 0; j < count; ++j) {
-            unit(first + j, j) = S(1);
-        }
-        m.add_product(S(1), const_column_view<S>(unit.data(), unit.rows(), unit.cols()),
-                      column_view<S>(w.data() + first * w.rows(), w.rows(), count, w.rows()), ws);
-    }
-    return w;
-}
-
-/// The best LoRA adapter of a change that is any linear operator or dense matrix (W' - W, OFT, HiRA, MiSS, a
-/// quantization error), through its dense SVD.
+/// The best LoRA adapter of a change that is any linear operator or dense matrix (W' - W, a quantization error), through its dense SVD.
 ///
 /// \return `non_finite` if the change holds NaN or infinity. The error is exact.
 /// \cost   That of `svd`, and one dense copy.

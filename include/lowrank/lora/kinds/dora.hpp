@@ -16,8 +16,6 @@
 /// constant. The norm is always that of the ORIGINAL weight plus this adapter's change, so several DoRAs do not depend
 /// on order.
 
-#include <algorithm>
-#include <limits>
 #include <span>
 #include <string_view>
 #include <type_traits>
@@ -26,6 +24,7 @@
 
 #include <lowrank/core/check.hpp>
 #include <lowrank/core/config.hpp>
+#include <lowrank/core/dense.hpp>
 #include <lowrank/core/linear_operator.hpp>
 #include <lowrank/core/operator_reference.hpp>
 #include <lowrank/core/types.hpp>
@@ -37,44 +36,28 @@
 
 namespace lowrank::inline LOWRANK_ABI {
 
+namespace detail {
+
+template <storage T>
+[[nodiscard]] vector<double> row_squares(const dense_view<const T>& w);
+template <real S>
+[[nodiscard]] vector<double> row_squares_of_operator(operator_reference<S> map);
+template <real S>
+[[nodiscard]] vector<S> norms_of_adapted_rows(operator_reference<S> map, const vector<double>& base_norms2,
+                                              const low_rank<S>& change);
+
+}  // namespace detail
+
 /// ||row i of W||^2 for every row, in double. Needed once per base. \cost One pass over W.
 template <detail::dense_weight W>
 [[nodiscard]] vector<double> squared_row_norms(const W& w) {
-    vector<double> norms = vector<double>::Zero(w.rows());
-    using stored = typename W::Scalar;
-    if constexpr (detail::borrowable<W, 1> && !detail::borrowable<W, 0>) {
-        for (index i = 0; i < w.rows(); ++i) {
-            for (index j = 0; j < w.cols(); ++j) {
-                const auto x = static_cast<double>(static_cast<compute_t<stored>>(w(i, j)));
-                norms(i) += x * x;
-            }
-        }
-    } else {
-        for (index j = 0; j < w.cols(); ++j) {
-            for (index i = 0; i < w.rows(); ++i) {
-                const auto x = static_cast<double>(static_cast<compute_t<stored>>(w(i, j)));
-                norms(i) += x * x;
-            }
-        }
-    }
-    return norms;
+    return detail::row_squares<typename W::Scalar>(w);
 }
 
 /// The same of a base that can only be multiplied with. \cost One product with the identity, 64 columns at a time.
 template <linear_operator M>
 [[nodiscard]] vector<double> squared_row_norms_of_operator(const M& map) {
-    using S = typename M::scalar;
-    vector<double> norms = vector<double>::Zero(map.rows());
-    workspace ws;
-    for (index first = 0; first < map.cols(); first += 64) {
-        const index count = std::min<index>(64, map.cols() - first);
-        matrix<S> unit = matrix<S>::Zero(map.cols(), count);
-        unit.middleRows(first, count).setIdentity();
-        matrix<S> columns = matrix<S>::Zero(map.rows(), count);
-        map.add_product(S(1), unit, columns, ws);
-        norms += columns.template cast<double>().rowwise().squaredNorm();
-    }
-    return norms;
+    return detail::row_squares_of_operator<typename M::scalar>(map);
 }
 
 /// ||row i of W + L R|| for every row, from ||W||^2_row and the factors; never forms the sum.
@@ -86,29 +69,13 @@ template <linear_operator M>
 template <operator_like W>
 [[nodiscard]] vector<operator_scalar<W>> adapted_row_norms(const W& w, const vector<double>& base_norms2,
                                                            const low_rank<operator_scalar<W>>& change) {
-    using S = operator_scalar<W>;
     const auto& map = as_operator(w);
-    detail::expects_shape("adapted_row_norms", "change", change.rows(), change.cols(), map.rows(), map.cols());
-    detail::expects_shape("adapted_row_norms", "base_norms2", base_norms2.size(), index{1}, map.rows(), index{1});
-    const matrix<S> right_t = change.right.transpose();
-    const matrix<double> cross = apply(map, right_t).template cast<double>();  // W R^T
-    const matrix<double> l = change.left.template cast<double>();
-    const matrix<double> r = change.right.template cast<double>();
-    const matrix<double> gram = r * r.transpose();
-    vector<double> n2 = base_norms2;
-    if (change.rank() > 0) {
-        const matrix<double> lg = l * gram;
-        n2 += 2 * cross.cwiseProduct(l).rowwise().sum() + lg.cwiseProduct(l).rowwise().sum();
-    }
-    return n2.cwiseMax(0.0).cwiseSqrt().template cast<S>();
+    return detail::norms_of_adapted_rows<operator_scalar<W>>(map, base_norms2, change);
 }
 
-/// m / n, with 0 where the norm is 0 (the row is zero whatever its magnitude).
+/// m / n, with 0 where the norm is 0 (the row is zero whatever its magnitude). A norm that is NaN stays one.
 template <real S>
-[[nodiscard]] vector<S> dora_scale(const vector<S>& magnitude, const vector<S>& norms) {
-    detail::expects(magnitude.size() == norms.size(), "dora_scale: magnitude and norms must be equally long");
-    return (norms.array() > S(0)).select(magnitude.array() / norms.array().max(std::numeric_limits<S>::min()), S(0));
-}
+[[nodiscard]] vector<S> dora_scale(const vector<S>& magnitude, const vector<S>& norms);
 
 /// What DoRA trains: LoRA factors, and the length of each output.
 template <real S>
@@ -122,64 +89,38 @@ struct dora_adapter {
     vector<double> base_norms2 = {};
 };
 
+namespace detail {
+
+/// With the row norms of a base as magnitude.
+template <real S>
+[[nodiscard]] dora_adapter<S> dora_from_norms(lora_adapter<S> lora, vector<double> norms2);
+
+/// Y += alpha diag(scale) (W + L R) X; in training, of X that is dropped out on its way through all but W X itself:
+/// alpha (W X + diag(scale - 1) W drop(X) + diag(scale) L R drop(X)).
+template <real S>
+void dora_product(operator_reference<S> base, const low_rank<S>& change, const vector<S>& scale, S alpha,
+                  const_column_view<S> x, column_view<S> y, workspace& ws, const dropout_key& key = {});
+
+/// Y += alpha (W + L R)^T diag(scale) X.
+template <real S>
+void dora_transposed_product(operator_reference<S> base, const low_rank<S>& change, const vector<S>& scale, S alpha,
+                             const_column_view<S> x, column_view<S> y, workspace& ws);
+
+/// The backward pass, with n held constant. `norms` are the n that `scale` was made with.
+template <real S>
+void dora_product_backward(operator_reference<S> base, const low_rank<S>& change, const vector<S>& scale,
+                           const vector<S>& norms, const_column_view<S> x, const_column_view<S> dy,
+                           delta_gradient<S>& gradient, vector<S>& magnitude_gradient, column_view<S>* dx,
+                           workspace& ws, const dropout_key& key = {});
+
+}  // namespace detail
+
 /// A new adapter for the base `w`: its row norms as magnitude, so that it changes nothing yet.
 template <detail::dense_weight W>
 [[nodiscard]] dora_adapter<compute_t<typename W::Scalar>> make_dora(const W& w, const lora_options& options = {}) {
     using S = compute_t<typename W::Scalar>;
-    vector<double> norms2 = squared_row_norms(w);
-    return {.lora = make_lora<S>(w.rows(), w.cols(), options),
-            .magnitude = norms2.cwiseSqrt().template cast<S>(),
-            .base_norms2 = std::move(norms2)};
+    return detail::dora_from_norms<S>(make_lora<S>(w.rows(), w.cols(), options), squared_row_norms(w));
 }
-
-namespace detail {
-
-/// Y += alpha diag(scale) (W + L R) X.
-template <linear_operator Base, real S>
-void dora_product(const Base& base, const low_rank<S>& change, const vector<S>& scale, S alpha, const_column_view<S> x,
-                  column_view<S> y, workspace& ws) {
-    const workspace::frame scope(ws);
-    auto v = ws.take<S>(base.rows(), x.cols());
-    v.setZero();
-    base.add_product(S(1), x, v, ws);
-    change.add_product(S(1), x, v, ws);
-    y.noalias() += alpha * (scale.asDiagonal() * v);
-}
-
-/// Y += alpha (W + L R)^T diag(scale) X.
-template <linear_operator Base, real S>
-void dora_transposed_product(const Base& base, const low_rank<S>& change, const vector<S>& scale, S alpha,
-                             const_column_view<S> x, column_view<S> y, workspace& ws) {
-    const workspace::frame scope(ws);
-    auto v = ws.take<S>(base.rows(), x.cols());
-    v.noalias() = scale.asDiagonal() * x;
-    base.add_transposed_product(alpha, v, y, ws);
-    change.add_transposed_product(alpha, v, y, ws);
-}
-
-/// The backward pass, with n held constant. `norms` are the n that `scale` was made with.
-template <linear_operator Base, real S>
-void dora_product_backward(const Base& base, const low_rank<S>& change, const vector<S>& scale, const vector<S>& norms,
-                           const_column_view<S> x, const_column_view<S> dy, delta_gradient<S>& gradient,
-                           vector<S>& magnitude_gradient, column_view<S>* dx, workspace& ws) {
-    const workspace::frame scope(ws);
-    auto v = ws.take<S>(base.rows(), x.cols());
-    v.setZero();
-    base.add_product(S(1), x, v, ws);
-    change.add_product(S(1), x, v, ws);
-    for (index i = 0; i < base.rows(); ++i) {
-        if (norms(i) > S(0)) {
-            magnitude_gradient(i) += v.row(i).dot(dy.row(i)) / norms(i);
-        }
-    }
-    v.noalias() = scale.asDiagonal() * dy;
-    delta_backward(change, x, const_column_view<S>(v), gradient, dx, ws);
-    if (dx != nullptr) {
-        base.add_transposed_product(S(1), v, *dx, ws);
-    }
-}
-
-}  // namespace detail
 
 /// The linear operator diag(scale) (base + change): a layer under one DoRA adapter.
 ///
@@ -198,12 +139,12 @@ struct dora_linear {
     /// Y += alpha diag(scale) (W X + L (R X)).
     void add_product(S alpha, const_column_view<S> x, column_view<S> y, workspace& ws) const {
         detail::expects_shape("dora_linear::add_product", "y", y.rows(), y.cols(), rows(), x.cols());
-        detail::dora_product(base, change, scale, alpha, x, y, ws);
+        detail::dora_product<S>(base, change, scale, alpha, x, y, ws);
     }
     /// Y += alpha (base + change)^T (diag(scale) X).
     void add_transposed_product(S alpha, const_column_view<S> x, column_view<S> y, workspace& ws) const {
         detail::expects_shape("dora_linear::add_transposed_product", "x", x.rows(), x.cols(), rows(), y.cols());
-        detail::dora_transposed_product(base, change, scale, alpha, x, y, ws);
+        detail::dora_transposed_product<S>(base, change, scale, alpha, x, y, ws);
     }
 };
 
@@ -221,8 +162,8 @@ void dora_backward(const dora_linear<S>& layer, std::type_identity_t<const vecto
     detail::expects_shape("dora_backward", "dy", dy.rows(), dy.cols(), layer.rows(), x.cols());
     detail::expects(norms.size() == layer.rows() && magnitude_gradient.size() == layer.rows(),
                     "dora_backward: norms and magnitude_gradient need one entry per row");
-    detail::dora_product_backward(layer.base, layer.change, layer.scale, norms, x, dy, gradient, magnitude_gradient, dx,
-                                  ws);
+    detail::dora_product_backward<S>(layer.base, layer.change, layer.scale, norms, x, dy, gradient, magnitude_gradient,
+                                     dx, ws);
 }
 
 /// DoRA keeps its factors, the norms of the adapted rows and the scale they give.
@@ -232,8 +173,8 @@ public:
     using scalar = S;
     static constexpr bool additive = false;
     struct gradient {
-        delta_gradient<S> delta;
-        vector<S> magnitude;
+        delta_gradient<S> delta = {};
+        vector<S> magnitude = {};
     };
 
     explicit applied_dora(dora_adapter<S> a) : adapter(std::move(a)), delta_(adapter.lora.delta()) {
@@ -247,42 +188,24 @@ public:
     [[nodiscard]] index cols() const { return delta_.cols(); }
 
     /// The row norms of the base are taken once: a base that is edited afterwards needs a new adapter.
-    void refresh(operator_reference<S> base) {
-        delta_ = adapter.lora.delta();
-        if (adapter.base_norms2.size() != base.rows()) {
-            adapter.base_norms2 = squared_row_norms_of_operator(base);
-        }
-        norms_ = adapted_row_norms(base, adapter.base_norms2, delta_);
-        scale_ = dora_scale<S>(adapter.magnitude, norms_);
-    }
+    void refresh(operator_reference<S> base);
 
-    [[nodiscard]] gradient zero_gradient() const { return {lowrank::zero_gradient(delta_), vector<S>::Zero(rows())}; }
+    [[nodiscard]] gradient zero_gradient() const {
+        gradient g{.delta = lowrank::zero_gradient(delta_)};
+        g.magnitude.setZero(rows());
+        return g;
+    }
     static std::vector<std::span<S>> spans(gradient& g) {
         return {detail::entries(g.delta.left), detail::entries(g.delta.right), detail::entries(g.magnitude)};
     }
 
     void add_product(operator_reference<S> base, S alpha, const_column_view<S> x, column_view<S> y, workspace& ws,
-                     const dropout_key& /*key*/) const {
-        check();
-        detail::dora_product(base, delta_, scale_, alpha, x, y, ws);
-    }
+                     const dropout_key& key) const;
     void add_transposed_product(operator_reference<S> base, S alpha, const_column_view<S> x, column_view<S> y,
-                                workspace& ws) const {
-        check();
-        detail::dora_transposed_product(base, delta_, scale_, alpha, x, y, ws);
-    }
+                                workspace& ws) const;
     void backward(operator_reference<S> base, S alpha, const_column_view<S> x, const_column_view<S> dy, gradient& g,
-                  column_view<S>* dx, workspace& ws, const dropout_key& /*key*/) const {
-        check();
-        detail::with_scaled(alpha, dy, ws, [&](const_column_view<S> scaled) {
-            detail::dora_product_backward(base, delta_, scale_, norms_, x, scaled, g.delta, g.magnitude, dx, ws);
-        });
-    }
-    void pull_back(const gradient& g, S* out) const {
-        out = detail::add_entries(g.delta.right, out);
-        out = detail::add_entries(matrix<S>(adapter.lora.scaling() * g.delta.left), out);
-        detail::add_entries(g.magnitude, out);
-    }
+                  column_view<S>* dx, workspace& ws, const dropout_key& key) const;
+    void pull_back(const gradient& g, S* out) const;
     [[nodiscard]] weight_change<S> change() const {
         check();
         return scaled_change<S>{.delta = delta_, .row_scale = scale_};
@@ -309,9 +232,23 @@ struct adapter_kind<dora_adapter<S>> {
         f(std::string_view("lora_magnitude_vector"), a.magnitude);
     }
     static const lora_adapter<S>* lora(const dora_adapter<S>& a) { return &a.lora; }
+    static double dropout(const dora_adapter<S>& a) { return a.lora.lora_dropout; }
+    static bool permute_rows(dora_adapter<S>& a, std::span<const index> rows) {
+        return detail::permute_rows(a.lora.lora_B, rows) && detail::permute_rows(a.magnitude, rows) &&
+               (a.base_norms2.size() == 0 || detail::permute_rows(a.base_norms2, rows));
+    }
+    static auto maker(const adapted_layers& /*all*/, const lora_options& options) {
+        return [options](const target_layer<S>& layer) {
+            return detail::dora_from_norms<S>(make_lora<S>(layer, options), squared_row_norms_of_operator(layer.base));
+        };
+    }
     using applied = applied_dora<S>;
 };
 
 }  // namespace lowrank::inline LOWRANK_ABI
+
+#ifdef LOWRANK_DEFINITIONS
+#include <lowrank/lora/kinds/dora.ipp>
+#endif
 
 #endif  // LOWRANK_LORA_KINDS_DORA_HPP

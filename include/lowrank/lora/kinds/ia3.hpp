@@ -25,52 +25,16 @@
 #include <lowrank/core/types.hpp>
 #include <lowrank/core/workspace.hpp>
 #include <lowrank/lora/adapter_kind.hpp>
+#include <lowrank/lora/new_adapter.hpp>
 
 namespace lowrank::inline LOWRANK_ABI {
 
 namespace detail {
 
-/// `multiply(alpha, diag(before) X, diag(after) Y)`: a null or empty scale is all ones.
-template <real S, class F>
-void through_scales(const vector<S>* before, const vector<S>* after, S alpha, const_column_view<S> x, column_view<S> y,
-                    workspace& ws, F&& multiply) {
-    const auto given = [](const vector<S>* scale) { return scale != nullptr && scale->size() > 0; };
-    expects((!given(before) || before->size() == x.rows()) && (!given(after) || after->size() == y.rows()),
-            "scaled_operator: a scale must be empty or have one entry per row or column of the base");
-    const workspace::frame scope(ws);
-    const auto scaled = [&]() -> const_column_view<S> {
-        if (!given(before)) {
-            return x;
-        }
-        auto in = ws.take<S>(x.rows(), x.cols());
-        in.noalias() = before->asDiagonal() * x;
-        return in;
-    }();
-    if (!given(after)) {
-        multiply(alpha, scaled, y);
-        return;
-    }
-    auto out = ws.take<S>(y.rows(), y.cols());
-    out.setZero();
-    multiply(alpha, scaled, out);
-    y.noalias() += after->asDiagonal() * out;
-}
-
-/// Y += alpha diag(out_scale) W diag(in_scale) X.
-template <linear_operator Base, real S>
-void scaled_product(const Base& base, const vector<S>* in_scale, const vector<S>* out_scale, S alpha,
-                    const_column_view<S> x, column_view<S> y, workspace& ws) {
-    through_scales(in_scale, out_scale, alpha, x, y, ws,
-                   [&](S a, const_column_view<S> in, column_view<S> out) { base.add_product(a, in, out, ws); });
-}
-/// Y += alpha diag(in_scale) W^T diag(out_scale) X.
-template <linear_operator Base, real S>
-void scaled_transposed_product(const Base& base, const vector<S>* in_scale, const vector<S>* out_scale, S alpha,
-                               const_column_view<S> x, column_view<S> y, workspace& ws) {
-    through_scales(out_scale, in_scale, alpha, x, y, ws, [&](S a, const_column_view<S> in, column_view<S> out) {
-        base.add_transposed_product(a, in, out, ws);
-    });
-}
+/// Y += alpha diag(out_scale) W diag(in_scale) X, or of the transpose. A null or empty scale is all ones.
+template <real S>
+void scaled_product(operator_reference<S> base, const vector<S>* in_scale, const vector<S>* out_scale, S alpha,
+                    const_column_view<S> x, column_view<S> y, workspace& ws, bool transposed = false);
 
 }  // namespace detail
 
@@ -89,12 +53,12 @@ struct scaled_operator {
     void add_product(S alpha, const_column_view<S> x, column_view<S> y, workspace& ws) const {
         detail::expects_shape("scaled_operator::add_product", "x", x.rows(), x.cols(), cols(), y.cols());
         detail::expects_shape("scaled_operator::add_product", "y", y.rows(), y.cols(), rows(), x.cols());
-        detail::scaled_product(base, &input_scale, &output_scale, alpha, x, y, ws);
+        detail::scaled_product<S>(base, &input_scale, &output_scale, alpha, x, y, ws);
     }
     void add_transposed_product(S alpha, const_column_view<S> x, column_view<S> y, workspace& ws) const {
         detail::expects_shape("scaled_operator::add_transposed_product", "x", x.rows(), x.cols(), rows(), y.cols());
         detail::expects_shape("scaled_operator::add_transposed_product", "y", y.rows(), y.cols(), cols(), x.cols());
-        detail::scaled_transposed_product(base, &input_scale, &output_scale, alpha, x, y, ws);
+        detail::scaled_product<S>(base, &output_scale, &input_scale, alpha, x, y, ws, true);
     }
 };
 
@@ -111,42 +75,19 @@ struct ia3_adapter {
 
 /// A new adapter of an out x in layer: ones.
 template <real S>
-[[nodiscard]] ia3_adapter<S> make_ia3(index out, index in, bool is_feedforward = false) {
-    detail::expects(out >= 0 && in >= 0, "make_ia3: out and in must not be negative");
-    return {
-        .ia3_l = vector<S>::Ones(is_feedforward ? in : out), .is_feedforward = is_feedforward, .out = out, .in = in};
-}
+[[nodiscard]] ia3_adapter<S> make_ia3(index out, index in, bool is_feedforward = false);
 
 /// Adds the gradient of the scale of the outputs: dl += rowsum(dY o (W X + bias)). `bias` may be empty.
-template <linear_operator Base, real S = typename Base::scalar>
-void output_scale_backward(const Base& base, std::type_identity_t<const vector<S>&> bias,
+template <real S>
+void output_scale_backward(std::type_identity_t<operator_reference<S>> base, const vector<S>& bias,
                            std::type_identity_t<const_column_view<S>> x, std::type_identity_t<const_column_view<S>> dy,
-                           vector<S>& gradient, workspace& ws) {
-    detail::expects_shape("output_scale_backward", "dy", dy.rows(), dy.cols(), base.rows(), x.cols());
-    detail::expects(gradient.size() == base.rows() && (bias.size() == 0 || bias.size() == base.rows()),
-                    "output_scale_backward: gradient and bias need one entry per output");
-    const workspace::frame scope(ws);
-    auto y = ws.take<S>(base.rows(), x.cols());
-    y.setZero();
-    base.add_product(S(1), x, y, ws);
-    if (bias.size() > 0) {
-        y.colwise() += bias;
-    }
-    gradient += y.cwiseProduct(dy).rowwise().sum();
-}
+                           vector<S>& gradient, workspace& ws);
 
 /// Adds the gradient of the scale of the inputs: dl += rowsum(X o (W^T dY)).
-template <linear_operator Base, real S = typename Base::scalar>
-void input_scale_backward(const Base& base, std::type_identity_t<const_column_view<S>> x,
-                          std::type_identity_t<const_column_view<S>> dy, vector<S>& gradient, workspace& ws) {
-    detail::expects_shape("input_scale_backward", "dy", dy.rows(), dy.cols(), base.rows(), x.cols());
-    detail::expects(gradient.size() == base.cols(), "input_scale_backward: gradient needs one entry per input");
-    const workspace::frame scope(ws);
-    auto back = ws.take<S>(base.cols(), x.cols());
-    back.setZero();
-    base.add_transposed_product(S(1), dy, back, ws);
-    gradient += back.cwiseProduct(x).rowwise().sum();
-}
+template <real S>
+void input_scale_backward(std::type_identity_t<operator_reference<S>> base,
+                          std::type_identity_t<const_column_view<S>> x, std::type_identity_t<const_column_view<S>> dy,
+                          vector<S>& gradient, workspace& ws);
 
 /// Scales around the base.
 template <real S>
@@ -172,25 +113,14 @@ public:
 
     void add_product(operator_reference<S> base, S alpha, const_column_view<S> x, column_view<S> y, workspace& ws,
                      const dropout_key& /*key*/) const {
-        detail::scaled_product(base, input_scale(), output_scale(), alpha, x, y, ws);
+        detail::scaled_product<S>(base, input_scale(), output_scale(), alpha, x, y, ws);
     }
     void add_transposed_product(operator_reference<S> base, S alpha, const_column_view<S> x, column_view<S> y,
                                 workspace& ws) const {
-        detail::scaled_transposed_product(base, input_scale(), output_scale(), alpha, x, y, ws);
+        detail::scaled_product<S>(base, output_scale(), input_scale(), alpha, x, y, ws, true);
     }
     void backward(operator_reference<S> base, S alpha, const_column_view<S> x, const_column_view<S> dy, gradient& g,
-                  column_view<S>* dx, workspace& ws, const dropout_key& /*key*/) const {
-        detail::with_scaled(alpha, dy, ws, [&](const_column_view<S> scaled) {
-            if (adapter.is_feedforward) {
-                input_scale_backward(base, x, scaled, g.ia3_l, ws);
-            } else {
-                output_scale_backward(base, vector<S>(), x, scaled, g.ia3_l, ws);
-            }
-            if (dx != nullptr) {
-                add_transposed_product(base, S(1), scaled, *dx, ws);
-            }
-        });
-    }
+                  column_view<S>* dx, workspace& ws, const dropout_key& key) const;
     void pull_back(const gradient& g, S* out) const { detail::add_entries(g.ia3_l, out); }
     [[nodiscard]] weight_change<S> change() const {
         scaled_change<S> c{.delta = {.left = matrix<S>(rows(), 0), .right = matrix<S>(0, cols())}};
@@ -211,9 +141,23 @@ struct adapter_kind<ia3_adapter<S>> {
     static void visit(A& a, F&& f) {
         f(std::string_view("ia3_l"), a.ia3_l);
     }
+    static bool permute_rows(ia3_adapter<S>& a, std::span<const index> rows) {
+        return a.is_feedforward || detail::permute_rows(a.ia3_l, rows);
+    }
+    static constexpr double learning_rate = 2e-2;
+    static constexpr std::string_view usual_modules[] = {"k_proj", "v_proj", "down_proj"};
+    static auto maker(const adapted_layers& /*all*/, const lora_options& /*options*/) {
+        return [](const target_layer<S>& layer) {
+            return make_ia3<S>(layer.base.rows(), layer.base.cols(), layer.is_feedforward);
+        };
+    }
     using applied = applied_ia3<S>;
 };
 
 }  // namespace lowrank::inline LOWRANK_ABI
+
+#ifdef LOWRANK_DEFINITIONS
+#include <lowrank/lora/kinds/ia3.ipp>
+#endif
 
 #endif  // LOWRANK_LORA_KINDS_IA3_HPP

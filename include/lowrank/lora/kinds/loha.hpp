@@ -12,18 +12,18 @@
 /// factors whose columns and rows are the entrywise products of all pairs (Khatri-Rao), so LoHa serves, merges and
 /// combines like any other adapter.
 
-#include <cmath>
 #include <cstdint>
+#include <span>
 #include <string_view>
+#include <utility>
 
-#include <lowrank/core/check.hpp>
 #include <lowrank/core/config.hpp>
-#include <lowrank/core/philox.hpp>
 #include <lowrank/core/types.hpp>
 #include <lowrank/factor/low_rank.hpp>
 #include <lowrank/lora/adapter.hpp>
 #include <lowrank/lora/adapter_kind.hpp>
 #include <lowrank/lora/kinds/lora.hpp>
+#include <lowrank/lora/new_adapter.hpp>
 
 namespace lowrank::inline LOWRANK_ABI {
 
@@ -42,61 +42,19 @@ struct loha_adapter {
     [[nodiscard]] S scaling() const { return static_cast<S>(lora_scaling(alpha, w1_b.rows(), false)); }
 
     /// left[:, p r + q] = scaling * w1_a[:, p] o w2_a[:, q], right[p r + q, :] = w1_b[p, :] o w2_b[q, :].
-    [[nodiscard]] low_rank<S> delta() const {
-        check();
-        const index r1 = w1_a.cols();
-        const index r2 = w2_a.cols();
-        low_rank<S> d{.left = matrix<S>(w1_a.rows(), r1 * r2), .right = matrix<S>(r1 * r2, w1_b.cols())};
-        for (index p = 0; p < r1; ++p) {
-            for (index q = 0; q < r2; ++q) {
-                d.left.col(p * r2 + q) = scaling() * w1_a.col(p).cwiseProduct(w2_a.col(q));
-                d.right.row(p * r2 + q) = w1_b.row(p).cwiseProduct(w2_b.row(q));
-            }
-        }
-        return d;
-    }
+    [[nodiscard]] low_rank<S> delta() const;
 
     [[nodiscard]] index rows() const noexcept { return w1_a.rows(); }
     [[nodiscard]] index cols() const noexcept { return w1_b.cols(); }
 
     /// Adds rows first, first + 1, ... of the change, one a column, times a factor. \cost 4 r in flops a row.
-    void add_rows(double factor, index first, column_view<double> to) const {
-        check();
-        const auto rows_of = [&](const matrix<S>& a, const matrix<S>& b) {
-            return matrix<double>(b.transpose().template cast<double>() *
-                                  a.middleRows(first, to.cols()).transpose().template cast<double>());
-        };
-        to += factor * lora_scaling(alpha, w1_b.rows(), false) * rows_of(w1_a, w1_b).cwiseProduct(rows_of(w2_a, w2_b));
-    }
+    void add_rows(double factor, index first, column_view<double> to) const;
 
     /// The product rule on each pair.
-    [[nodiscard]] loha_adapter pull_back(const delta_gradient<S>& g) const {
-        check();
-        loha_adapter out{.w1_a = matrix<S>::Zero(w1_a.rows(), w1_a.cols()),
-                         .w1_b = matrix<S>::Zero(w1_b.rows(), w1_b.cols()),
-                         .w2_a = matrix<S>::Zero(w2_a.rows(), w2_a.cols()),
-                         .w2_b = matrix<S>::Zero(w2_b.rows(), w2_b.cols()),
-                         .alpha = alpha};
-        const index r2 = w2_a.cols();
-        for (index p = 0; p < w1_a.cols(); ++p) {
-            for (index q = 0; q < r2; ++q) {
-                const auto dl = g.left.col(p * r2 + q);
-                const auto dr = g.right.row(p * r2 + q);
-                out.w1_a.col(p) += scaling() * dl.cwiseProduct(w2_a.col(q));
-                out.w2_a.col(q) += scaling() * dl.cwiseProduct(w1_a.col(p));
-                out.w1_b.row(p) += dr.cwiseProduct(w2_b.row(q));
-                out.w2_b.row(q) += dr.cwiseProduct(w1_b.row(p));
-            }
-        }
-        return out;
-    }
+    [[nodiscard]] loha_adapter pull_back(const delta_gradient<S>& g) const;
 
 private:
-    void check() const {
-        detail::expects(w1_a.cols() == w1_b.rows() && w2_a.cols() == w2_b.rows() && w1_a.rows() == w2_a.rows() &&
-                            w1_b.cols() == w2_b.cols(),
-                        "loha_adapter: both products must exist and have one shape");
-    }
+    void check() const;
 };
 
 /// What a new adapter looks like. PEFT's defaults.
@@ -110,20 +68,7 @@ struct loha_options {
 /// A new adapter for an out x in weight: w1_a, w1_b, w2_b uniform in +-1/sqrt(columns), w2_a zero, so that it changes
 /// nothing yet.
 template <real S>
-[[nodiscard]] loha_adapter<S> make_loha(index out, index in, const loha_options& options = {}) {
-    detail::expects(out >= 0 && in >= 1 && options.r >= 1, "make_loha: in and r must be at least 1");
-    loha_adapter<S> a{.w1_a = matrix<S>(out, options.r),
-                      .w1_b = matrix<S>(options.r, in),
-                      .w2_a = matrix<S>::Zero(out, options.r),
-                      .w2_b = matrix<S>(options.r, in),
-                      .alpha = options.alpha};
-    std::uint64_t part = 3 * options.stream;
-    for (matrix<S>* m : {&a.w1_a, &a.w1_b, &a.w2_b}) {
-        const auto bound = static_cast<S>(1 / std::sqrt(static_cast<double>(m->cols())));
-        fill_uniform(*m, -bound, bound, philox(options.seed, part++));
-    }
-    return a;
-}
+[[nodiscard]] loha_adapter<S> make_loha(index out, index in, const loha_options& options = {});
 
 /// Four factors, applied as the product they make.
 template <real S>
@@ -136,9 +81,23 @@ struct adapter_kind<loha_adapter<S>> {
         f(std::string_view("hada_w2_a"), a.w2_a);
         f(std::string_view("hada_w2_b"), a.w2_b);
     }
+    static bool permute_rows(loha_adapter<S>& a, std::span<const index> rows) {
+        return detail::permute_rows(a.w1_a, rows) && detail::permute_rows(a.w2_a, rows);
+    }
+    static auto maker(const adapted_layers& /*all*/, const lora_options& options) {
+        return [options](const target_layer<S>& layer) {
+            return make_loha<S>(
+                layer.base.rows(), layer.base.cols(),
+                {.r = options.r, .alpha = options.lora_alpha, .seed = options.seed, .stream = layer.number});
+        };
+    }
     using applied = applied_factors<loha_adapter<S>>;
 };
 
 }  // namespace lowrank::inline LOWRANK_ABI
+
+#ifdef LOWRANK_DEFINITIONS
+#include <lowrank/lora/kinds/loha.ipp>
+#endif
 
 #endif  // LOWRANK_LORA_KINDS_LOHA_HPP

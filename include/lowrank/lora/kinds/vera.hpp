@@ -11,19 +11,17 @@
 ///
 /// Kopiczko, Blankevoort, Asano, arXiv 2310.11454. A layer uses A[:, :in] and B[:out, :], as in PEFT.
 
-#include <cmath>
 #include <cstdint>
 #include <memory>
 #include <string_view>
 #include <utility>
 
-#include <lowrank/core/check.hpp>
 #include <lowrank/core/config.hpp>
-#include <lowrank/core/philox.hpp>
 #include <lowrank/core/types.hpp>
 #include <lowrank/factor/low_rank.hpp>
 #include <lowrank/lora/adapter.hpp>
 #include <lowrank/lora/adapter_kind.hpp>
+#include <lowrank/lora/new_adapter.hpp>
 
 namespace lowrank::inline LOWRANK_ABI {
 
@@ -37,14 +35,7 @@ struct vera_projections {
 /// Uniform in +-sqrt(6 / fan_in), fan_in being the largest in for A and r for B (PEFT's distribution, not its stream).
 template <real S>
 [[nodiscard]] std::shared_ptr<const vera_projections<S>> make_vera_projections(index max_out, index max_in, index r,
-                                                                               std::uint64_t seed = 0) {
-    detail::expects(max_out >= 1 && max_in >= 1 && r >= 1, "make_vera_projections: sizes must be positive");
-    vera_projections<S> p{.vera_A = matrix<S>(r, max_in), .vera_B = matrix<S>(max_out, r)};
-    const auto bound = [](index fan_in) { return static_cast<S>(std::sqrt(6.0 / static_cast<double>(fan_in))); };
-    fill_uniform(p.vera_A, -bound(max_in), bound(max_in), philox(seed, 0));
-    fill_uniform(p.vera_B, -bound(r), bound(r), philox(seed, 1));
-    return std::make_shared<const vera_projections<S>>(std::move(p));
-}
+                                                                               std::uint64_t seed = 0);
 
 /// The change diag(lambda_b) B diag(lambda_d) A; a `factored_adapter` with r + out parameters.
 template <real S>
@@ -57,41 +48,19 @@ struct vera_adapter {
     index in = 0;
 
     /// left = diag(lambda_b) B[:out, :], right = diag(lambda_d) A[:, :in].
-    [[nodiscard]] low_rank<S> delta() const {
-        check();
-        return {.left = lambda_b.asDiagonal() * shared->vera_B.topRows(lambda_b.size()),
-                .right = lambda_d.asDiagonal() * shared->vera_A.leftCols(in)};
-    }
+    [[nodiscard]] low_rank<S> delta() const;
 
     /// d lambda_b = rowsum(dL o B), d lambda_d = rowsum(dR o A).
-    [[nodiscard]] vera_adapter pull_back(const delta_gradient<S>& g) const {
-        check();
-        return {.shared = shared,
-                .lambda_b = g.left.cwiseProduct(shared->vera_B.topRows(lambda_b.size())).rowwise().sum(),
-                .lambda_d = g.right.cwiseProduct(shared->vera_A.leftCols(in)).rowwise().sum(),
-                .in = in};
-    }
+    [[nodiscard]] vera_adapter pull_back(const delta_gradient<S>& g) const;
 
 private:
-    void check() const {
-        detail::expects(shared != nullptr, "vera_adapter: needs its shared projections");
-        detail::expects(lambda_d.size() == shared->vera_A.rows() && lambda_d.size() == shared->vera_B.cols() &&
-                            in <= shared->vera_A.cols() && lambda_b.size() <= shared->vera_B.rows(),
-                        "vera_adapter: the shared projections are too small or of another rank");
-    }
+    void check() const;
 };
 
 /// A new adapter: lambda_d = d_initial, lambda_b = 0, so that it changes nothing yet.
 template <real S>
 [[nodiscard]] vera_adapter<S> make_vera(std::shared_ptr<const vera_projections<S>> shared, index out, index in,
-                                        double d_initial = 0.1) {
-    detail::expects(shared != nullptr, "make_vera: needs shared projections");
-    const index r = shared->vera_A.rows();
-    return {.shared = std::move(shared),
-            .lambda_b = vector<S>::Zero(out),
-            .lambda_d = vector<S>::Constant(r, static_cast<S>(d_initial)),
-            .in = in};
-}
+                                        double d_initial = 0.1);
 
 /// Trains the two scales; the shared projections are frozen.
 template <real S>
@@ -102,9 +71,18 @@ struct adapter_kind<vera_adapter<S>> {
         f(std::string_view("vera_lambda_b"), a.lambda_b);
         f(std::string_view("vera_lambda_d"), a.lambda_d);
     }
+    static constexpr double learning_rate = 5e-2;
+    static auto maker(const adapted_layers& all, const lora_options& options) {
+        return [shared = make_vera_projections<S>(all.max_out, all.max_in, options.r, options.seed)](
+                   const target_layer<S>& layer) { return make_vera(shared, layer.base.rows(), layer.base.cols()); };
+    }
     using applied = applied_factors<vera_adapter<S>>;
 };
 
 }  // namespace lowrank::inline LOWRANK_ABI
+
+#ifdef LOWRANK_DEFINITIONS
+#include <lowrank/lora/kinds/vera.ipp>
+#endif
 
 #endif  // LOWRANK_LORA_KINDS_VERA_HPP

@@ -12,11 +12,9 @@
 ///
 /// Sums and scales go through `merge`, transforms of rows and replacements through `merge_transformed`.
 
+#include <string>
 #include <type_traits>
-#include <utility>
-#include <variant>
 
-#include <lowrank/core/check.hpp>
 #include <lowrank/core/config.hpp>
 #include <lowrank/core/parallel.hpp>
 #include <lowrank/core/status.hpp>
@@ -24,39 +22,8 @@
 #include <lowrank/lora/any_adapter.hpp>
 #include <lowrank/lora/change.hpp>
 #include <lowrank/lora/merge/merge.hpp>
-#include <lowrank/lora/merge/merge_transformed.hpp>
 
 namespace lowrank::inline LOWRANK_ABI {
-
-namespace detail {
-
-/// Calls `sum(delta, options)` for what `merge` does, `rows(transform, options)` for what `merge_transformed` does.
-template <real S, class Sum, class Rows>
-auto merge_as(const weight_change<S>& change, const executor& run, Sum&& sum, Rows&& rows) {
-    using result_type = decltype(sum(low_rank<S>{}, merge_options<S>{}));
-    return std::visit(
-        overloaded{[&](const low_rank<S>& d) -> result_type { return sum(d, merge_options<S>{.exec = run}); },
-                   [&](const scaled_change<S>& c) -> result_type {
-                       return sum(c.delta, merge_options<S>{.row_scale = entries(c.row_scale),
-                                                            .column_scale = entries(c.column_scale),
-                                                            .exec = run});
-                   },
-                   [&](const magnitude_change<S>&) -> result_type {
-                       fail_contract("merge: a magnitude needs the lengths of the rows first: see resolved()");
-                   },
-                   [&](const row_change& c) -> result_type {
-                       return rows(c.rows, transformed_merge_options{.transposed = c.acts_on_transpose, .exec = run});
-                   },
-                   [&](const added_rows_change& c) -> result_type {
-                       return rows(c.rows, transformed_merge_options{.transposed = c.acts_on_transpose, .exec = run});
-                   },
-                   [&](const replacement<S>& c) -> result_type {
-                       return rows(replaced_rows<S>{c}, transformed_merge_options{.exec = run});
-                   }},
-        change);
-}
-
-}  // namespace detail
 
 /// W <- round(W'), in place, with audit and receipt.
 /// \pre    The change is for a weight of this shape. A `magnitude_change` is `resolved` first: its lengths are those of
@@ -65,25 +32,21 @@ auto merge_as(const weight_change<S>& change, const executor& run, Sum&& sum, Ro
 template <storage T>
 [[nodiscard]] result<merge_receipt> merge(weight_view<T> w,
                                           const std::type_identity_t<weight_change<compute_t<T>>>& change,
-                                          const executor& run = {}) {
-    return detail::merge_as(
-        change, run, [&](const auto& delta, const auto& options) { return merge(w, delta, options); },
-        [&](const auto& rows, const auto& options) { return merge_transformed(w, rows, options); });
-}
+                                          const executor& run = {});
 
 /// Gives W back the bits it had before that merge.
 template <storage T>
 status unmerge(weight_view<T> w, const merge_receipt& receipt,
-               const std::type_identity_t<weight_change<compute_t<T>>>& change, const executor& run = {}) {
-    return detail::merge_as(
-        change, run, [&](const auto& delta, const auto& options) { return unmerge(w, receipt, delta, options); },
-        [&](const auto& rows, const auto& options) { return unmerge_transformed(w, receipt, rows, options); });
-}
+               const std::type_identity_t<weight_change<compute_t<T>>>& change, const executor& run = {});
 
 /// W <- round(W + t (W' - W)), in place, with audit and receipt.
+/// \return As above, and `unsupported`, with the reason, for a kind that cannot be merged.
 template <storage T>
 [[nodiscard]] result<merge_receipt> merge(weight_view<T> w, const any_adapter<compute_t<T>>& adapter,
                                           std::type_identity_t<compute_t<T>> strength = 1, const executor& run = {}) {
+    if (!adapter.not_merged().empty()) {
+        return status{errc::unsupported, std::string(adapter.not_merged())};
+    }
     return merge(w, adapter.change(strength), run);
 }
 
@@ -91,73 +54,25 @@ template <storage T>
 template <storage T>
 status unmerge(weight_view<T> w, const merge_receipt& receipt, const any_adapter<compute_t<T>>& adapter,
                std::type_identity_t<compute_t<T>> strength = 1, const executor& run = {}) {
+    if (!adapter.not_merged().empty()) {
+        return {errc::unsupported, std::string(adapter.not_merged())};
+    }
     return unmerge(w, receipt, adapter.change(strength), run);
 }
 
 /// Whether a change is for an out x in weight. Scales may come with factors of no size.
 template <real S>
-[[nodiscard]] bool fits_weight(const weight_change<S>& change, index out, index in) {
-    const auto factors = [&](const low_rank<S>& d) {
-        return d.left.cols() == d.right.rows() && d.rows() == out && d.cols() == in;
-    };
-    const auto scale = [](const vector<S>& s, index size) { return s.size() == 0 || s.size() == size; };
-    const auto rows = [&](const any_row_transform& f, bool acts_on_transpose) {
-        return acts_on_transpose ? f.fits(in, out) : f.fits(out, in);
-    };
-    return std::visit(
-        detail::overloaded{[&](const low_rank<S>& d) { return factors(d); },
-                           [&](const scaled_change<S>& c) {
-                               return ((c.delta.rows() == 0 && c.delta.cols() == 0) || factors(c.delta)) &&
-                                      scale(c.row_scale, out) && scale(c.column_scale, in);
-                           },
-                           [&](const magnitude_change<S>& c) {
-                               return factors(c.delta) && c.magnitude.size() == (c.of_columns ? in : out);
-                           },
-                           [&](const row_change& c) { return rows(c.rows, c.acts_on_transpose); },
-                           [&](const added_rows_change& c) { return rows(c.rows, c.acts_on_transpose); },
-                           [&](const replacement<S>& c) { return c.weight.rows() == out && c.weight.cols() == in; }},
-        change);
-}
+[[nodiscard]] bool fits_weight(const weight_change<S>& change, index out, index in);
 
 /// W' as a dense matrix in double, which no receipt takes back. A magnitude measures the rows of W itself.
 /// \pre The change is for a weight of this shape.
 template <real S>
-[[nodiscard]] matrix<double> changed(const weight_change<S>& change, const matrix<double>& w) {
-    const auto through = [&](const auto& rows, bool acts_on_transpose) {
-        detail::expects(acts_on_transpose ? rows.fits(w.cols(), w.rows()) : rows.fits(w.rows(), w.cols()),
-                        "changed: the change is for a weight of another shape");
-        workspace ws;
-        matrix<double> columns = acts_on_transpose ? w : matrix<double>(w.transpose());
-        rows.forward(0, columns, ws);
-        return acts_on_transpose ? columns : matrix<double>(columns.transpose());
-    };
-    const auto no_factors = [&](low_rank<S> d) {  // scales alone may come without
-        return d.rows() == 0 && d.cols() == 0 ? low_rank<S>{matrix<S>(w.rows(), 0), matrix<S>(0, w.cols())} : d;
-    };
-    const auto of_scaled = [&](scaled_change<S> c) {
-        c.delta = no_factors(std::move(c.delta));
-        return through(detail::scaled_rows<S>{std::move(c)}, false);
-    };
-    return std::visit(
-        detail::overloaded{
-            [&](const low_rank<S>& d) {
-                return through(added_rows(product_rows<S>{d.left, d.right}), false);
-            },
-            [&](const scaled_change<S>& c) { return of_scaled(c); },
-            [&](const magnitude_change<S>& c) {
-                const matrix<double> sum = through(added_rows(product_rows<S>{c.delta.left, c.delta.right}), false);
-                vector<double> lengths(c.of_columns ? sum.cols() : sum.rows());
-                for (index i = 0; i < lengths.size(); ++i) {
-                    lengths(i) = c.of_columns ? sum.col(i).norm() : sum.row(i).norm();
-                }
-                return of_scaled(resolved(c, lengths));
-            },
-            [&](const row_change& c) { return through(c.rows, c.acts_on_transpose); },
-            [&](const added_rows_change& c) { return through(c.rows, c.acts_on_transpose); },
-            [&](const replacement<S>& c) { return through(detail::replaced_rows<S>{c}, false); }},
-        change);
-}
+[[nodiscard]] matrix<double> changed(const weight_change<S>& change, const matrix<double>& w);
 
 }  // namespace lowrank::inline LOWRANK_ABI
+
+#ifdef LOWRANK_DEFINITIONS
+#include <lowrank/lora/merge/merge_change.ipp>
+#endif
 
 #endif  // LOWRANK_LORA_MERGE_MERGE_CHANGE_HPP

@@ -17,6 +17,7 @@
 #include <map>
 #include <string>
 #include <utility>
+#include <vector>
 
 #include <lowrank/core/check.hpp>
 #include <lowrank/core/config.hpp>
@@ -24,6 +25,7 @@
 #include <lowrank/core/status.hpp>
 #include <lowrank/core/types.hpp>
 #include <lowrank/factor/low_rank.hpp>
+#include <lowrank/lora/change.hpp>
 #include <lowrank/lora/merge/merge.hpp>
 
 namespace lowrank::inline LOWRANK_ABI {
@@ -72,18 +74,11 @@ private:
 
     /// All changes side by side: their sum as one product.
     [[nodiscard]] low_rank<scalar> total(const change_operator& changes) const {
-        index rank = 0;
-        for (const auto& [name, change] : changes) {
-            rank += change.rank();
+        std::vector<const low_rank<scalar>*> all;
+        for (const auto& entry : changes) {
+            all.push_back(&entry.second);
         }
-        low_rank<scalar> sum{.left = matrix<scalar>(w_.rows(), rank), .right = matrix<scalar>(rank, w_.cols())};
-        index at = 0;
-        for (const auto& [name, change] : changes) {
-            sum.left.middleCols(at, change.rank()) = change.left;
-            sum.right.middleRows(at, change.rank()) = change.right;
-            at += change.rank();
-        }
-        return sum;
+        return detail::side_by_side<scalar>(all, w_.rows(), w_.cols());
     }
 
     status become(change_operator wanted) {

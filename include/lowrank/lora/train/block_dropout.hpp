@@ -3,15 +3,15 @@
 #define LOWRANK_LORA_TRAIN_BLOCK_DROPOUT_HPP
 
 /// \file
-/// Multiplicative dropout for OFT and BOFT: in training, some blocks of the rotation are replaced by identities.
+/// Multiplicative dropout for rotations in blocks: in training, some blocks of the rotation are replaced by identities.
 ///
-///     auto layer = lowrank::rotate(lowrank::any_operator<float>(lowrank::as_operator(w)), oft);
+///     auto layer = lowrank::rotate(lowrank::any_operator<float>(lowrank::as_operator(w)), rotating);
 ///     const auto dropped = lowrank::drop_blocks(layer.rotation, {.probability = 0.1, .seed = 1, .step = step});
 ///     auto g = lowrank::zero_gradient(layer);          // forward, then rotated_backward(layer, ...)
 ///     lowrank::clear_dropped(g.rotation, dropped);     // they got no gradient
 ///
-/// As in PEFT's BOFT, floor(probability * count) blocks of one factor, both drawn anew, become the identity; a shared
-/// block stays. (PEFT's OFT takes `module_dropout` and never applies it.)
+/// As in PEFT, floor(probability * count) blocks of one factor, both drawn anew, become the identity; a shared
+/// block stays. (Where PEFT takes `module_dropout` for rotations without factors, it never applies it.)
 
 #include <vector>
 

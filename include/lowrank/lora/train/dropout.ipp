@@ -8,6 +8,7 @@
 
 #include <lowrank/core/check.hpp>
 #include <lowrank/core/philox.hpp>
+#include <lowrank/core/workspace.hpp>
 #include <lowrank/lora/train/dropout.hpp>
 
 namespace lowrank::inline LOWRANK_ABI {
@@ -75,6 +76,48 @@ void add_dropout(const dropout_key& key, index first, const_column_view<S> x, co
         });
     }
 }
+
+namespace detail {
+
+/// Columns dropped out at a time: their scratch stays in cache.
+inline constexpr index dropout_panel = 64;
+
+/// Calls `body(first, count, dropped x)` for panels of columns, for all of them at once without dropout.
+template <real S, class F>
+void for_dropped_panels(const dropout_key& key, const const_column_view<S>& x, workspace& ws, F&& body) {
+    if (key.probability == 0) {
+        body(index{0}, x.cols(), x);
+        return;
+    }
+    const workspace::frame scope(ws);
+    auto panel = ws.take<S>(x.rows(), std::min(dropout_panel, x.cols()));
+    for (index first = 0; first < x.cols(); first += dropout_panel) {
+        const index count = std::min(dropout_panel, x.cols() - first);
+        column_view<S> dropped(panel.data(), x.rows(), count);
+        apply_dropout<S>(key, first, some_columns(x, first, count), dropped);
+        body(first, count, const_column_view<S>(dropped));
+    }
+}
+
+/// The way back: `body(first, count, dropped x, dx)` adds to a dX that is null or of this panel, and what it adds is
+/// dropped as X was.
+template <real S, class F>
+void for_dropped_panels_back(const dropout_key& key, const const_column_view<S>& x, column_view<S>* dx, workspace& ws,
+                             F&& body) {
+    for_dropped_panels<S>(key, x, ws, [&](index first, index count, const const_column_view<S>& dropped) {
+        if (dx == nullptr || key.probability == 0) {
+            body(first, count, dropped, dx);
+            return;
+        }
+        const workspace::frame scope(ws);
+        auto back = ws.take<S>(x.rows(), count);
+        back.setZero();
+        body(first, count, dropped, &back);
+        add_dropout<S>(key, first, back, some_columns(*dx, first, count));
+    });
+}
+
+}  // namespace detail
 
 #ifdef LOWRANK_COMPILED
 #define LOWRANK_DROPOUT_OF(S)                                                                        \

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-#include <lowrank/io/peft/kinds/output_rotation.hpp>
+#include <lowrank/lora/kinds/rotations/output_rotation.hpp>
 
 #include <cmath>
 #include <cstdint>
@@ -30,15 +30,15 @@ matrix<float> oft_normals(Eigen::Index rows, Eigen::Index cols, std::uint64_t st
     return m;
 }
 
-output_rotation diagonal_oft() {
+output_rotation_adapter<float> diagonal_oft() {
     return {.blocks = oft_normals(12, 4, 1), .block_count = 3, .rescale = oft_normals(12, 1, 2).array() + 1};
 }
-output_rotation butterfly_oft() {
+output_rotation_adapter<float> butterfly_oft() {
     return {.blocks = oft_normals(3 * 16, 4, 3), .block_count = 4, .is_butterfly = true};
 }
 
 /// LyCORIS's make_weight, loop by loop, in double.
-matrix<double> turned_by_lycoris(const output_rotation& a, matrix<double> w) {
+matrix<double> turned_by_lycoris(const output_rotation_adapter<float>& a, matrix<double> w) {
     const Eigen::Index b = a.block_size(), n = a.block_count, m = a.factor_count();
     std::vector<matrix<double>> q;
     double squares = 0;
@@ -101,10 +101,10 @@ TEST_CASE("the outputs are turned as LyCORIS turns them, and back") {
     shortened.constraint = 0.05;
     auto loose = butterfly_oft();
     loose.constraint = 1e3;  // no effect
-    for (const output_rotation& a : {diagonal_oft(), butterfly_oft(), shortened, loose}) {
+    for (const output_rotation_adapter<float>& a : {diagonal_oft(), butterfly_oft(), shortened, loose}) {
         REQUIRE(a.is_valid());
         const matrix<double> w = oft_normals(a.out(), 5, 4).cast<double>();
-        const auto rows = detail::rotate_outputs(a);
+        const any_row_transform rows = a.change().rows;
         CHECK(rows.fits(5, a.out()));
         CHECK_FALSE(rows.fits(5, a.out() + 1));
         matrix<double> turned = w;
@@ -119,14 +119,14 @@ TEST_CASE("the outputs are turned as LyCORIS turns them, and back") {
 
 TEST_CASE("a LyCORIS file of OFT is read, merged, made plain LoRA and written again") {
     temporary_folder folder;
-    for (const output_rotation& a : {diagonal_oft(), butterfly_oft()}) {
+    for (const output_rotation_adapter<float>& a : {diagonal_oft(), butterfly_oft()}) {
         const auto made = folder / "made.safetensors";
         auto constrained = a;
         constrained.constraint = 0.03125;
         REQUIRE(write_adapter(made, adapter_with(constrained), "kohya"));
         const auto read = read_adapter(made, {.modules = {"l"}});
         REQUIRE_MESSAGE(read, (read ? std::string() : read.error().message));
-        const auto& same = (*read->adapter.modules.at("l").get<output_rotation>());
+        const auto& same = (*read->adapter.modules.at("l").get<output_rotation_adapter<float>>());
         CHECK(same.blocks == a.blocks);
         CHECK(same.rescale == a.rescale);
         CHECK(same.constraint == constrained.constraint);

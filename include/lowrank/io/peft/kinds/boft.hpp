@@ -24,7 +24,7 @@
 #include <lowrank/io/peft/peft_kind.hpp>
 #include <lowrank/io/peft/peft_tensors.hpp>
 #include <lowrank/lora/any_adapter.hpp>
-#include <lowrank/lora/kinds/boft.hpp>
+#include <lowrank/lora/kinds/rotations/boft.hpp>
 
 namespace lowrank::inline LOWRANK_ABI {
 

@@ -18,7 +18,7 @@
 #include <lowrank/core/types.hpp>
 #include <lowrank/io/peft/peft_kind.hpp>
 #include <lowrank/io/peft/peft_tensors.hpp>
-#include <lowrank/lora/kinds/hra.hpp>
+#include <lowrank/lora/kinds/rotations/hra.hpp>
 
 namespace lowrank::inline LOWRANK_ABI {
 

@@ -10,7 +10,7 @@
 #include <lowrank/io/containers/safetensors.hpp>
 #include <lowrank/io/peft/kinds/lora.hpp>
 #include <lowrank/io/peft/peft_tensors.hpp>
-#include <lowrank/lora/kinds/conv.hpp>
+#include <lowrank/lora/layers/conv.hpp>
 #include <lowrank/lora/kinds/dora.hpp>
 
 namespace lowrank::inline LOWRANK_ABI {

@@ -65,7 +65,6 @@ struct peft_kind<miss_bat_adapter<float>> {
     LOWRANK_INLINE static const char* differs(const peft_options& o, const std::string&, const module&) {
         return o.get<std::string>("init_weights") == "bat" ? nullptr : "form";
     }
-    static constexpr const char* only_merges = "is MiSS of the form \"bat\"";
     static const char* label(const module&) { return "MiSS (bat)"; }
     LOWRANK_INLINE static module_shape shape(const module& m) { return {m.out(), m.in}; }
     LOWRANK_INLINE static bool fit(module& m, index out, index in) {

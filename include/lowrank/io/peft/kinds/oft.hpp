@@ -22,10 +22,10 @@
 #include <lowrank/core/status.hpp>
 #include <lowrank/core/types.hpp>
 #include <lowrank/io/containers/detail/text.hpp>
-#include <lowrank/io/peft/kinds/output_rotation.hpp>
 #include <lowrank/io/peft/peft_kind.hpp>
 #include <lowrank/io/peft/peft_tensors.hpp>
-#include <lowrank/lora/kinds/oft.hpp>
+#include <lowrank/lora/kinds/rotations/oft.hpp>
+#include <lowrank/lora/kinds/rotations/output_rotation.hpp>
 
 namespace lowrank::inline LOWRANK_ABI {
 
@@ -176,9 +176,8 @@ struct peft_kind<oft_adapter<float>> {
 
 /// LyCORIS's "diag-oft" (three dimensions) and "boft" (four), whose alpha is the constraint.
 template <>
-struct peft_kind<output_rotation> {
-    using module = output_rotation;
-    static constexpr const char* only_merges = "is OFT of the outputs";
+struct peft_kind<output_rotation_adapter<float>> {
+    using module = output_rotation_adapter<float>;
     static constexpr bool is_second_form = true;
     static std::vector<peft_type> types() { return {}; }
     static const char* label(const module&) { return "OFT of the outputs (LyCORIS)"; }
@@ -187,7 +186,7 @@ struct peft_kind<output_rotation> {
     static peft_facts facts(const module&) { return {}; }
     static double constant(const module& m) { return m.constraint; }
     LOWRANK_INLINE static peft_change change(const module& m) {
-        return {.weight = row_change{detail::rotate_outputs(m), true}};
+        return {.weight = m.change()};
     }
     LOWRANK_INLINE static void write(const module& m, peft_tensors& to) {
         const std::uint64_t b = detail::extent(m.block_size());
