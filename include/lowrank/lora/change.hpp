@@ -121,6 +121,13 @@ struct added_rows_change {
     bool acts_on_transpose = false;
 };
 
+namespace detail {
+
+/// W -> W + D + E from W -> W + D and W -> W + E.
+LOWRANK_API [[nodiscard]] any_row_transform sum_of_added(any_row_transform d, any_row_transform e);
+
+}  // namespace detail
+
 /// W + strength (weight - W).
 template <real S>
 struct replacement {

@@ -133,7 +133,7 @@ private:
 };
 
 /// W -> W + D + E from W -> W + D and W -> W + E.
-struct sum_of_added {
+struct both_added {
     any_row_transform d;
     any_row_transform e;
 
@@ -147,6 +147,10 @@ struct sum_of_added {
         e.backward(first, rows, ws);
     }
 };
+
+LOWRANK_BODY any_row_transform sum_of_added(any_row_transform d, any_row_transform e) {
+    return both_added{std::move(d), std::move(e)};
+}
 
 template <real S>
 bool scaled_rows<S>::fits(index out, index in) const {
@@ -311,7 +315,7 @@ weight_change<S> sum(const weight_change<S>& a, const weight_change<S>& b) {
         detail::expects(rows.acts_on_transpose == flip, "sum: one change adds rows, the other columns");
         return rows.rows;
     };
-    return added_rows_change{detail::sum_of_added{rows_of(a), rows_of(b)}, flip};
+    return added_rows_change{detail::sum_of_added(rows_of(a), rows_of(b)), flip};
 }
 
 #ifdef LOWRANK_COMPILED

@@ -62,7 +62,7 @@ struct stored_change {
         }
         const bool columns = rows ? acts_on_transpose : other.acts_on_transpose;
         const std::uint64_t sums[] = {checksum_as_rows(), other.checksum_as_rows()};
-        rows = any_row_transform(sum_of_added{as_rows(columns), other.as_rows(columns)});
+        rows = sum_of_added(as_rows(columns), other.as_rows(columns));
         rows_checksum = checksum(sums, sizeof sums, 0);
         acts_on_transpose = columns;
         is_additive = true;
