@@ -153,7 +153,7 @@ void add_merge(CLI::App& app) {
     command->add_flag("--check", options->check, "Verify for every matrix that unmerging restores the same bits");
     add_common(*command, options->common);
     command->footer(
-        "Weights keep their dtype; the changes of several adapters are summed and rounded once. Reads LoRA, DoRA and "
+        "Weights keep their dtype; the changes of several adapters are summed and rounded once. Reads LoRA and "
         "the\n"
         "other PEFT types that 'lowrank inspect' lists, and the files of kohya, LyCORIS and others that 'lowrank "
         "convert'\n"

@@ -88,7 +88,7 @@ template <real S>
 
 /// The divisor of `in` nearest to `wanted`, the smaller of two equally near: what PEFT makes of a block size (or of a
 /// number of blocks) that does not divide. \pre in, wanted >= 1.
-LOWRANK_API [[nodiscard]] index oft_block_size(index in, index wanted);
+LOWRANK_API [[nodiscard]] index rotation_block_size(index in, index wanted);
 
 }  // namespace lowrank::inline LOWRANK_ABI
 

@@ -184,8 +184,8 @@ double orthogonality_error(const block_rotation<S>& r) {
     return worst;
 }
 
-LOWRANK_BODY index oft_block_size(index in, index wanted) {
-    detail::expects(in >= 1 && wanted >= 1, "oft_block_size: in and wanted must be positive");
+LOWRANK_BODY index rotation_block_size(index in, index wanted) {
+    detail::expects(in >= 1 && wanted >= 1, "rotation_block_size: in and wanted must be positive");
     if (wanted >= in) {
         return in;
     }

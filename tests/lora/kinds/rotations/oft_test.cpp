@@ -88,13 +88,13 @@ TEST_CASE("COFT keeps every block in its ball, in use and by projecting the para
 }
 
 TEST_CASE("block sizes that do not divide become the nearest divisor; broken shapes are refused") {
-    CHECK(oft_block_size(96, 32) == 32);
-    CHECK(oft_block_size(100, 32) == 25);
-    CHECK(oft_block_size(90, 32) == 30);
-    CHECK(oft_block_size(12, 5) == 4);
-    CHECK(oft_block_size(13, 5) == 1);
-    CHECK(oft_block_size(13, 9) == 13);
-    CHECK(oft_block_size(13, 40) == 13);
+    CHECK(rotation_block_size(96, 32) == 32);
+    CHECK(rotation_block_size(100, 32) == 25);
+    CHECK(rotation_block_size(90, 32) == 30);
+    CHECK(rotation_block_size(12, 5) == 4);
+    CHECK(rotation_block_size(13, 5) == 1);
+    CHECK(rotation_block_size(13, 9) == 13);
+    CHECK(rotation_block_size(13, 40) == 13);
     CHECK_THROWS_AS((void)make_oft<float>(6, 100), contract_violation);
     auto a = make_oft<float>(6, 12, {.block_size = 4});
     a.oft_R.resize(3, 5);

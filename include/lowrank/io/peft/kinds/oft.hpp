@@ -61,7 +61,7 @@ LOWRANK_INLINE status check_oft(const peft_options& o, std::vector<std::string>&
 LOWRANK_INLINE bool has_blocks(const peft_options& o, index in, index b) {
     const auto size = static_cast<index>(o.get<std::int64_t>("oft_block_size"));
     const auto count = static_cast<index>(o.get<std::int64_t>("r"));
-    return size > 0 ? oft_block_size(in, size) == b : count > 0 && oft_block_size(in, count) * b == in;
+    return size > 0 ? rotation_block_size(in, size) == b : count > 0 && rotation_block_size(in, count) * b == in;
 }
 
 LOWRANK_INLINE oft_adapter<float> join_oft(peft_parts& p, const peft_options& o) {
@@ -140,7 +140,7 @@ struct peft_kind<oft_adapter<float>> {
         for (const module* m : all) {
             const auto all_have = [&](std::int64_t size) {
                 return std::all_of(all.begin(), all.end(), [&](const module* a) {
-                    return a->in == 0 || oft_block_size(a->in, static_cast<index>(size)) == a->block_size();
+                    return a->in == 0 || rotation_block_size(a->in, static_cast<index>(size)) == a->block_size();
                 });
             };
             const auto b = static_cast<std::int64_t>(m->block_size());

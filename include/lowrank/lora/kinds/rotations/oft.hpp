@@ -87,7 +87,7 @@ struct adapter_kind<oft_adapter<S>> {
     static auto maker(const adapted_layers& /*all*/, const lora_options& options) {
         return [r = options.r](const target_layer<S>& layer) {
             return make_oft<S>(layer.base.rows(), layer.base.cols(),
-                               {.block_size = oft_block_size(layer.base.cols(), r < 2 ? 2 : r)});
+                               {.block_size = rotation_block_size(layer.base.cols(), r < 2 ? 2 : r)});
         };
     }
     using applied = applied_rotation<oft_adapter<S>>;
