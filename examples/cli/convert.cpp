@@ -327,7 +327,8 @@ void add_convert(CLI::App& app) {
         ->check(CLI::IsMember(targets));
     command
         ->add_option("--model", options->model,
-                     "The base model: GGUF and adapters with a magnitude need its weights, kohya's names find their modules in it")
+                     "The base model: GGUF and adapters with a magnitude need its weights, kohya's names find their "
+                     "modules in it")
         ->type_name("MODEL");
     add_output(*command, options->output, true, "The new folder (peft, mlx, hf) or file (all others)");
     add_resume(*command, options->output);

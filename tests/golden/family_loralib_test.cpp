@@ -5,9 +5,9 @@
 #include <lowrank/factor/factored_algebra.hpp>
 #include <lowrank/factor/low_rank.hpp>
 #include <lowrank/lora/kinds/lora_forms/conv_lora.hpp>
+#include <lowrank/lora/kinds/lora_forms/merged_linear.hpp>
 #include <lowrank/lora/layers/embedding.hpp>
 #include <lowrank/lora/merge/merge.hpp>
-#include <lowrank/lora/kinds/lora_forms/merged_linear.hpp>
 
 #include "golden_case.hpp"
 #include "layer.hpp"

@@ -7,9 +7,9 @@
 #include <lowrank/core/linear_operator.hpp>
 #include <lowrank/core/workspace.hpp>
 #include <lowrank/lora/kinds/dora.hpp>
-#include <lowrank/lora/layers/embedding.hpp>
 #include <lowrank/lora/kinds/lora.hpp>
 #include <lowrank/lora/kinds/lora_forms/merged_linear.hpp>
+#include <lowrank/lora/layers/embedding.hpp>
 #include <lowrank/lora/train/adamw.hpp>
 #include <lowrank/lora/train/sgd.hpp>
 

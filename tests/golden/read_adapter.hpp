@@ -200,8 +200,8 @@ std::optional<golden_module<S>> module_at(const lowrank::peft_adapter& file, con
         lowrank::lokr_adapter, lowrank::lora_adapter, lowrank::miss_adapter, lowrank::miss_bat_adapter,
         lowrank::oft_adapter, lowrank::vera_adapter;
     try_kinds(lowrank::kind_list<lora_adapter<float>, adalora_adapter<float>, hira_adapter<float>, hra_adapter<float>,
-                                 loha_adapter<float>, lokr_adapter<float>, miss_adapter<float>, miss_bat_adapter<float>, oft_adapter<float>,
-                                 vera_adapter<float>>());
+                                 loha_adapter<float>, lokr_adapter<float>, miss_adapter<float>, miss_bat_adapter<float>,
+                                 oft_adapter<float>, vera_adapter<float>>());
     if (!out) {
         throw std::runtime_error(kind_of(module) + " only merges");
     }

@@ -21,9 +21,9 @@ TEST_CASE("names go both ways, others go nowhere") {
         REQUIRE(find_gguf_module(llama, gguf));
         CHECK(find_gguf_module(llama, gguf)->hf == hf);
     }
-    for (const char* none : {"", "model.layers..mlp.up_proj", "model.layers.x.mlp.up_proj", "model.layers.0",
-                             "model.layers.0.mlp.up", "transformer.h.0.attn.c_attn", "model.layers.0mlp.up_proj",
-                             "mlp.up_proj", "model.layers.0.lm_head"}) {
+    for (const char* none :
+         {"", "model.layers..mlp.up_proj", "model.layers.x.mlp.up_proj", "model.layers.0", "model.layers.0.mlp.up",
+          "transformer.h.0.attn.c_attn", "model.layers.0mlp.up_proj", "mlp.up_proj", "model.layers.0.lm_head"}) {
         CHECK_FALSE(find_module(llama, none));
     }
     for (const char* none : {"blk.0.attn_qkv.weight", "blk.0.attn_q.bias.weight", "blk.0.attn_q.weight.bias"}) {

@@ -21,8 +21,8 @@
 #include <lowrank/core/philox.hpp>
 #include <lowrank/core/workspace.hpp>
 #include <lowrank/factor/low_rank.hpp>
-#include <lowrank/lora/merge/merge_change.hpp>
 #include <lowrank/lora/kinds/lora_forms/merged_linear.hpp>
+#include <lowrank/lora/merge/merge_change.hpp>
 
 using namespace lowrank;
 

@@ -37,8 +37,8 @@
 #include <lowrank/lora/kinds/replacement.hpp>
 #include <lowrank/lora/kinds/rotations/boft.hpp>
 #include <lowrank/lora/kinds/rotations/hra.hpp>
-#include <lowrank/lora/kinds/rotations/output_rotation.hpp>
 #include <lowrank/lora/kinds/rotations/oft.hpp>
+#include <lowrank/lora/kinds/rotations/output_rotation.hpp>
 #include <lowrank/lora/kinds/vera.hpp>
 #include <lowrank/lora/new_adapter.hpp>
 

@@ -59,8 +59,9 @@ struct trainer_options {
     double epsilon = 1e-8;
     double momentum = 0;  ///< Of SGD.
     bool nesterov = false;
-    double lora_plus_ratio = 1;   ///< LoRA+: rate of lora_B and of vectors, over that of everything else.
-    bool freeze_lora_A = false;   ///< LoRA-FA: A of kinds with LoRA in them does not train, the gradient of B is corrected.
+    double lora_plus_ratio = 1;  ///< LoRA+: rate of lora_B and of vectors, over that of everything else.
+    bool freeze_lora_A =
+        false;  ///< LoRA-FA: A of kinds with LoRA in them does not train, the gradient of B is corrected.
     double riemannian_delta = 0;  ///< Positive: gradients of the factors of LoRA are preconditioned with it.
     double clip_norm = 0;         ///< Longest the gradient of everything may be; 0 does not clip.
     /// AdaLoRA's rank allocation, if total_step is set; then every adapter must be AdaLoRA.

@@ -101,8 +101,8 @@ struct planned_change {
 };
 
 /// What a module does to its weight as the checkpoint stores it, `has.out` x `has.in`.
-LOWRANK_INLINE [[nodiscard]] stored_change stored_change_of(const peft_change& change, module_shape has, bool transposed,
-                                                         double strength) {
+LOWRANK_INLINE [[nodiscard]] stored_change stored_change_of(const peft_change& change, module_shape has,
+                                                            bool transposed, double strength) {
     stored_change stored{.left = matrix<float>(has.out, 0), .right = matrix<float>(0, has.in)};
     const auto take_factors = [&](low_rank<float>& d) {
         if (d.left.size() != 0 || d.right.size() != 0) {

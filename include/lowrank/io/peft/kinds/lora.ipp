@@ -10,8 +10,8 @@
 #include <lowrank/io/containers/safetensors.hpp>
 #include <lowrank/io/peft/kinds/lora.hpp>
 #include <lowrank/io/peft/peft_tensors.hpp>
-#include <lowrank/lora/layers/conv.hpp>
 #include <lowrank/lora/kinds/dora.hpp>
+#include <lowrank/lora/layers/conv.hpp>
 
 namespace lowrank::inline LOWRANK_ABI {
 

@@ -185,9 +185,7 @@ struct peft_kind<output_rotation_adapter<float>> {
     LOWRANK_INLINE static bool fit(module& m, index out, index) { return m.out() == out; }
     static peft_facts facts(const module&) { return {}; }
     static double constant(const module& m) { return m.constraint; }
-    LOWRANK_INLINE static peft_change change(const module& m) {
-        return {.weight = m.change()};
-    }
+    LOWRANK_INLINE static peft_change change(const module& m) { return {.weight = m.change()}; }
     LOWRANK_INLINE static void write(const module& m, peft_tensors& to) {
         const std::uint64_t b = detail::extent(m.block_size());
         std::vector<std::uint64_t> shape{detail::extent(m.block_count), b, b};

@@ -81,8 +81,8 @@ double kasa_penalty(const kasa_adapter<S>& a, kasa_adapter<S>& gradient, double 
 }
 
 #ifdef LOWRANK_COMPILED
-#define LOWRANK_KASA_OF(S)                                                   \
-    template struct kasa_adapter<S>;                                         \
+#define LOWRANK_KASA_OF(S)                                                        \
+    template struct kasa_adapter<S>;                                              \
     template kasa_start<S> kasa<S>(const decomposition<S>&, const lora_options&); \
     template double kasa_penalty<S>(const kasa_adapter<S>&, kasa_adapter<S>&, double, double);
 LOWRANK_KASA_OF(float)

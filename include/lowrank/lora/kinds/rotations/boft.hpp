@@ -85,9 +85,10 @@ struct adapter_kind<boft_adapter<S>> {
     }
     /// One size of blocks for all layers, as PEFT's configuration has one.
     static auto maker(const adapted_layers& all, const lora_options& options) {
-        return [size = rotation_block_size(all.common_in, options.r < 2 ? 2 : options.r)](const target_layer<S>& layer) {
-            return make_boft<S>(layer.base.rows(), layer.base.cols(), {.block_size = size});
-        };
+        return
+            [size = rotation_block_size(all.common_in, options.r < 2 ? 2 : options.r)](const target_layer<S>& layer) {
+                return make_boft<S>(layer.base.rows(), layer.base.cols(), {.block_size = size});
+            };
     }
     using applied = applied_rotation<boft_adapter<S>>;
 };

@@ -28,7 +28,7 @@ namespace lowrank::inline LOWRANK_ABI {
 
 /// PEFT's defaults.
 struct oft_options {
-    index block_size = 32;  ///< must divide the inputs: see `oft_block_size`
+    index block_size = 32;  ///< must divide the inputs: see `rotation_block_size`
     bool block_share = false;
     bool coft = false;
     double eps = 6e-5;

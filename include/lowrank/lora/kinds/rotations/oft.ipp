@@ -100,7 +100,7 @@ template <real S>
 oft_adapter<S> make_oft(index /*out*/, index in, const oft_options& options) {
     const index b = options.block_size;
     detail::expects(b >= 1 && in >= 1 && in % b == 0,
-                    "make_oft: block_size must divide the inputs; oft_block_size gives the nearest that does");
+                    "make_oft: block_size must divide the inputs; rotation_block_size gives the nearest that does");
     detail::expects(options.num_cayley_neumann_terms >= 1, "make_oft: num_cayley_neumann_terms must be at least 1");
     oft_adapter<S> a{.in = in,
                      .coft = options.coft,

@@ -59,7 +59,8 @@ struct output_rotation_adapter {
     /// What it does to a weight of any number of inputs.
     [[nodiscard]] row_change change() const;
     /// The gradients of the blocks, given that of G's, and of the scales.
-    [[nodiscard]] output_rotation_adapter pull_back(const block_rotation<S>& g, const vector<S>& rescale_gradient) const;
+    [[nodiscard]] output_rotation_adapter pull_back(const block_rotation<S>& g,
+                                                    const vector<S>& rescale_gradient) const;
 
 private:
     [[nodiscard]] matrix<double> skew(index first) const;

@@ -89,7 +89,7 @@ block_rotation<double> output_rotation_adapter<S>::rotation() const {
 
 template <real S>
 output_rotation_adapter<S> output_rotation_adapter<S>::pull_back(const block_rotation<S>& g,
-                                                         const vector<S>& rescale_gradient) const {
+                                                                 const vector<S>& rescale_gradient) const {
     detail::expects(is_valid() && static_cast<index>(g.factors.size()) == factor_count(),
                     "output_rotation_adapter::pull_back: the gradient is not of this rotation");
     const index b = block_size();
@@ -189,8 +189,8 @@ void add_rescaled(const vector<S>& scale, S alpha, const const_column_view<S>& x
 }  // namespace detail
 
 template <real S>
-void applied_output_rotation<S>::add_product(operator_reference<S> base, S alpha, const_column_view<S> x, column_view<S> y,
-                                         workspace& ws, const dropout_key& /*key*/) const {
+void applied_output_rotation<S>::add_product(operator_reference<S> base, S alpha, const_column_view<S> x,
+                                             column_view<S> y, workspace& ws, const dropout_key& /*key*/) const {
     const workspace::frame scope(ws);
     auto v = ws.take<S>(y.rows(), y.cols());
     v.setZero();
@@ -203,7 +203,7 @@ void applied_output_rotation<S>::add_product(operator_reference<S> base, S alpha
 
 template <real S>
 void applied_output_rotation<S>::add_transposed_product(operator_reference<S> base, S alpha, const_column_view<S> x,
-                                                    column_view<S> y, workspace& ws) const {
+                                                        column_view<S> y, workspace& ws) const {
     const workspace::frame scope(ws);
     auto scaled = ws.take<S>(x.rows(), x.cols());
     scaled.setZero();
@@ -216,8 +216,8 @@ void applied_output_rotation<S>::add_transposed_product(operator_reference<S> ba
 
 template <real S>
 void applied_output_rotation<S>::backward(operator_reference<S> base, S alpha, const_column_view<S> x,
-                                      const_column_view<S> dy, gradient& g, column_view<S>* dx, workspace& ws,
-                                      const dropout_key& /*key*/) const {
+                                          const_column_view<S> dy, gradient& g, column_view<S>* dx, workspace& ws,
+                                          const dropout_key& /*key*/) const {
     const workspace::frame scope(ws);
     auto v = ws.take<S>(dy.rows(), x.cols());
     v.setZero();
