@@ -6,6 +6,8 @@
 #include <cstddef>
 #include <utility>
 
+#include <lowrank/core/normal_quantile.hpp>
+
 #include "page.hpp"
 #include "search_figures.hpp"
 #include "text.hpp"

@@ -22,8 +22,12 @@
 
 #include <doctest/doctest.h>
 
+#include <nlohmann/json.hpp>
+
 #include <lowrank/io/containers/atomic_file.hpp>
+#include <lowrank/io/containers/checkpoint.hpp>
 #include <lowrank/io/containers/mapped_file.hpp>
+#include <lowrank/io/containers/safetensors.hpp>
 #include <lowrank/io/containers/safetensors_writer.hpp>
 
 namespace lowrank_tests {

@@ -8,6 +8,8 @@
 #include <string_view>
 #include <vector>
 
+#include <lowrank/io/peft/kinds/whole_tensor.hpp>
+
 #include "io_support.hpp"
 #include "support/shared.hpp"
 
@@ -122,9 +124,10 @@ TEST_CASE("other spellings of names are read") {
     const auto adapter = read_peft(folder.path());
     REQUIRE_MESSAGE(adapter, (adapter ? std::string() : adapter.error().message));
     CHECK(lora_of(adapter->modules.at("l")).cols() == 3);
-    CHECK(adapter->embeddings.at("e").rows() == 4);
-    REQUIRE(adapter->extra.size() == 1);
-    CHECK(adapter->extra[0].name == "base_model.model.score.weight");
+    CHECK(lora_of(adapter->modules.at("e")).rows() == 4);
+    const auto* whole = adapter->modules.at("score.weight").get<whole_tensor>();
+    REQUIRE(whole != nullptr);
+    CHECK(whole->tensor.name == "base_model.model.score.weight");
     CHECK(adapter->warnings.size() == 1);
     REQUIRE(write_peft(folder / "again", *adapter));
     const auto again = safetensors_file::open(folder / "again" / "adapter_model.safetensors");

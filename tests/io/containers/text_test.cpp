@@ -74,12 +74,12 @@ TEST_CASE("what the system refuses is one sentence with advice") {
 }
 
 TEST_CASE("the nearest name is the one of the fewest changed letters, dots and underscores being one") {
-    const std::vector<std::string> names = {"model.layers.0.q_proj", "model.layers.0.k_proj", "lm_head"};
-    CHECK(nearest_name("model_layers_0_k_proj", names) == "model.layers.0.k_proj");
-    CHECK(nearest_name("model.layers.0.v_proj", names) == "model.layers.0.q_proj");
-    CHECK(nearest_name("lm_haed", names) == "lm_head");
-    CHECK(nearest_name("zzz", names).empty());
-    CHECK(nearest_in_words("zzz", names) == "; there are names like \"model.layers.0.q_proj\"");
-    CHECK(nearest_in_words("lm_heads", names) == "; the nearest name there is \"lm_head\"");
+    const std::vector<std::string> known = {"model.layers.0.q_proj", "model.layers.0.k_proj", "lm_head"};
+    CHECK(nearest_name("model_layers_0_k_proj", known) == "model.layers.0.k_proj");
+    CHECK(nearest_name("model.layers.0.v_proj", known) == "model.layers.0.q_proj");
+    CHECK(nearest_name("lm_haed", known) == "lm_head");
+    CHECK(nearest_name("zzz", known).empty());
+    CHECK(nearest_in_words("zzz", known) == "; there are names like \"model.layers.0.q_proj\"");
+    CHECK(nearest_in_words("lm_heads", known) == "; the nearest name there is \"lm_head\"");
     CHECK(nearest_in_words("x", std::vector<std::string>()) == "; there is none at all");
 }

@@ -12,7 +12,7 @@
 #include <lowrank/io/peft.hpp>
 #include <lowrank/io/peft/kinds/loha.hpp>
 #include <lowrank/io/peft/kinds/lokr.hpp>
-#include <lowrank/lora/kinds/rotations/output_rotation.hpp>
+#include <lowrank/io/peft/kinds/oft.hpp>
 
 #include "io_support.hpp"
 #include "support/shared.hpp"

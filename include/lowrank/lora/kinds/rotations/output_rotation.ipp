@@ -99,12 +99,12 @@ output_rotation_adapter<S> output_rotation_adapter<S>::pull_back(const block_rot
     std::vector<matrix<double>> dq;
     double along = 0;  // <dQ', Q> of all blocks, for the shortening by Q's own length
     for (index i = 0; i < factor_count(); ++i) {
-        const dense_view<const S> blocks(g.factors[static_cast<std::size_t>(i)].blocks);
+        const dense_view<const S> d_blocks(g.factors[static_cast<std::size_t>(i)].blocks);
         for (index first = 0; first < out(); first += b) {
             const matrix<double> q = skew(i * out() + first);
             const matrix<double> turned = detail::times(sign * factor, q);
             dq.push_back(detail::times(
-                sign, cayley_backward(turned, cayley(turned), copy_in<double>(blocks.middle_cols(first, b)))));
+                sign, cayley_backward(turned, cayley(turned), copy_in<double>(d_blocks.middle_cols(first, b)))));
             add_row_dots(dq.back(), q, [&](index) -> double& { return along; });
         }
     }
