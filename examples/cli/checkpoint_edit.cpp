@@ -76,10 +76,23 @@ void copy_companions(const fs::path& source, const fs::path& target) {
     }
 }
 
-lowrank::checkpoint open_checkpoint(const fs::path& source) {
+fs::path folder_of_model(const fs::path& source) {
     std::error_code error;
-    if (!fs::exists(source, error)) {
-        fail(source.string() + ": no such file or folder", lowrank::errc::not_found);
+    if (!fs::is_directory(source, error) || lowrank::checkpoint::open(source)) {
+        return source;
+    }
+    const auto inside = lowrank::model_folders(source);
+    return inside.size() == 1 ? inside.front() : source;
+}
+
+lowrank::checkpoint open_checkpoint(const fs::path& named) {
+    std::error_code error;
+    if (!fs::exists(named, error)) {
+        fail(named.string() + ": no such file or folder", lowrank::errc::not_found);
+    }
+    const fs::path source = folder_of_model(named);
+    if (source != named) {
+        say("the model is in " + source.string());
     }
     auto checkpoint = lowrank::checkpoint::open(source);
     if (!checkpoint && fs::is_regular_file(source, error)) {

@@ -43,6 +43,9 @@ lowrank::edit_checkpoint_report write_edited_checkpoint(const std::filesystem::p
                                                         const lowrank::tensor_edit& edit, progress_bar& bar,
                                                         std::optional<std::uint64_t> resumed_edits = std::nullopt);
 
+/// The folder that holds a model's weights: the one named, or the only one in it (a snapshot of the Hugging Face cache).
+[[nodiscard]] std::filesystem::path folder_of_model(const std::filesystem::path& source);
+
 /// Opens a checkpoint folder, a safetensors file or an index; a failure names what the path is instead, where it can.
 [[nodiscard]] lowrank::checkpoint open_checkpoint(const std::filesystem::path& source);
 

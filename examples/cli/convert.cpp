@@ -22,6 +22,7 @@
 #include "commands.hpp"
 #include "console.hpp"
 #include "inputs.hpp"
+#include "models.hpp"
 #include "options.hpp"
 #include "staging.hpp"
 
@@ -38,6 +39,7 @@ struct convert_options {
     fs::path tokenizer;
     std::string to;
     std::optional<double> alpha;
+    bool skip_unsupported = false;
     double error = 1e-4;
     lowrank::index rank = 0;
     std::string kohya_prefix = "lora_unet_";
@@ -196,30 +198,19 @@ void convert_adapter(const convert_options& options) {
         throw usage_error("--to: " + to.error().message);
     }
     const lowrank::adapter_format& target = **to;
-    lowrank::adapter_read_options reading{.lora_alpha = options.alpha};
-    std::optional<lowrank::model_config> model;
-    std::optional<lowrank::checkpoint> base;
-    if (!options.model.empty()) {
-        base = open_checkpoint(options.model);
-        for (const auto& place : base->tensors()) {
-            if (place.info->name.ends_with(".weight")) {
-                reading.modules.push_back(place.info->name.substr(0, place.info->name.size() - 7));
-            }
-        }
-        std::error_code error;
-        if (fs::exists(options.model / "config.json", error)) {
-            if (auto read = lowrank::read_model_config(options.model / "config.json")) {
-                model = std::move(*read);
-                reading.model = &*model;
-            } else if (target.needs_model) {
-                say("warning: the model's shape is not known: " + read.error().message);
-            }
-        }
+    const auto base = open_adapter_base(options.model);
+    if (target.needs_model && !base.model) {
+        fail(options.model.empty() ? "--to " + std::string(target.name) + " needs the base model: name it with --model"
+                                   : "--to " + std::string(target.name) + ": " + base.why_no_model,
+             lowrank::errc::unsupported);
     }
-    reading.peft.activated_by_tokens = target.holds_invocation_tokens;
-    auto source = take_named(options.source.string(), lowrank::read_adapter(options.source, reading));
-    for (const auto& warning : source.adapter.warnings) {
-        say("warning: " + options.source.string() + ": " + warning);
+    auto source =
+        load_any_adapter(options.source, base,
+                         {.lora_alpha = options.alpha, .peft = {.activated_by_tokens = target.holds_invocation_tokens}},
+                         options.skip_unsupported);
+    if (source.format == "kohya" && base.modules.empty() && target.name != "kohya") {
+        say("warning: " + options.source.string() +
+            ": its names have lost their dots and are kept so; --model finds the modules they mean");
     }
     // What the target has no names for becomes plain LoRA, and the report says at what loss.
     std::map<std::string, double> losses;
@@ -228,13 +219,15 @@ void convert_adapter(const convert_options& options) {
             options.rank > 0 ? lowrank::fixed_rank(options.rank)
                              : lowrank::rank_choice{
                                    .rule = lowrank::rank_rule::relative_error, .value = options.error, .min_rank = 1};
-        auto plain = take_named(options.source.string(),
-                                lowrank::to_plain_lora(source.adapter, base ? &*base : nullptr, {.rank = choice}));
+        auto plain = take_named(
+            options.source.string(),
+            lowrank::to_plain_lora(source.adapter, base.weights ? &*base.weights : nullptr, {.rank = choice}));
         source.adapter = std::move(plain.adapter);
         losses = std::move(plain.relative_errors);
     }
-    const lowrank::adapter_write_options writing{
-        .model = reading.model, .kohya_prefix = options.kohya_prefix, .type = factor_types().at(options.type)};
+    const lowrank::adapter_write_options writing{.model = base.model ? &*base.model : nullptr,
+                                                 .kohya_prefix = options.kohya_prefix,
+                                                 .type = factor_types().at(options.type)};
     const auto write = [&](const fs::path& path) {
         if (const auto why = lowrank::write_adapter(path, source.adapter, target.name, writing); !why) {
             fail(why.message, why.code);
@@ -280,9 +273,6 @@ void convert_adapter(const convert_options& options) {
     if (!losses.empty()) {
         print(format("%zu modules became plain LoRA by an SVD; the worst lost %.2e of its change\n", losses.size(),
                      worst));
-    }
-    for (const auto& line : source.unmapped) {
-        print("left out: " + line + "\n");
     }
     print(format("%zu modules from %s to %s, %zu tensors left out\nwritten to %s\n", modules, source.format.c_str(),
                  options.to.c_str(), source.unmapped.size(), options.output.folder.string().c_str()));
@@ -332,7 +322,9 @@ void add_convert(CLI::App& app) {
         ->type_name("MODEL");
     add_output(*command, options->output, true, "The new folder (peft, mlx, hf) or file (all others)");
     add_resume(*command, options->output);
-    command->add_option("--alpha", options->alpha, "lora_alpha of a file that has none (loralib)");
+    command->add_option("--alpha", options->alpha, "lora_alpha of adapter files whose tensors do not say it");
+    command->add_flag("--skip-unsupported", options->skip_unsupported,
+                      "Go on without modules of an adapter that cannot be read");
     command
         ->add_option("--error", options->error,
                      "Largest relative error of an SVD where the target cannot represent a module as it is")

@@ -5,7 +5,7 @@
 #include <algorithm>
 #include <filesystem>
 #include <memory>
-#include <system_error>
+#include <optional>
 #include <utility>
 #include <vector>
 
@@ -28,6 +28,8 @@ struct merge_options {
     output_options output;
     std::filesystem::path model;
     adapter_options adapters;
+    std::optional<double> alpha;
+    bool skip_unsupported = false;
     bool check = false;
 };
 
@@ -65,6 +67,8 @@ void print_report(const merge_options& options, const lowrank::merge_checkpoint_
                     {"worst_relative_error", worst},
                     {"unmerge_restores_bits", options.check ? json(true) : json(nullptr)},
                     {"replaced", report.replaced},
+                    {"added", report.added},
+                    {"notes", report.notes},
                     {"resumed_files", report.kept_files},
                     {"matrices", matrices}});
         return;
@@ -79,6 +83,9 @@ void print_report(const merge_options& options, const lowrank::merge_checkpoint_
     for (const auto& name : report.replaced) {
         print("replaced by the adapter's own: " + name + "\n");
     }
+    for (const auto& name : report.added) {
+        print("added by the adapter: " + name + "\n");
+    }
     if (report.kept_files > 0) {
         print(format("%lld files were finished by an earlier run\n", static_cast<long long>(report.kept_files)));
     }
@@ -86,26 +93,6 @@ void print_report(const merge_options& options, const lowrank::merge_checkpoint_
         print("verified: unmerging restores the same bits\n");
     }
     print("written to " + options.output.folder.string() + "\n");
-}
-
-/// A PEFT folder, or a file in the names of another tool, whose modules are found among those of the base.
-lowrank::peft_adapter adapter_for(const adapter_choice& choice, const lowrank::checkpoint& base) {
-    const auto& path = choice.folder;
-    lowrank::adapter_read_options reading{.peft = {.base_is_residual = choice.base_is_residual}};
-    std::error_code error;
-    if (!std::filesystem::is_regular_file(path, error)) {
-        return load_adapter(path, reading.peft);
-    }
-    for (const auto& place : base.tensors()) {
-        if (place.info->name.ends_with(".weight")) {
-            reading.modules.push_back(place.info->name.substr(0, place.info->name.size() - 7));
-        }
-    }
-    auto source = take_named(path.string(), lowrank::read_adapter(path, reading));
-    for (const auto& line : source.unmapped) {
-        say("warning: " + path.string() + ": left out " + line);
-    }
-    return std::move(source.adapter);
 }
 
 void run_merge(const merge_options& options) {
@@ -116,10 +103,14 @@ void run_merge(const merge_options& options) {
         inputs.push_back(choice.folder);
         sum.push_back({.strength = choice.strength});
     }
-    const auto base = open_checkpoint(options.model);
+    const auto base = open_adapter_base(options.model);
     std::vector<lowrank::peft_adapter> adapters;
     for (const auto& choice : choices) {
-        adapters.push_back(adapter_for(choice, base));
+        adapters.push_back(std::move(
+            load_any_adapter(choice.folder, base,
+                             {.lora_alpha = options.alpha, .peft = {.base_is_residual = choice.base_is_residual}},
+                             options.skip_unsupported)
+                .adapter));
     }
     for (std::size_t i = 0; i < sum.size(); ++i) {
         sum[i].adapter = &adapters[i];
@@ -128,13 +119,16 @@ void run_merge(const merge_options& options) {
     thread_pool pool(options.common.threads);
     progress_bar bar("merging");
     interruptible_calls calls;
-    const auto report = take_named(options.model.string(), lowrank::merge_checkpoint(base, sum, out.path(),
+    const auto report = take_named(options.model.string(), lowrank::merge_checkpoint(*base.weights, sum, out.path(),
                                                                                      {.check = options.check,
                                                                                       .resume = true,
                                                                                       .exec = pool.as_executor(),
                                                                                       .on_progress = bar.callback(),
                                                                                       .write = {.calls = &calls}}));
-    copy_companions(options.model, out.path());
+    for (const auto& note : report.notes) {
+        say("note: " + note);
+    }
+    copy_companions(folder_of_model(options.model), out.path());
     out.commit();
     print_report(options, report);
 }
@@ -150,6 +144,9 @@ void add_merge(CLI::App& app) {
     add_adapters(*command, options->adapters, true);
     add_output(*command, options->output, true, "The new checkpoint folder");
     add_resume(*command, options->output);
+    command->add_option("--alpha", options->alpha, "lora_alpha of adapter files whose tensors do not say it");
+    command->add_flag("--skip-unsupported", options->skip_unsupported,
+                      "Go on without modules of an adapter that cannot be read");
     command->add_flag("--check", options->check, "Verify for every matrix that unmerging restores the same bits");
     add_common(*command, options->common);
     command->footer(

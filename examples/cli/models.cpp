@@ -3,11 +3,14 @@
 
 #include <utility>
 
+#include <lowrank/io/models/model_config.hpp>
+#include <lowrank/io/models/module_names.hpp>
 #include <lowrank/io/peft/to_any_adapters.hpp>
 
 #include "llama/adapters.hpp"
 #include "llama/load.hpp"
 
+#include "checkpoint_edit.hpp"
 #include "console.hpp"
 
 namespace tool {
@@ -42,6 +45,42 @@ lowrank::peft_adapter load_adapter(const fs::path& folder, const lowrank::peft_r
         say("warning: " + folder.string() + ": " + warning);
     }
     return adapter;
+}
+
+adapter_base open_adapter_base(const fs::path& named) {
+    adapter_base base;
+    if (named.empty()) {
+        return base;
+    }
+    const fs::path model = folder_of_model(named);
+    base.weights = open_checkpoint(named);
+    base.modules = lowrank::modules_of(*base.weights).all();
+    std::error_code error;
+    const fs::path config = (fs::is_directory(model, error) ? model : model.parent_path()) / "config.json";
+    auto read = lowrank::read_model_config(config);
+    read ? void(base.model = std::move(*read)) : void(base.why_no_model = read.error().message);
+    return base;
+}
+
+lowrank::adapter_file load_any_adapter(const fs::path& path, const adapter_base& base,
+                                       lowrank::adapter_read_options reading, bool skip_unsupported) {
+    reading.modules = base.modules;
+    reading.model = base.model ? &*base.model : nullptr;
+    reading.peft.skip_unsupported = skip_unsupported;
+    auto source = take_named(path.string(), lowrank::read_adapter(path, reading));
+    for (const auto& warning : source.adapter.warnings) {
+        say("warning: " + path.string() + ": " + warning);
+    }
+    for (const auto& line : source.unmapped) {
+        say("warning: " + path.string() + ": left out " + line);
+    }
+    if (!source.unmapped.empty() && !skip_unsupported) {
+        fail(path.string() + ": " + std::to_string(source.unmapped.size()) +
+                 " tensors would be left out, the first is " + source.unmapped.front() +
+                 "; --skip-unsupported goes on without them",
+             lowrank::errc::unsupported);
+    }
+    return source;
 }
 
 lowrank::peft_adapter load_applicable_adapter(const fs::path& folder, const lowrank::peft_read_options& reading) {

@@ -10,9 +10,12 @@
 ///     auto scores = tool::evaluate(model, batch, pool, "evaluating");
 
 #include <filesystem>
+#include <optional>
 #include <string>
 #include <vector>
 
+#include <lowrank/io/containers/checkpoint.hpp>
+#include <lowrank/io/formats/adapter_files.hpp>
 #include <lowrank/io/peft.hpp>
 
 #include "llama/adapters.hpp"
@@ -38,6 +41,21 @@ void require_model_folder(const std::filesystem::path& folder);
 /// leaving that out would give plausible, wrong numbers.
 [[nodiscard]] lowrank::peft_adapter load_applicable_adapter(const std::filesystem::path& folder,
                                                             const lowrank::peft_read_options& reading = {});
+
+/// The base model that an adapter is for, as far as reading and writing other tools' files need it.
+struct adapter_base {
+    std::optional<lowrank::checkpoint> weights = {};
+    std::vector<std::string> modules = {};
+    std::optional<lowrank::model_config> model = {};
+    std::string why_no_model = {};  ///< What is wrong with its config.json.
+};
+/// That of a folder or file; nothing is known for an empty path.
+[[nodiscard]] adapter_base open_adapter_base(const std::filesystem::path& model);
+
+/// An adapter folder or file of any tool; what it says of itself goes to stderr. Fails if a tensor would be left out,
+/// unless `skip_unsupported`.
+[[nodiscard]] lowrank::adapter_file load_any_adapter(const std::filesystem::path& path, const adapter_base& base,
+                                                     lowrank::adapter_read_options reading, bool skip_unsupported);
 
 /// Puts adapters in place, each module of them at the projection of that name.
 /// Fails with a sentence if a module is not in the model, has another shape, or the adapter needs what an engine of

@@ -192,7 +192,7 @@ TEST_CASE("adapters that are broken or belong elsewhere") {
         },
         replaced(tiny_config(), R"("intermediate_size": 24)", R"("intermediate_size": 32)"));
     expect_sentence({"eval", larger, "--text", w.text(), "--adapter", w.adapter()}, "24");
-    expect_sentence({"merge", larger, "--adapter", w.adapter(), "--output", w.out()}, "belongs to another model");
+    expect_sentence({"merge", larger, "--adapter", w.adapter(), "--output", w.out()}, "model of other sizes");
     const auto shallow = damaged_model(
         "shallow",
         [](tiny_weights& t) {

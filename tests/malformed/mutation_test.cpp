@@ -12,6 +12,7 @@
 #include <vector>
 
 #include <lowrank/io/containers/checkpoint.hpp>
+#include <lowrank/io/containers/detail/json.hpp>
 #include <lowrank/io/containers/safetensors.hpp>
 #include <lowrank/io/formats/adapter_files.hpp>
 #include <lowrank/io/formats/gguf_lora.hpp>

@@ -115,7 +115,7 @@ LOWRANK_BODY result<peft_adapter> read_peft(const std::filesystem::path& given, 
     const auto& path = file->shards().empty() ? folder : file->shards().front().path;
     out.metadata = file->shards().empty() ? out.metadata : file->shards().front().file.metadata();
 
-    if (status why = detail::read_peft_tensors(*file, path, config_path, opt.kinds, out); !why) {
+    if (status why = detail::read_peft_tensors(*file, path, config_path, opt.kinds, out, opt.skip_unsupported); !why) {
         return why;
     }
     std::size_t untrained = 0;
@@ -131,7 +131,7 @@ LOWRANK_BODY result<peft_adapter> read_peft(const std::filesystem::path& given, 
     }
     if (stored != 0) {
         out.warnings.push_back("the file holds " + std::to_string(stored) +
-                               " tensors that replace ones of the base, such as " +
+                               " tensors that replace ones of the base or are new, such as " +
                                detail::in_quotes(first_stored_tensor(out)->name));
     }
     return out;

@@ -1,9 +1,13 @@
 // SPDX-License-Identifier: MIT
 #include <lowrank/io/checkpoints/extract_adapter.hpp>
 
+#include <algorithm>
+#include <cstddef>
 #include <cstdint>
 #include <filesystem>
+#include <memory>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include <lowrank/io/checkpoints/merge_checkpoint.hpp>
@@ -151,4 +155,44 @@ TEST_CASE("a killed extraction decomposes nothing twice and finds the same facto
     CHECK(kept == 4);
     how.lora.rank = fixed_rank(1);
     CHECK(extract_adapter(*a, *b, how).error().code == errc::mismatch);
+}
+
+TEST_CASE("GPT-2's weights are turned without a flag, tables are known by many names, codes are named") {
+    temporary_folder folder;
+    std::filesystem::create_directories(folder / "a");
+    std::filesystem::create_directories(folder / "b");
+    const row_matrix<float> attn = row_matrix<float>::Ones(4, 12);
+    const row_matrix<float> table = row_matrix<float>::Ones(6, 4);
+    const std::vector<const char*> tables = {"shared", "gpt_neox.embed_in", "text_model.embeddings.token_embedding",
+                                             "text_model.embeddings.position_embedding",
+                                             "embeddings.token_type_embeddings"};
+    const auto write = [&](const char* name, float add, std::uint8_t code) {
+        row_matrix<float> now = attn;
+        now.row(1).array() += add;
+        std::vector<tensor_to_write> all{tensor_of("h.0.attn.c_attn.weight", now)};
+        row_matrix<float> rows = table;
+        rows.row(2).array() += add;
+        for (const char* module : tables) {
+            all.push_back(tensor_of(std::string(module) + ".weight", rows));
+        }
+        auto bytes = std::make_shared<std::vector<std::byte>>(8, static_cast<std::byte>(code));
+        all.push_back({"q.weight", dtype::f8_e4m3, {2, 4}, *bytes, bytes});
+        REQUIRE(write_safetensors(folder / name / "model.safetensors", std::move(all)));
+        return *checkpoint::open(folder / name);
+    };
+    const auto a = write("a", 0, 1);
+    const auto b = write("b", 0.5F, 2);
+    const auto found = extract_adapter(a, b, {.lora = {.rank = fixed_rank(1)}});
+    REQUIRE_MESSAGE(found, (found ? std::string() : found.error().message));
+    CHECK(found->adapter.config.fan_in_fan_out);
+    CHECK(lora_of(found->adapter.modules.at("h.0.attn.c_attn")).rows() == 12);
+    CHECK(static_cast<std::size_t>(std::count_if(found->adapter.modules.begin(), found->adapter.modules.end(),
+                                                 [](const auto& m) { return is_table_module(m.second); })) ==
+          tables.size());
+    REQUIRE(found->left_out.size() == 1);
+    CHECK(found->left_out.front().find("F8_E4M3") != std::string::npos);
+    const auto same = write("a", 0.5F, 1);
+    const auto none = extract_adapter(same, b, {.lora = {.rank = fixed_rank(1)}});
+    REQUIRE_FALSE(none);
+    CHECK(none.error().message.find("F8_E4M3") != std::string::npos);
 }

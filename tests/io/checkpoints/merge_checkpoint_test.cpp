@@ -10,6 +10,7 @@
 #include <vector>
 
 #include <lowrank/core/philox.hpp>
+#include <lowrank/io/peft/kinds/oft.hpp>
 
 #include "io_support.hpp"
 #include "support/shared.hpp"
@@ -215,6 +216,31 @@ TEST_CASE("what was begun is not mixed with other inputs, nor with damaged files
     CHECK(text_of(folder / "out" / "model-1.safetensors") == text_of(folder / "whole" / "model-1.safetensors"));
 }
 
+TEST_CASE("a merge is not continued with another option of its adapter") {
+    temporary_folder folder;
+    const checkpoint base = write_base(folder);
+    const auto turned = [](bool coft, bool neumann, lowrank::index terms) {
+        oft_adapter<float> oft{.oft_R = matrix<float>::Constant(3, 1, 0.3F), .in = 6};
+        oft.coft = coft;
+        oft.use_cayley_neumann = neumann;
+        oft.num_cayley_neumann_terms = terms;
+        peft_adapter adapter;
+        adapter.modules["a"] = oft;
+        return adapter;
+    };
+    REQUIRE(merge_checkpoint(base, turned(false, true, 5), folder / "whole"));
+    failing_disk disk;
+    disk.room = std::filesystem::file_size(folder / "whole" / "model-1.safetensors") + 1200;
+    REQUIRE_FALSE(
+        merge_checkpoint(base, turned(false, true, 5), folder / "out", {.resume = true, .write = {.calls = &disk}}));
+    for (const auto& other : {turned(true, true, 5), turned(false, false, 5), turned(false, true, 4)}) {
+        const auto refused = merge_checkpoint(base, other, folder / "out", {.resume = true});
+        REQUIRE_FALSE(refused);
+        CHECK_MESSAGE(refused.error().code == errc::mismatch, refused.error().message);
+    }
+    CHECK(merge_checkpoint(base, turned(false, true, 5), folder / "out", {.resume = true})->kept_files == 1);
+}
+
 TEST_CASE("what does not fit is refused before anything is written") {
     temporary_folder folder;
     const checkpoint base = write_base(folder);
@@ -235,6 +261,7 @@ TEST_CASE("what does not fit is refused before anything is written") {
         whole_tensor{tensor_of("base_model.model.head.weight", row_matrix<float>(row_matrix<float>::Ones(1, 1)))};
     refused(errc::mismatch, adapter);
     adapter.modules.clear();
+    adapter.modules["a"] = trained(10, 6, 1);
     const auto same = merge_checkpoint(base, adapter, folder.path());
     REQUIRE_FALSE(same);
     CHECK(same.error().message.find("another folder") != std::string::npos);

@@ -231,3 +231,45 @@ TEST_CASE("an adapter without alpha has scaling one") {
     REQUIRE(read);
     CHECK(read->tensors.begin()->second.scaling() == 1);
 }
+
+TEST_CASE("a scaling that would underflow in 16 bits is kept") {
+    temporary_folder folder;
+    for (const double pattern : {1e-3, 16.0}) {
+        peft_adapter adapter;
+        for (const char* module : {"model.layers.0.mlp.up_proj", "model.layers.0.mlp.gate_proj"}) {
+            auto lora = adapter_of(12, 6, 4, module[19] == 'u' ? pattern : 1000);
+            lora.lora_A *= 1e-3F;
+            lora.lora_B *= 1e-3F;
+            adapter.modules[module] = lora;
+        }
+        adapter.config = peft_config_for(adapter.modules);
+        adapter.config.lora_alpha = 1000;
+        REQUIRE(write_gguf_lora(folder / "a.gguf", adapter, small, {.type = ggml_type::f16}));
+        const auto again = peft_from_gguf(*read_gguf_lora(folder / "a.gguf"), small);
+        REQUIRE(again);
+        for (const auto& entry : adapter.modules) {
+            const matrix<double> want = lora_of(entry.second).delta().dense().cast<double>();
+            const matrix<double> got = lora_of(again->modules.at(entry.first)).delta().dense().cast<double>();
+            CHECK_MESSAGE((want - got).norm() <= 1e-2 * want.norm(), entry.first);
+        }
+    }
+}
+
+TEST_CASE("wrappers before a module's path do not hide its place in GGUF") {
+    temporary_folder folder;
+    for (const char* root : {"model.", "model.language_model.", "_orig_mod.model.", ""}) {
+        peft_adapter adapter;
+        adapter.modules[std::string(root) + "layers.1.mlp.up_proj"] = adapter_of(12, 6, 2, 2);
+        adapter.config = peft_config_for(adapter.modules);
+        REQUIRE(write_gguf_lora(folder / "a.gguf", adapter, small));
+        CHECK(read_gguf_lora(folder / "a.gguf")->tensors.contains("blk.1.ffn_up.weight"));
+    }
+    peft_adapter adapter;
+    adapter.modules["model.layers.1.mlp.up_projj"] = adapter_of(12, 6, 2, 2);
+    CHECK(
+        write_gguf_lora(folder / "b.gguf", adapter, small).message.find("the nearest name there is \"mlp.up_proj\"") !=
+        std::string::npos);
+    model_config gelu = small;
+    gelu.hidden_act = "gelu";
+    CHECK(write_gguf_lora(folder / "b.gguf", adapter, gelu).message.find("hidden_act") != std::string::npos);
+}

@@ -4,6 +4,8 @@
 #include <filesystem>
 #include <string>
 
+#include <nlohmann/json.hpp>
+
 #include <lowrank/io/peft.hpp>
 #include <lowrank/io/peft/kinds/adalora.hpp>
 #include <lowrank/io/peft/kinds/ia3.hpp>
@@ -162,4 +164,64 @@ TEST_CASE("an AdaLoRA whose alpha is its rank is written as it was read") {
           factors_of(change_of(made.modules.at("l")).weight)->dense());
     const status why = write_peft(folder / "b", *read);
     CHECK_MESSAGE(why, why.message);
+}
+
+TEST_CASE("an unknown tensor under a known module is refused, or leaves the module out") {
+    lowrank_tests::temporary_folder folder;
+    peft_adapter made;
+    for (const char* module : {"a.q", "a.k"}) {
+        made.modules[module] = make_lora<float>(3, 4, {.r = 2, .lora_alpha = 2});
+        lora_of(made.modules[module]).lora_B.setOnes();
+    }
+    made.config = peft_config_for(made);
+    made.config.modules_to_save = {"score"};
+    const auto write = [&](const char* extra) {
+        peft_adapter with_one = made;
+        with_one.modules[extra] = whole_tensor{lowrank_tests::tensor_of_ones(extra, {3})};
+        REQUIRE(write_peft(folder.path(), with_one));
+    };
+    for (const char* whole : {"base_model.model.a.q.base_layer.weight", "base_model.model.a.q.bias", "score.weight",
+                              "base_model.model.a.norm.weight"}) {
+        write(whole);
+        CHECK_MESSAGE(read_peft(folder.path()), whole);
+    }
+    for (const char* part : {"base_model.model.a.q.lora_mid.weight", "base_model.model.a.q.magnitude", "a.q.diff_b"}) {
+        write(part);
+        const auto refused = read_peft(folder.path());
+        REQUIRE_FALSE(refused);
+        CHECK(refused.error().code == errc::unsupported);
+        CHECK_MESSAGE(refused.error().message.find("\"a.q\" has a part that is not known") != std::string::npos,
+                      refused.error().message);
+        const auto rest = read_peft(folder.path(), {.skip_unsupported = true});
+        REQUIRE(rest);
+        CHECK(rest->modules.size() == 1);
+        CHECK(rest->modules.contains("a.k"));
+        CHECK(rest->warnings.front().find("is left out") != std::string::npos);
+    }
+}
+
+TEST_CASE("cores are folded into factors, and what is written again says that there are none") {
+    temporary_folder folder;
+    using lowrank_tests::tensor_of_ones;
+    REQUIRE(write_file(folder / "adapter_config.json",
+                       std::string(R"({"peft_type": "LOHA", "r": 2, "alpha": 2, "target_modules": ["conv"],
+                                       "use_effective_conv2d": true})")));
+    REQUIRE(write_safetensors(folder / "adapter_model.safetensors",
+                              {tensor_of_ones("base_model.model.conv.hada_w1_a", {2, 3}),
+                               tensor_of_ones("base_model.model.conv.hada_w1_b", {2, 4}),
+                               tensor_of_ones("base_model.model.conv.hada_t1", {2, 2, 3, 3}),
+                               tensor_of_ones("base_model.model.conv.hada_w2_a", {2, 3}),
+                               tensor_of_ones("base_model.model.conv.hada_w2_b", {2, 4}),
+                               tensor_of_ones("base_model.model.conv.hada_t2", {2, 2, 3, 3})}));
+    const auto read = read_peft(folder.path());
+    REQUIRE_MESSAGE(read, (read ? std::string() : read.error().message));
+    REQUIRE(write_peft(folder / "b", *read));
+    const auto again = read_peft(folder / "b");
+    REQUIRE(again);
+    CHECK(again->config.document.find(R"("use_effective_conv2d": false)") != std::string::npos);
+    const auto& first = *read->modules.at("conv").get<loha_adapter<float>>();
+    const auto& second = *again->modules.at("conv").get<loha_adapter<float>>();
+    CHECK(second.w1_b.cols() == 36);
+    CHECK(second.w1_b == first.w1_b);
+    CHECK(second.w1_a == first.w1_a);
 }

@@ -66,7 +66,8 @@ struct extracted_adapter {
 /// Removes what `extract_adapter` kept in a folder.
 LOWRANK_API void forget_parts(const std::filesystem::path& folder);
 
-/// Extracts LoRA modules from the differences of all matrices named "<module>.weight" that changed.
+/// Extracts LoRA modules from the differences of all matrices named "<module>.weight" that changed. Weights that the
+/// architecture stores in x out (GPT-2's) are turned, whatever `lora.fan_in_fan_out` says; it is for others.
 ///
 /// \return `mismatch` if no tensor of one has a partner in the other, or nothing changed; `non_finite` naming the
 /// tensor;

@@ -6,19 +6,12 @@
 #include <lowrank/io/checkpoints/extract_adapter.hpp>
 #include <lowrank/io/containers/detail/json.hpp>
 #include <lowrank/io/containers/detail/text.hpp>
+#include <lowrank/io/models/base_facts.hpp>
 #include <lowrank/io/peft/detail/peft_reader.hpp>
 
 namespace lowrank::inline LOWRANK_ABI {
 
 namespace detail {
-
-/// Tables of embeddings by the names models give them; PEFT adapts them transposed.
-LOWRANK_API [[nodiscard]] bool is_table_name(std::string_view module) {
-    constexpr std::array<std::string_view, 6> names{"embed_tokens", "word_embeddings", "position_embeddings", "wte",
-                                                    "wpe",          "embed_positions"};
-    const auto last = module.substr(module.rfind('.') + 1);
-    return std::find(names.begin(), names.end(), last) != names.end();
-}
 
 /// Of all that the factors depend on beside the checkpoints.
 LOWRANK_API [[nodiscard]] std::uint64_t checksum_of(const extraction_options& opt) {
@@ -89,10 +82,13 @@ LOWRANK_BODY void forget_parts(const std::filesystem::path& folder) { detail::sh
 LOWRANK_BODY result<extracted_adapter> extract_adapter(const checkpoint& base, const checkpoint& tuned,
                                                        const extract_adapter_options& opt) {
     extracted_adapter out;
+    const base_facts facts = facts_of_base(base);
+    bool turns = false;
     std::optional<detail::shard_journal> journal;
     if (!opt.parts.empty()) {
         const std::uint64_t inputs[] = {detail::checkpoint_checksum(base), detail::checkpoint_checksum(tuned),
-                                        detail::checksum_of(opt.lora)};
+                                        detail::checksum_of(opt.lora),
+                                        (facts.knows_layers ? 2U : 0U) + (facts.has_conv1d ? 1U : 0U)};
         std::error_code error;
         std::filesystem::create_directories(opt.parts, error);
         auto opened = detail::shard_journal::open(opt.parts, checksum(inputs, sizeof inputs, 8), opt.write);
@@ -112,7 +108,21 @@ LOWRANK_BODY result<extracted_adapter> extract_adapter(const checkpoint& base, c
         }
         const tensor_info* before = base.find(t.name);
         if (before == nullptr || before->shape != t.shape || !is_real(t.type) || !is_real(before->type)) {
-            out.left_out.push_back(t.name + ": the base has no such tensor of numbers of this shape");
+            const bool is_new = before == nullptr;
+            const bool is_same = !is_new && before->shape == t.shape && before->type == t.type &&
+                                 std::ranges::equal(*base.bytes(t.name), tuned.bytes(place));
+            if (is_same) {
+                out.unchanged.push_back(t.name);
+                continue;
+            }
+            out.left_out.push_back(t.name + (is_new ? std::string(": the base has no tensor of this name")
+                                             : before->shape != t.shape
+                                                 ? ": has shape " + detail::shape_in_words(t.shape) +
+                                                       ", that of the base " + detail::shape_in_words(before->shape)
+                                                 : ": changed, but " +
+                                                       std::string(name_of(is_real(t.type) ? before->type : t.type)) +
+                                                       " elements are no weights by themselves"));
+            partners += is_new ? 0 : 1;
             continue;
         }
         ++partners;
@@ -136,7 +146,9 @@ LOWRANK_BODY result<extracted_adapter> extract_adapter(const checkpoint& base, c
             continue;
         }
         const std::string module = t.name.substr(0, t.name.size() - suffix.size());
-        const bool is_table = detail::is_table_name(module);
+        const bool is_table = is_table_name(module);
+        const bool is_turned = !is_table && facts.stores_in_by_out(module).value_or(opt.lora.fan_in_fan_out);
+        turns = turns || is_turned;
         const auto part = opt.parts / detail::shard_journal::part_name("adapter", static_cast<std::size_t>(i));
         lora_extraction<float> found;
         if (journal && detail::take_part(*journal, part, t, found)) {
@@ -148,7 +160,7 @@ LOWRANK_BODY result<extracted_adapter> extract_adapter(const checkpoint& base, c
                 return x ? y.error() : x.error();
             }
             matrix<float> difference = (*y - *x).cast<float>();
-            if (is_table || opt.lora.fan_in_fan_out) {
+            if (is_table || is_turned) {
                 difference.transposeInPlace();
             }
             found = extract_lora(difference, opt.lora);
@@ -173,7 +185,12 @@ LOWRANK_BODY result<extracted_adapter> extract_adapter(const checkpoint& base, c
                       "no tensor of the one checkpoint has a partner in the other; they are not of one model"};
     }
     if (out.adapter.modules.empty()) {
-        return status{errc::mismatch, "no weight changed (enough): there is nothing to extract"};
+        return status{errc::mismatch,
+                      out.left_out.empty()
+                          ? std::string("no weight changed (enough): there is nothing to extract")
+                          : "no weight that changed can be extracted; " + out.left_out.front() +
+                                (out.left_out.size() > 1 ? ", and " + std::to_string(out.left_out.size() - 1) + " more"
+                                                         : std::string())};
     }
     for (std::string& module : saved) {
         module.resize(std::min(module.rfind('.'), module.size()));
@@ -181,8 +198,7 @@ LOWRANK_BODY result<extracted_adapter> extract_adapter(const checkpoint& base, c
     }
     std::sort(saved.begin(), saved.end());
     saved.erase(std::unique(saved.begin(), saved.end()), saved.end());
-    out.adapter.config =
-        peft_config_for(out.adapter, {.fan_in_fan_out = opt.lora.fan_in_fan_out, .modules_to_save = std::move(saved)});
+    out.adapter.config = peft_config_for(out.adapter, {.fan_in_fan_out = turns, .modules_to_save = std::move(saved)});
     return out;
 }
 

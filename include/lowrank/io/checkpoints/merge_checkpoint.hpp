@@ -54,15 +54,21 @@ struct merge_checkpoint_report {
     std::map<std::string, merged_weight> weights = {};
     std::vector<std::string> replaced = {};  ///< Tensors that are the adapter's own (modules_to_save), or some of whose
                                              ///< rows are (trainable_token_indices).
+    std::vector<std::string> added = {};     ///< Tensors of the adapters that the base does not have (a new head).
+    std::vector<std::string> notes = {};     ///< What was assumed: wrappers between names, orientation, rounded types.
     index kept_files = 0;                    ///< Files an earlier call had finished; see `resume`.
 };
 
 /// Writes `base` with the adapters merged into the folder `out`: files, names, types and order as in the base. Adapters
-/// of every type that `read_peft` reads; the sum of their changes is rounded once.
+/// of every type that `read_peft` reads; the sum of their changes is rounded once. A tensor that an adapter saves whole
+/// takes the place of the base's in the type of the base, at a strength t as W + t (R - W), before it is changed; one that
+/// the base lacks is added if modules_to_save names it. Orientation and ties follow the architecture (config.json and the
+/// shapes), then the adapter's flag.
 ///
 /// \pre    `out` is not the folder of the base.
-/// \return `mismatch` for a module without a weight of its shape, `unsupported` for two adapters of one tensor that is
-///         scaled, both before anything is written; `non_finite` as `merge`; `cancelled`; what the writers say. A file
+/// \return `mismatch` for a module without a weight of its shape and an adapter without modules, `unsupported` for two
+///         adapters of one tensor that is scaled, a quantized weight, and one use of a tied table, all before anything is
+///         written; `non_finite` as `merge`; `cancelled`; what the writers say. A file
 ///         appears whole or not at all; the index, written last, makes them a checkpoint. With `resume`, `mismatch` if
 ///         the folder's journal is of other inputs, `io_failure` if another process is at work there.
 /// \cost   One pass over the files, two over weights with DoRA; memory for the factors of one weight and one tile. Same

@@ -17,6 +17,22 @@ namespace lowrank::inline LOWRANK_ABI {
 
 namespace detail {
 
+/// Of what a transform makes of one row, whatever options it was made with.
+LOWRANK_API [[nodiscard]] std::uint64_t checksum_of_first_row(const stored_change& c, std::uint64_t sum) {
+    const index length = c.acts_on_transpose ? c.left.rows() : c.right.cols();
+    const index rows = c.acts_on_transpose ? c.right.cols() : c.left.rows();
+    if (length == 0 || rows == 0 || !c.rows->fits(rows, length)) {
+        return sum;
+    }
+    matrix<double> row(length, 1);
+    for (index i = 0; i < length; ++i) {
+        row(i, 0) = 1.0 / static_cast<double>(1 + i % 251);
+    }
+    workspace ws;
+    c.rows->forward(0, row, ws);
+    return chained(row, sum);
+}
+
 /// Checksum of all that the merged bytes and their audits depend on.
 LOWRANK_API [[nodiscard]] std::uint64_t checksum_of(const checkpoint& base, const merge_plan& plan, bool check) {
     const std::uint64_t version[4] = {LOWRANK_VERSION_MAJOR, LOWRANK_VERSION_MINOR, LOWRANK_VERSION_PATCH,
@@ -28,8 +44,12 @@ LOWRANK_API [[nodiscard]] std::uint64_t checksum_of(const checkpoint& base, cons
         sum = chained(c.magnitude, chained(c.column_scale, chained(c.row_scale, sum)));
         const double rest[2] = {c.strength, c.magnitude_of_columns ? 1.0 : 0.0};
         sum = checksum(&c.rows_checksum, sizeof c.rows_checksum, checksum(rest, sizeof rest, sum));
+        sum = c.rows ? checksum_of_first_row(c, sum) : sum;
     }
-    for (const auto& [name, tensor] : plan.replacements) {
+    for (const auto& [name, bytes] : plan.replacements) {
+        sum = checksum(bytes.data(), bytes.size(), chained(name, sum));
+    }
+    for (const auto& [name, tensor] : plan.added) {
         sum = checksum(tensor->bytes.data(), tensor->bytes.size(), chained(name, sum));
     }
     for (const auto& [name, rows] : plan.token_rows) {
@@ -58,12 +78,14 @@ LOWRANK_API [[nodiscard]] json facts_of(const merge_checkpoint_report& report) {
                          w.worst_error,
                          w.receipt_bits_per_weight};
     }
-    return {{"weights", std::move(weights)}, {"replaced", report.replaced}};
+    return {{"weights", std::move(weights)}, {"replaced", report.replaced}, {"added", report.added}};
 }
 LOWRANK_API [[nodiscard]] bool add_facts(const json& facts, merge_checkpoint_report& report) {
     const auto weights = facts.find("weights");
     const auto replaced = facts.find("replaced");
-    if (weights == facts.end() || replaced == facts.end() || !weights->is_object() || !replaced->is_array()) {
+    const auto added = facts.find("added");
+    if (weights == facts.end() || replaced == facts.end() || added == facts.end() || !weights->is_object() ||
+        !replaced->is_array() || !added->is_array()) {
         return false;
     }
     merge_checkpoint_report read;
@@ -90,32 +112,48 @@ LOWRANK_API [[nodiscard]] bool add_facts(const json& facts, merge_checkpoint_rep
             return false;
         }
     }
-    for (const json& name : *replaced) {
-        if (!name.is_string()) {
-            return false;
+    for (const auto& [names, to] : {std::pair{&*replaced, &read.replaced}, std::pair{&*added, &read.added}}) {
+        for (const json& name : *names) {
+            if (!name.is_string()) {
+                return false;
+            }
+            to->push_back(name.get<std::string>());
         }
-        read.replaced.push_back(name.get<std::string>());
     }
     report.weights.merge(read.weights);
     report.replaced.insert(report.replaced.end(), read.replaced.begin(), read.replaced.end());
+    report.added.insert(report.added.end(), read.added.begin(), read.added.end());
     return true;
 }
 
-/// One shard of the base written with what the plan changes of it.
-LOWRANK_API [[nodiscard]] status write_merged_shard(const checkpoint::shard& shard, const merge_plan& plan,
-                                                    const std::filesystem::path& to, index& done, index total,
-                                                    const merge_checkpoint_options& opt,
+/// One shard of the base written with what the plan changes of it; the last one holds what the adapters add.
+LOWRANK_API [[nodiscard]] status write_merged_shard(const checkpoint::shard& shard, bool is_last,
+                                                    const merge_plan& plan, const std::filesystem::path& to,
+                                                    index& done, index total, const merge_checkpoint_options& opt,
                                                     merge_checkpoint_report& report) {
     std::vector<tensor_plan> plans;
     for (const tensor_info& t : shard.file.tensors()) {
         plans.push_back({t.name, t.type, t.shape});
+    }
+    for (const auto& [name, tensor] : plan.added) {
+        if (is_last) {
+            plans.push_back({name, tensor->type, tensor->shape});
+        }
     }
     auto file = safetensors_writer::create(to, std::move(plans), shard.file.metadata(), opt.write);
     if (!file) {
         return file.error();
     }
     for (const tensor_info& planned : file->order()) {
-        const tensor_info& t = *shard.file.find(planned.name);
+        const tensor_info* stored = shard.file.find(planned.name);
+        if (stored == nullptr) {
+            report.added.push_back(planned.name);
+            if (status why = file->write(plan.added.at(planned.name)->bytes); !why) {
+                return why;
+            }
+            continue;
+        }
+        const tensor_info& t = *stored;
         if (!lowrank::report(opt.on_progress, {.done = done, .total = total, .what = t.name})) {
             return {errc::cancelled, "merging was stopped"};
         }
@@ -131,9 +169,12 @@ LOWRANK_API [[nodiscard]] status write_merged_shard(const checkpoint::shard& sha
                 return in_context("tensor " + in_quotes(t.name), weight.error());
             }
             report.weights.emplace(t.name, *weight);
+            if (change->second.replaced) {
+                report.replaced.push_back(t.name);
+            }
         } else if (replacement != plan.replacements.end()) {
             report.replaced.push_back(t.name);
-            if (status why = file->write(replacement->second->bytes); !why) {
+            if (status why = file->write(replacement->second); !why) {
                 return why;
             }
         } else if (const auto rows = plan.token_rows.find(t.name); rows != plan.token_rows.end()) {
@@ -161,25 +202,33 @@ LOWRANK_BODY result<merge_checkpoint_report> merge_checkpoint(const checkpoint& 
         return plan.error();
     }
     merge_checkpoint_report report;
+    report.notes.assign(plan->notes.begin(), plan->notes.end());
+    std::map<std::string, std::uint64_t> added;
+    for (const auto& [name, tensor] : plan->added) {
+        added[name] = tensor->bytes.size();
+    }
     const index total = detail::bytes_of(base);
     index done = 0;
     const auto keep = [&](std::size_t, const detail::json& facts) { return detail::add_facts(facts, report); };
     const auto write = [&](std::size_t i, const std::filesystem::path& to,
                            detail::shard_journal*) -> result<detail::json> {
         merge_checkpoint_report of_shard;
-        if (status why = detail::write_merged_shard(base.shards()[i], *plan, to, done, total, opt, of_shard); !why) {
+        if (status why = detail::write_merged_shard(base.shards()[i], i + 1 == base.shards().size(), *plan, to, done,
+                                                    total, opt, of_shard);
+            !why) {
             return why;
         }
         auto facts = detail::facts_of(of_shard);
         report.weights.merge(of_shard.weights);
         report.replaced.insert(report.replaced.end(), of_shard.replaced.begin(), of_shard.replaced.end());
+        report.added.insert(report.added.end(), of_shard.added.begin(), of_shard.added.end());
         return facts;
     };
     std::optional<std::uint64_t> inputs;
     if (opt.resume) {
         inputs = detail::checksum_of(base, *plan, opt.check);
     }
-    const auto kept = detail::write_shards(base, out, inputs, opt.write, done, {.keep = keep, .write = write});
+    const auto kept = detail::write_shards(base, out, inputs, opt.write, done, {.keep = keep, .write = write}, added);
     if (!kept) {
         return kept.error();
     }

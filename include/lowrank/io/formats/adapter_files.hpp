@@ -58,29 +58,35 @@ LOWRANK_API [[nodiscard]] status write_adapter(const std::filesystem::path& path
 struct lora_file {
     std::string format = "peft";
     std::map<std::string, peft_module> modules = {};  ///< By the name the file uses, without suffix.
-    std::vector<std::string> unmapped = {};           ///< Tensors that were not understood, and why.
+    /// Tensors that are left out, and why. A module with a part that is not known is left out whole.
+    std::vector<std::string> unmapped = {};
+    std::vector<std::string> warnings = {};  ///< Where a scaling was found, or that one was assumed.
     std::map<std::string, std::string> metadata = {};
 };
 
 struct lora_file_options {
-    /// Numerator of the scaling where the file has none (PEFT, MLX, loralib): alpha / r. Without it the scaling is 1.
+    /// As `adapter_read_options::lora_alpha`.
     std::optional<double> lora_alpha = std::nullopt;
     /// The same as a scaling (MLX's scale).
     std::optional<double> scaling = std::nullopt;
+    peft_read_options peft = {};  ///< For a configuration in the header or beside the file.
 };
 
-/// Reads a LoRA file of safetensors, of any of the formats; shapes and alpha are those of the tensors. What is not
-/// understood (norms, full differences) is listed in `unmapped` with the reason.
+/// Reads a LoRA file of safetensors, of any of the formats; shapes are those of the tensors. The scaling of a module is
+/// what its alpha says, else the options, else the header (diffusers' lora_adapter_metadata, alpha and rank), else the
+/// adapter_config.json beside the file, else 1. What is not understood (norms, full differences) is listed in
+/// `unmapped` with the reason.
 ///
 /// \return `not_found`; `invalid_format` for a broken file, names of two formats in one file, a factor without its
-///         partner, a file without LoRA; `mismatch` for factors of different rank; `non_finite`.
+///         partner, a file without LoRA; `mismatch` for factors of different rank or another rank than the file says;
+///         `unsupported` if no module can be read; `non_finite`.
 LOWRANK_API [[nodiscard]] result<lora_file> read_lora_file(const std::filesystem::path& path,
                                                            const lora_file_options& opt = {},
                                                            std::span<const adapter_format> among = adapter_formats());
 
 /// Writes modules under the names of a format, in one file of safetensors. Kohya's alpha says the scaling; diffusers has
-/// scaling 1, so lora_B is multiplied by it, as it is for MLX and its scale; PEFT and loralib keep the scaling outside the
-/// file, so it must be alpha / r with one alpha and r there, which is not checked.
+/// scaling 1, so lora_B is multiplied by it, as it is for MLX and its scale; PEFT and loralib have no place for a scaling,
+/// so one alpha and r of all modules go into the header, and where modules differ lora_B is multiplied.
 ///
 /// \return `unsupported` for a format that is not in the list and a module that it cannot represent; as
 ///         `write_safetensors`.

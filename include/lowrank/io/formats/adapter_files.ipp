@@ -9,19 +9,24 @@
 #include <utility>
 
 #include <lowrank/core/check.hpp>
-#include <lowrank/core/finite.hpp>
 #include <lowrank/io/containers/checkpoint.hpp>
 #include <lowrank/io/containers/detail/text.hpp>
 #include <lowrank/io/containers/mapped_file.hpp>
 #include <lowrank/io/formats/adapter_files.hpp>
+#include <lowrank/io/formats/detail/lora_parts.hpp>
+#include <lowrank/io/formats/detail/lora_tensors.hpp>
+#include <lowrank/io/formats/detail/stated_scaling.hpp>
 #include <lowrank/io/formats/diffusers.hpp>
 #include <lowrank/io/formats/gguf_lora.hpp>
 #include <lowrank/io/formats/kohya.hpp>
 #include <lowrank/io/formats/loralib.hpp>
 #include <lowrank/io/formats/mlx.hpp>
 #include <lowrank/io/formats/peft_format.hpp>
+#include <lowrank/io/models/base_facts.hpp>
+#include <lowrank/io/models/module_names.hpp>
 #include <lowrank/io/peft.hpp>
 #include <lowrank/io/peft/detail/peft_reader.hpp>
+#include <lowrank/io/peft/peft_modules.hpp>
 #include <lowrank/io/peft/peft_tensors.hpp>
 
 namespace lowrank::inline LOWRANK_ABI {
@@ -69,109 +74,58 @@ LOWRANK_BODY status can_hold(const adapter_format& format, const peft_adapter& a
 
 namespace detail {
 
-/// The tensors of one module while they are collected.
-struct lora_parts {
-    const checkpoint::place* a = nullptr;
-    const checkpoint::place* b = nullptr;
-    const checkpoint::place* alpha = nullptr;
-    const checkpoint::place* magnitude = nullptr;
-    std::optional<peft_parts> other = {};
-    std::vector<const checkpoint::place*> all = {};
-    const char* unsupported_part = nullptr;  ///< Why the module cannot be read, whatever else there is of it.
-};
-
-/// The number of a scalar tensor, if there is one.
-LOWRANK_API [[nodiscard]] result<std::optional<double>> scalar_of(const checkpoint& file, const checkpoint::place* p) {
-    if (p == nullptr) {
-        return std::optional<double>();
-    }
-    const auto value = file.vector<double>(p->info->name);
-    if (!value || value->size() != 1 || !is_finite((*value)(0))) {
-        return status{errc::invalid_format, "tensor " + in_quotes(p->info->name) + " must be one finite number"};
-    }
-    return std::optional((*value)(0));
-}
-
-/// A magnitude: lengths of rows, one per output, or of the columns of a matrix, as the shape says.
-LOWRANK_API [[nodiscard]] status read_magnitude(const checkpoint& file, const checkpoint::place& p, peft_lora& to) {
-    const tensor_info& t = *p.info;
-    to.magnitude_of_inputs = t.shape.size() > 1 && t.shape[0] == 1 && t.shape[1] != 1;
-    if (t.shape.empty() || (to.magnitude_of_inputs && !to.kernel.empty())) {
-        return status{errc::unsupported, "its " + std::string(magnitude_names::lycoris) + " of shape " +
-                                             shape_in_words(t.shape) +
-                                             " holds lengths of the channels of a convolution (LyCORIS's "
-                                             "wd_on_output=False), which is not supported"};
-    }
-    peft_parts parts(t.name);
-    parts.add(t.name, t, file.bytes(p));
-    to.magnitude = parts.take_vector(t.name, to.magnitude_of_inputs ? to.lora.cols() : to.lora.rows());
-    return parts.why;
-}
-
-/// Two factors as one module, shapes deciding: [r, in, k...] and [out, r, 1...], or transposed matrices (MLX).
-LOWRANK_API [[nodiscard]] result<peft_lora> join_lora_parts(const checkpoint& file, const lora_parts& p,
-                                                            bool transposed) {
-    const tensor_info& a = *p.a->info;
-    const tensor_info& b = *p.b->info;
-    for (const tensor_info* t : {&a, &b}) {
-        if (t->shape.size() < 2 || t->shape.size() > 5) {
-            return status{errc::unsupported, "has shape " + shape_in_words(t->shape) + "; it is no layer"};
-        }
-    }
-    const bool kernel_in_b = std::any_of(b.shape.begin() + 2, b.shape.end(), [](auto n) { return n != 1; });
-    if (kernel_in_b || a.shape.size() != b.shape.size()) {
-        return status{errc::unsupported,
-                      "has shape " + shape_in_words(b.shape) + "; a kernel in this factor is not supported"};
-    }
-    peft_lora out;
-    out.kernel.assign(a.shape.begin() + 2, a.shape.end());
-    std::uint64_t columns = a.shape[1];
-    for (const std::uint64_t n : out.kernel) {
-        columns *= n;
-    }
-    if (columns == a.shape[1]) {
-        out.kernel.clear();  // one by one: linear
-    }
-    peft_parts parts(a.name);
-    parts.add(a.name, a, file.bytes(*p.a));
-    parts.add(b.name, b, file.bytes(*p.b));
-    out.lora.lora_A = parts.take(a.name);
-    out.lora.lora_B = parts.take(b.name);
-    if (!parts.why) {
-        return parts.why;
-    }
-    if (transposed) {
-        out.lora.lora_A.transposeInPlace();
-        out.lora.lora_B.transposeInPlace();
-    }
-    out.lora.lora_alpha = static_cast<double>(out.lora.rank());
-    return out;
-}
-
 LOWRANK_BODY result<adapter_file> adapter_of(lora_file file, const adapter_read_options& opt,
                                              const adapter_format& format) {
     adapter_file out{.format = std::move(file.format), .unmapped = std::move(file.unmapped)};
-    const auto place = [&](const std::string& name) {
-        std::string module = format.module_of != nullptr     ? format.module_of(name, opt)
-                             : name.starts_with(peft_prefix) ? name.substr(peft_prefix.size())
-                                                             : name;
+    out.adapter.warnings = std::move(file.warnings);
+    const module_names base(opt.modules);
+    std::vector<std::string> nowhere;
+    const auto place = [&](const std::string& name) -> std::optional<std::string> {
+        std::string module = name.starts_with(peft_prefix) ? name.substr(peft_prefix.size()) : name;
+        const bool is_flat = format.has_flat_names && module.find('.') == std::string::npos;
+        if (!base.empty()) {
+            auto found = is_flat ? base.find_flat(module) : base.find(module);
+            if (!found && is_flat) {  // nothing but the base says what the name means
+                out.unmapped.push_back(name + ": " + found.error().message);
+                return std::nullopt;
+            }
+            if (!found) {
+                nowhere.push_back(found.error().message);
+            }
+            module = found ? std::move(*found) : module;
+        }
         if (module != name) {
             out.renamed.emplace_back(name, module);
         }
         return module;
     };
+    std::string twice;
     const peft_module* first = nullptr;
     for (auto& [name, module] : file.modules) {
-        const auto [at, is_new] = out.adapter.modules.emplace(place(name), std::move(module));
-        if (!is_new) {
-            return status{errc::invalid_format, "two names of the file mean one module"};
+        const auto placed = place(name);
+        if (!placed) {
+            continue;
         }
+        const auto [at, is_new] = out.adapter.modules.emplace(*placed, std::move(module));
+        twice = is_new ? twice : *placed;
         first = first == nullptr ? &at->second : first;
         if (type_of(*first) != type_of(at->second)) {
             return status{errc::unsupported, "the file holds adapters of several types (" + kind_of(*first) + " and " +
                                                  kind_of(at->second) +
                                                  "); a PEFT adapter has one, so it cannot be the hub of a conversion"};
         }
+    }
+    if (out.adapter.modules.empty()) {
+        return status{errc::mismatch, "no module of the file has a place in the model: " + out.unmapped.back()};
+    }
+    if (!twice.empty()) {
+        return status{errc::invalid_format, "two names of the file mean the module " + in_quotes(twice)};
+    }
+    if (!nowhere.empty()) {
+        out.adapter.warnings.push_back(nowhere.front() +
+                                       (nowhere.size() > 1
+                                            ? ", as of " + std::to_string(nowhere.size() - 1) + " more of the adapter"
+                                            : std::string()));
     }
     out.adapter.config = peft_config_for(out.adapter);
     return out;
@@ -181,66 +135,57 @@ LOWRANK_BODY result<adapter_file> adapter_of(lora_file file, const adapter_read_
 
 LOWRANK_BODY result<lora_file> read_lora_file(const std::filesystem::path& path, const lora_file_options& opt,
                                               std::span<const adapter_format> among) {
-    using part = lora_name::part;
     const auto file = checkpoint::open(path);
     if (!file) {
         return file.error();
     }
+    const auto failed = [&](errc code, std::string text) { return detail::in_file(path, {code, std::move(text)}); };
     lora_file out;
     out.metadata = file->shards().empty() ? out.metadata : file->shards().front().file.metadata();
-    const adapter_format* format = nullptr;
-    std::map<std::string, detail::lora_parts> all;
-    for (const checkpoint::place& p : file->tensors()) {
-        const std::string& tensor = p.info->name;
-        lora_name name;
-        const adapter_format* of = nullptr;
-        for (std::size_t i = 0; i < among.size() && name.what == part::none; ++i) {
-            if (among[i].parse != nullptr) {
-                of = &among[i];
-                name = of->parse(tensor);
-            }
-        }
-        if (name.what == part::none) {
-            out.unmapped.push_back(tensor + ": not a part of an adapter that is known");
-            continue;
-        }
-        auto& parts = all[name.module];
-        parts.all.push_back(&p);
-        if (name.what == part::unsupported) {
-            parts.unsupported_part = name.why;
-            continue;
-        }
-        if (name.what != part::alpha && name.what != part::magnitude) {
-            if (format != nullptr && format != of) {
-                return detail::in_file(path, {errc::invalid_format, "tensor " + detail::in_quotes(tensor) +
-                                                                        " is named as in " + std::string(of->name) +
-                                                                        ", others as in " + std::string(format->name)});
-            }
-            format = of;
-        }
-        if (name.what == part::other) {
-            if (!parts.other) {
-                parts.other.emplace(name.module);
-            }
-            parts.other->add(name.leaf, *p.info, file->bytes(p));
-            continue;
-        }
-        (name.what == part::a       ? parts.a
-         : name.what == part::b     ? parts.b
-         : name.what == part::alpha ? parts.alpha
-                                    : parts.magnitude) = &p;
+    auto sorted = detail::sort_lora_file(*file, among);
+    if (!sorted) {
+        return detail::in_file(path, sorted.error());
     }
+    const adapter_format* format = sorted->format;
     if (format == nullptr) {
-        for (const auto& entry : all) {
-            if (entry.second.unsupported_part != nullptr) {
-                return detail::in_file(path, {errc::unsupported, "module " + detail::in_quotes(entry.first) + ": " +
-                                                                     entry.second.unsupported_part});
+        for (const auto& [module, parts] : sorted->modules) {
+            if (!parts.unsupported.empty()) {
+                return failed(errc::unsupported, "module " + detail::in_quotes(module) + ": " + parts.unsupported);
             }
         }
-        return detail::in_file(path, {errc::invalid_format, "no LoRA tensors were found in any known naming"});
+        return failed(errc::invalid_format,
+                      "no LoRA tensors were found in any known naming; its tensors are " + detail::some_names(*file));
     }
     out.format = format->name;
-    for (auto& entry : all) {
+    for (const auto* p : sorted->foreign) {
+        out.unmapped.push_back(p->info->name + ": not a part of an adapter that is known");
+    }
+    const auto stated = opt.lora_alpha || opt.scaling
+                            ? result<detail::found_scaling>(detail::found_scaling{})
+                            : detail::find_stated_scaling(path, out.metadata, format->has_scaling_elsewhere, opt.peft);
+    if (!stated) {
+        return detail::in_file(path, stated.error());
+    }
+    std::size_t said = 0;
+    std::size_t assumed = 0;
+    // Alpha of a module whose tensors have none; nothing means r.
+    const auto alpha_without_tensor = [&](const std::string& module,
+                                          index rank) -> result<std::optional<detail::stated_alpha>> {
+        using found = std::optional<detail::stated_alpha>;
+        if (opt.lora_alpha) {
+            return found(detail::stated_alpha{*opt.lora_alpha});
+        }
+        if (opt.scaling || stated->mlx_scale) {
+            return found(
+                detail::stated_alpha{(opt.scaling ? *opt.scaling : *stated->mlx_scale) * static_cast<double>(rank)});
+        }
+        auto alpha = stated->peft ? stated->peft->alpha_for(module, rank) : result<found>(found());
+        if (alpha) {
+            ++(*alpha ? said : assumed);
+        }
+        return alpha;
+    };
+    for (auto& entry : sorted->modules) {
         const std::string& module = entry.first;
         auto& parts = entry.second;
         const auto leave_out = [&](const std::string& why) {
@@ -248,72 +193,77 @@ LOWRANK_BODY result<lora_file> read_lora_file(const std::filesystem::path& path,
                 out.unmapped.push_back(p->info->name + ": " + why);
             }
         };
-        if (parts.unsupported_part != nullptr) {
-            leave_out(parts.unsupported_part);
+        const bool is_two = parts.other && (parts.a != nullptr || parts.b != nullptr || parts.magnitude != nullptr);
+        const bool is_none = !parts.other && parts.a == nullptr && parts.b == nullptr;
+        if (!parts.unsupported.empty() || is_two || is_none || (parts.other && format->join == nullptr)) {
+            leave_out(!parts.unsupported.empty() ? parts.unsupported
+                      : is_two                   ? "two types of adapter in one module"
+                      : is_none                  ? "belongs to no adapter that is known"
+                                                 : "a type of adapter that " + out.format + " has no reader for");
             continue;
         }
         const auto alpha = detail::scalar_of(*file, parts.alpha);
         if (!alpha) {
             return detail::in_file(path, alpha.error());
         }
-        const bool has_alpha = *alpha && **alpha != 0;  // as kohya: 0 means r
-        if (parts.other && (parts.a != nullptr || parts.b != nullptr || parts.magnitude != nullptr)) {
-            leave_out("two types of adapter in one module");
-            continue;
-        }
-        if (parts.other && format->join == nullptr) {
-            leave_out("a type of adapter that " + out.format + " has no reader for");
-            continue;
-        }
+        const bool is_stated = alpha->has_value();
+        const std::optional<double> own = is_stated && **alpha != 0 ? *alpha : std::nullopt;  // as kohya: 0 means r
         if (parts.other) {
-            auto joined = format->join(*parts.other, has_alpha ? *alpha : std::nullopt);
-            if (!joined) {
-                return detail::in_file(path, joined.error());
+            auto made = format->join(*parts.other, own);
+            const index rank = made ? made->kind().facts(made->data()).r : 0;
+            if (rank != 0 && !is_stated) {  // of a kind with an alpha
+                const auto elsewhere = alpha_without_tensor(module, rank);
+                made = !elsewhere   ? result<peft_module>(elsewhere.error())
+                       : *elsewhere ? format->join(*parts.other, (*elsewhere)->alpha)
+                                    : std::move(made);
             }
-            out.modules.emplace(module, std::move(*joined));
-            continue;
-        }
-        if (parts.a == nullptr && parts.b == nullptr) {
-            leave_out("belongs to no adapter that is known");
+            if (!made) {
+                return detail::in_file(path, made.error());
+            }
+            out.modules.emplace(module, std::move(*made));
             continue;
         }
         if (parts.a == nullptr || parts.b == nullptr) {
-            return detail::in_file(
-                path, {errc::invalid_format,
-                       "tensor " + detail::in_quotes((parts.a != nullptr ? parts.a : parts.b)->info->name) +
-                           " has no partner"});
+            return failed(errc::invalid_format,
+                          "tensor " + detail::in_quotes((parts.a != nullptr ? parts.a : parts.b)->info->name) +
+                              " has no partner: the file lacks the other factor of module " +
+                              detail::in_quotes(module));
         }
         auto joined = detail::join_lora_parts(*file, parts, format->is_transposed);
-        if (joined && parts.magnitude != nullptr) {
-            if (const status why = detail::read_magnitude(*file, *parts.magnitude, *joined); !why) {
-                joined = why;
-            }
+        if (!joined && joined.error().code == errc::unsupported) {
+            leave_out(joined.error().message);
+            continue;
         }
         if (!joined) {
-            if (joined.error().code == errc::unsupported) {
-                leave_out(joined.error().message);
-                continue;
+            return detail::in_file(path, detail::in_context("module " + detail::in_quotes(module), joined.error()));
+        }
+        if (own) {
+            joined->lora.lora_alpha = *own;
+        } else if (!is_stated) {
+            const auto other = alpha_without_tensor(module, joined->lora.rank());
+            if (!other) {
+                return detail::in_file(path, other.error());
             }
-            return detail::in_file(path, joined.error());
+            if (*other) {
+                joined->lora.lora_alpha = (*other)->alpha;
+                joined->lora.use_rslora = (*other)->use_rslora;
+            }
         }
-        lora_adapter<float>& lora = joined->lora;
-        if (lora.lora_A.rows() != lora.lora_B.cols()) {
-            return detail::in_file(path,
-                                   {errc::mismatch, "module " + detail::in_quotes(module) + " has factors of rank " +
-                                                        std::to_string(lora.lora_A.rows()) + " and " +
-                                                        std::to_string(lora.lora_B.cols())});
-        }
-        if (opt.scaling && format->has_scaling_elsewhere) {
-            lora.lora_alpha = *opt.scaling * static_cast<double>(lora.rank());
-        }
-        if (opt.lora_alpha && format->has_scaling_elsewhere) {
-            lora.lora_alpha = *opt.lora_alpha;
-        }
-        if (has_alpha) {
-            lora.lora_alpha = **alpha;
-        }
-        out.modules.emplace(module,
-                            joined->is_plain() ? peft_module(std::move(lora)) : peft_module(std::move(*joined)));
+        joined->is_table = joined->is_table || (format->is_transposed && is_table_name(module));
+        out.modules.emplace(module, joined->is_plain() && !joined->is_table ? peft_module(std::move(joined->lora))
+                                                                            : peft_module(std::move(*joined)));
+    }
+    if (out.modules.empty()) {
+        return failed(errc::unsupported, "no module of the file can be read: " + out.unmapped.front());
+    }
+    if (said != 0) {
+        out.warnings.push_back("the scaling of " + std::to_string(said) + " modules is that of " + stated->peft->where);
+    }
+    if (assumed != 0) {
+        out.warnings.push_back(
+            "no alpha found for " + std::to_string(assumed) +
+            " modules, in the tensors, the header or an adapter_config.json beside the file: scaling "
+            "1 assumed");
     }
     return out;
 }
@@ -326,13 +276,30 @@ LOWRANK_BODY status write_lora_file(const std::filesystem::path& path,
         return found ? status{errc::unsupported, opt.format + " is no file of safetensors"} : found.error();
     }
     const adapter_format& format = **found;
+    const auto is_plain = [](const peft_module& module) { return is_plain_lora(module) && !is_plain_table(module); };
+    const lora_adapter<float>* first = nullptr;
+    bool has_one_scaling = true;
+    for (const auto& entry : modules) {
+        if (is_plain(entry.second)) {
+            const lora_adapter<float>& lora = lora_of(entry.second);
+            detail::expects(lora.lora_B.cols() == lora.rank(), "write_lora_file: factors must have one rank");
+            first = first == nullptr ? &lora : first;
+            has_one_scaling = has_one_scaling && lora.rank() == first->rank() &&
+                              detail::scaling_of(lora) == detail::scaling_of(*first);
+        }
+    }
     lora_tensors out;
     for (const auto& [name, module] : modules) {
         status why;
-        if (is_plain_lora(module) && !is_plain_table(module)) {
+        if (is_plain(module)) {
             const lora_adapter<float>& lora = lora_of(module);
-            detail::expects(lora.lora_B.cols() == lora.rank(), "write_lora_file: factors must have one rank");
-            why = format.emit(out, name, lora, opt);
+            lora_adapter<float> scaled;
+            if (format.holds_scaling_in_header && !has_one_scaling) {
+                scaled = {.lora_A = lora.lora_A,
+                          .lora_B = detail::scaled_factor(lora.lora_B, detail::scaling_of(lora)),
+                          .lora_alpha = static_cast<double>(lora.rank())};
+            }
+            why = format.emit(out, name, scaled.rank() != 0 ? scaled : lora, opt);
         } else if (format.emit_other != nullptr && format.holds != nullptr && format.holds(module)) {
             why = format.emit_other(out, name, module, opt);
         } else {
@@ -341,6 +308,14 @@ LOWRANK_BODY status write_lora_file(const std::filesystem::path& path,
         }
         if (!why) {
             return why;
+        }
+    }
+    if (format.holds_scaling_in_header && first != nullptr) {
+        const auto rank = static_cast<double>(first->rank());
+        out.metadata["alpha"] = detail::number_in_words(has_one_scaling ? detail::scaling_of(*first) * rank : rank);
+        out.metadata["rank"] = std::to_string(first->rank());
+        if (!has_one_scaling) {
+            out.metadata = {{"format", "pt"}};
         }
     }
     return write_safetensors(path, std::move(out.tensors), out.metadata, opt.write);
@@ -360,12 +335,19 @@ LOWRANK_BODY result<adapter_file> read_adapter(const std::filesystem::path& path
         source.head = {reinterpret_cast<const char*>(bytes->bytes().data()),
                        std::min<std::size_t>(bytes->bytes().size(), 64)};
     }
+    const auto name = path.filename();
+    if (!source.is_folder && !opt.lora_alpha &&
+        (name == "adapter_model.safetensors" || name == "adapters.safetensors") &&
+        std::filesystem::exists(path.parent_path() / "adapter_config.json", ignored)) {
+        source = {.path = path.parent_path(), .is_folder = true};  // the file of a folder, by its own name
+        source.path = source.path.empty() ? std::filesystem::path(".") : source.path;
+    }
     for (const adapter_format& f : among) {
         if (f.recognizes != nullptr && f.recognizes(source)) {
-            return f.read(path, opt);
+            return f.read(source.path, opt);
         }
     }
-    auto file = read_lora_file(path, {.lora_alpha = opt.lora_alpha}, among);
+    auto file = read_lora_file(path, {.lora_alpha = opt.lora_alpha, .peft = opt.peft}, among);
     if (!file) {
         return file.error();
     }

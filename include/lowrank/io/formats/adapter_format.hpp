@@ -32,10 +32,12 @@ namespace lowrank::inline LOWRANK_ABI {
 
 /// What a tensor's name in a file says.
 struct lora_name {
-    enum class part { none, a, b, alpha, magnitude, other, unsupported } what = part::none;
+    /// A core is LoCon's lora_mid, the kernel between the two factors of a convolution.
+    enum class part { none, a, b, alpha, magnitude, bias, core, other, unsupported } what = part::none;
     std::string module = {};
     std::string_view leaf = {};  ///< Of a part of another kind than LoRA: the last part of the name.
     const char* why = nullptr;   ///< Of an unsupported part: why its module cannot be read.
+    bool is_table = false;       ///< A factor of an embedding table: A is r x tokens, B is dim x r.
 };
 
 /// Tensors of a file to be written.
@@ -57,7 +59,8 @@ struct adapter_read_options {
     std::vector<std::string> modules = {};
     /// Of the base model; GGUF needs it.
     const model_config* model = nullptr;
-    /// Numerator of the scaling for single files that have none: alpha / r. Without it the scaling is 1.
+    /// Numerator of the scaling, alpha / r, where no tensor says it; goes before the header of a file and the
+    /// adapter_config.json beside it. Where nothing says one it is r, and a warning says so.
     std::optional<double> lora_alpha = std::nullopt;
     peft_read_options peft = {};
     std::span<const architecture> architectures = known_architectures();
@@ -76,7 +79,7 @@ struct adapter_write_options {
 struct adapter_file {
     std::string format = "peft";
     peft_adapter adapter = {};
-    std::vector<std::string> unmapped = {};                         ///< Tensors that were not understood, and why.
+    std::vector<std::string> unmapped = {};                         ///< Tensors that are left out, and why.
     std::vector<std::pair<std::string, std::string>> renamed = {};  ///< Names of the file and the modules they became.
 };
 
@@ -104,8 +107,8 @@ struct adapter_format {
     bool has_scaling_elsewhere = false;  ///< The file says no scaling.
     /// The parts of a module that is no LoRA; null if there are none.
     result<peft_module> (*join)(peft_parts& parts, std::optional<double> alpha) = nullptr;
-    /// The module of the base that a module of the file is for; null: it has the same name.
-    std::string (*module_of)(const std::string& name, const adapter_read_options& opt) = nullptr;
+    bool has_flat_names = false;           ///< Underscores stand for the dots of module names.
+    bool holds_scaling_in_header = false;  ///< Written without alphas: one alpha and rank for all go into the header.
     status (*emit)(lora_tensors& out, const std::string& module, const lora_adapter<float>& lora,
                    const lora_write_options& opt) = nullptr;
     /// \pre `holds(module)`

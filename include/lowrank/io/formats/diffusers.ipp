@@ -15,7 +15,11 @@ namespace lowrank::inline LOWRANK_ABI {
 namespace detail {
 
 LOWRANK_API [[nodiscard]] lora_name parse_diffusers_name(std::string_view name) {
-    return parse_ending(name, {{".lora.down.weight", lora_name::part::a}, {".lora.up.weight", lora_name::part::b}});
+    using part = lora_name::part;
+    return parse_ending(name, {{".lora.down.weight", part::a},
+                               {".lora.up.weight", part::b},
+                               {".lora_linear_layer.down.weight", part::a},  // of text encoders
+                               {".lora_linear_layer.up.weight", part::b}});
 }
 LOWRANK_API [[nodiscard]] lora_name parse_old_diffusers_name(std::string_view name) {
     using part = lora_name::part;

@@ -2,15 +2,20 @@
 #ifndef LOWRANK_IO_FORMATS_GGUF_LORA_IPP
 #define LOWRANK_IO_FORMATS_GGUF_LORA_IPP
 
+#include <algorithm>
 #include <cstddef>
 #include <cstring>
+#include <optional>
+#include <string>
 #include <string_view>
 #include <utility>
 
+#include <lowrank/core/dense.hpp>
 #include <lowrank/core/finite.hpp>
 #include <lowrank/io/containers/detail/text.hpp>
 #include <lowrank/io/containers/gguf_writer.hpp>
 #include <lowrank/io/formats/gguf_lora.hpp>
+#include <lowrank/io/models/module_names.hpp>
 #include <lowrank/io/models/rope_rows.hpp>
 #include <lowrank/io/peft.hpp>
 
@@ -178,6 +183,57 @@ LOWRANK_BODY status check_gguf_base(const gguf_lora& adapter, const gguf_file& b
     return {};
 }
 
+namespace detail {
+
+/// The one alpha of the file: the configuration's if a module has it, else that of the most modules, so that as few
+/// factors as can be are multiplied. rsLoRA's is alpha sqrt(r). \pre all modules are plain LoRA.
+LOWRANK_API [[nodiscard]] float gguf_alpha(const peft_adapter& adapter) {
+    std::map<float, std::size_t> counts;
+    for (const auto& entry : adapter.modules) {
+        const lora_adapter<float>& lora = lora_of(entry.second);
+        const double own =
+            lora_scaling(lora.lora_alpha, lora.rank(), lora.use_rslora) * static_cast<double>(lora.rank());
+        ++counts[static_cast<float>(own)];
+    }
+    counts.erase(0.0F);
+    const auto said = static_cast<float>(adapter.config.lora_alpha);
+    if (counts.empty() || counts.contains(said)) {
+        return said != 0 ? said : 1.0F;
+    }
+    return std::max_element(counts.begin(), counts.end(), [](auto& x, auto& y) { return x.second < y.second; })->first;
+}
+
+/// Whether the largest entry of a factor is one that a type's 16-bit scales or numbers have to full precision, so that
+/// rounding loses no more than it does of any matrix; all of F32 and BF16.
+LOWRANK_API [[nodiscard]] bool is_in_range(const row_matrix<float>& x, ggml_type type) {
+    if (type == ggml_type::f32 || type == ggml_type::bf16) {
+        return true;
+    }
+    const auto largest = static_cast<double>(max_abs(x));
+    const double steps = type == ggml_type::f16 ? 16.0 : 256.0;  // f16's entries, or a scale that is a part of them
+    return largest == 0 || (largest >= steps * 6.2e-5 && largest <= 65000.0);
+}
+
+/// The entry of a module whatever wrappers stand before its path.
+LOWRANK_API [[nodiscard]] std::optional<module_match> find_module_of(const architecture& a, const std::string& module) {
+    const std::string plain = plain_path(module);
+    const std::string root = a.hf_layers.substr(0, a.hf_layers.size() - plain_path(a.hf_layers).size());  // "model."
+    std::optional<module_match> names;
+    for (const std::string& path : {module, root + plain, plain}) {
+        names = names ? std::move(names) : find_module(a, path + ".weight");
+    }
+    return names;
+}
+
+/// "self_attn.q_proj" of "model.layers.3.self_attn.q_proj".
+[[nodiscard]] inline std::string_view last_module(std::string_view module) {
+    const std::size_t at = module.find("layers.");
+    const std::size_t dot = at == std::string_view::npos ? at : module.find('.', at + 7);
+    return dot == std::string_view::npos ? module : module.substr(dot + 1);
+}
+
+}  // namespace detail
+
 LOWRANK_BODY status write_gguf_lora(const std::filesystem::path& path, const peft_adapter& adapter,
                                     const model_config& model, const gguf_lora_options& opt,
                                     std::span<const architecture> among) {
@@ -196,19 +252,24 @@ LOWRANK_BODY status write_gguf_lora(const std::filesystem::path& path, const pef
     if (status why = check_plain_lora(adapter); !why) {
         return why;
     }
-    const auto alpha = static_cast<float>(adapter.config.lora_alpha != 0 ? adapter.config.lora_alpha : 1.0);
+    const float alpha = detail::gguf_alpha(adapter);
     std::vector<gguf_tensor_to_write> tensors;
     const auto append = [&](const std::string& name, const row_matrix<float>& x) {
-        const bool fits = x.cols() % static_cast<index>(facts_of(opt.type).block) == 0;
+        const bool fits =
+            x.cols() % static_cast<index>(facts_of(opt.type).block) == 0 && detail::is_in_range(x, opt.type);
         tensors.push_back(gguf_tensor_of(name, x, fits ? opt.type : ggml_type::f32));
     };
     for (const auto& [module, held] : adapter.modules) {
         const lora_adapter<float>& lora = lora_of(held);
         const bool is_table = is_plain_table(held);
-        const auto names = find_module(**a, module + ".weight");
+        const auto names = detail::find_module_of(**a, module);
         if (!names || is_table != (names->module->role == module_role::table)) {
-            return {errc::unsupported,
-                    "module " + detail::in_quotes(module) + " cannot be represented in a GGUF of " + (*a)->name};
+            std::vector<std::string> known;
+            for (const architecture_module& m : (*a)->modules) {
+                known.push_back(m.name);
+            }
+            return {errc::unsupported, "module " + detail::in_quotes(module) + " has no place in a GGUF of " +
+                                           (*a)->name + detail::nearest_in_words(detail::last_module(module), known)};
         }
         if (model.tie_word_embeddings && names->module->role == module_role::output) {
             return {errc::unsupported, "module " + detail::in_quotes(module) +

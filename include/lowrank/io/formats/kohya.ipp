@@ -26,7 +26,15 @@ LOWRANK_API [[nodiscard]] lora_name parse_kohya_name(std::string_view name) {
     constexpr known unsupported[] = {
         {".scalar", "the module is multiplied by a scalar beside its factors, which is not supported"},
         {".diff", "a full difference of the weight, not one of low rank; add it to the weight"},
-        {".glora_a1", "GLoRA is not supported"},
+        {".diff_b", "a full difference of the bias, which is not supported"},
+        {".w_norm", "a full difference of a norm's weight, which is not supported"},
+        {".b_norm", "a full difference of a norm's bias, which is not supported"},
+        {".set_weight", "a whole new weight, which is not supported"},
+        {".reshape_weight", "the weight is to be padded to another shape first, which is not supported"},
+        {".a1.weight", "GLoRA is not supported"},
+        {".a2.weight", "GLoRA is not supported"},
+        {".b1.weight", "GLoRA is not supported"},
+        {".b2.weight", "GLoRA is not supported"},
         {".on_input", "the (IA)^3 of LyCORIS is not supported"},
     };
     for (const known& k : unsupported) {
@@ -55,6 +63,7 @@ LOWRANK_API [[nodiscard]] lora_name parse_kohya_name(std::string_view name) {
     }
     return parse_ending(name, {{".lora_down.weight", part::a},
                                {".lora_up.weight", part::b},
+                               {".lora_mid.weight", part::core},
                                {".alpha", part::alpha},
                                {"." + std::string(magnitude_names::lycoris), part::magnitude}});
 }
@@ -150,10 +159,7 @@ LOWRANK_BODY adapter_format kohya_format() {
             .holds = &detail::kohya_holds,
             .parse = &detail::parse_kohya_name,
             .join = &detail::join_lycoris,
-            .module_of =
-                [](const std::string& name, const adapter_read_options& opt) {
-                    return unflatten_kohya_name(name, opt.modules).value_or(name);
-                },
+            .has_flat_names = true,
             .emit = &detail::emit_kohya,
             .emit_other = &detail::emit_lycoris};
 }

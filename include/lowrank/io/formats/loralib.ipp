@@ -18,6 +18,7 @@ LOWRANK_BODY adapter_format loralib_format() {
                 return detail::parse_ending(name, {{".lora_A", lora_name::part::a}, {".lora_B", lora_name::part::b}});
             },
         .has_scaling_elsewhere = true,
+        .holds_scaling_in_header = true,
         .emit =
             [](lora_tensors& out, const std::string& module, const lora_adapter<float>& lora,
                const lora_write_options&) {

@@ -10,24 +10,49 @@
 #include <lowrank/io/formats/peft_format.hpp>
 #include <lowrank/io/peft.hpp>
 #include <lowrank/io/peft/detail/peft_reader.hpp>
+#include <lowrank/io/peft/kinds/lora.hpp>
 
 namespace lowrank::inline LOWRANK_ABI {
+namespace detail {
+
+/// Names in a single file: those of a folder, with ".magnitude" for DoRA's lengths as ai-toolkit writes them. The module
+/// keeps its prefix.
+LOWRANK_API [[nodiscard]] lora_name parse_peft_file_name(std::string_view name) {
+    using part = lora_name::part;
+    static const peft_type lora = peft_kind<lora_adapter<float>>::types().front();
+    constexpr std::pair<std::string_view, part> parts[] = {{"lora_A.weight", part::a},
+                                                           {"lora_B.weight", part::b},
+                                                           {"lora_embedding_A", part::a},
+                                                           {"lora_embedding_B", part::b},
+                                                           {magnitude_names::peft, part::magnitude},
+                                                           {"lora_B.bias", part::bias}};
+    if (auto out = parse_ending(name, {{".magnitude", part::magnitude}}); out.what != part::none) {
+        return out;
+    }
+    const auto found = parse_peft_name(name, lora);
+    if (!found || found->module.empty()) {
+        return {};
+    }
+    lora_name out{.module = std::string(name.starts_with(peft_prefix) ? peft_prefix : "").append(found->module)};
+    out.is_table = found->leaf.starts_with("lora_embedding_");
+    for (const auto& [leaf, what] : parts) {
+        out.what = leaf == found->leaf ? what : out.what;
+    }
+    return out;
+}
+
+}  // namespace detail
 
 LOWRANK_BODY adapter_format peft_format() {
-    using part = lora_name::part;
     return {.name = "peft",
             .is_folder = true,
             .holds = [](const peft_module& module) { return !type_of(module).empty(); },
             .holds_tables = true,
             .holds_whole_tensors = true,
             .holds_invocation_tokens = true,
-            .parse =
-                [](std::string_view name) {
-                    return detail::parse_ending(name, {{".lora_A.weight", part::a},
-                                                       {".lora_B.weight", part::b},
-                                                       {"." + std::string(magnitude_names::peft), part::magnitude}});
-                },
+            .parse = &detail::parse_peft_file_name,
             .has_scaling_elsewhere = true,
+            .holds_scaling_in_header = true,
             .emit =
                 [](lora_tensors& out, const std::string& module, const lora_adapter<float>& lora,
                    const lora_write_options&) {

@@ -3,7 +3,10 @@
 #define LOWRANK_IO_FORMATS_PLAIN_LORA_IPP
 
 #include <algorithm>
+#include <cstdint>
 #include <map>
+#include <optional>
+#include <set>
 #include <string>
 #include <utility>
 #include <variant>
@@ -26,13 +29,14 @@ inline constexpr index most_unconfirmed_entries = index{1} << 28;
 
 /// W' - W of a module that scales or turns its weight, out x in.
 LOWRANK_API [[nodiscard]] result<matrix<float>> dense_change(const checkpoint* base, const std::string& path,
-                                                             const peft_change& change, bool transposed) {
+                                                             const std::string& module, const peft_change& change,
+                                                             bool transposed) {
     if (base == nullptr) {
         return status{errc::unsupported,
                       "module " + in_quotes(path) +
                           " changes its weight as a whole: the base model is needed to make plain LoRA of it"};
     }
-    const std::string name = stored_module(*base, path) + ".weight";
+    const std::string name = module + ".weight";
     auto stored = base->matrix<float>(name);
     if (!stored) {
         return stored.error();
@@ -40,7 +44,7 @@ LOWRANK_API [[nodiscard]] result<matrix<float>> dense_change(const checkpoint* b
     const matrix<double> w = transposed ? matrix<double>(stored->transpose().cast<double>()) : stored->cast<double>();
     if (!fits_weight(change.weight, w.rows(), w.cols())) {
         return status{errc::mismatch, "the change of module " + in_quotes(path) + " does not fit the shape of " +
-                                          in_quotes(name) + "; it belongs to another model"};
+                                          in_quotes(name) + "; it was trained on a model of other sizes"};
     }
     return matrix<float>((changed(change.weight, w) - w).cast<float>());
 }
@@ -51,20 +55,40 @@ LOWRANK_BODY result<plain_lora_adapter> to_plain_lora(const peft_adapter& adapte
                                                       const plain_lora_options& opt) {
     plain_lora_adapter out{.adapter = adapter};
     bool is_changed = false;
-    for (const auto& [module, from] : adapter.modules) {
+    std::optional<detail::base_view> about;
+    if (base != nullptr) {
+        about.emplace(*base);
+    }
+    std::set<std::string> notes;
+    for (const auto& entry : adapter.modules) {
+        const std::string& module = entry.first;
+        const peft_module& from = entry.second;
         if (is_plain_lora(from) || stored_tensor(from) != nullptr) {
             continue;
         }
         std::erase_if(out.adapter.types, [&](const auto& type) { return type.first.starts_with(module + "."); });
         is_changed = true;
-        const auto* lora = from.template get<peft_lora>();
-        if (lora != nullptr && (lora->bias.size() != 0 || !lora->kernel.empty())) {
+        const auto* lora = from.get<peft_lora>();
+        const bool has_taps = lora != nullptr && std::any_of(lora->kernel.begin(), lora->kernel.end(),
+                                                             [](std::uint64_t n) { return n != 1; });
+        if (lora != nullptr && (lora->bias.size() != 0 || has_taps)) {
             return status{errc::unsupported, "module " + detail::in_quotes(module) + " is adapted by " + kind_of(from) +
                                                  ", which is no plain LoRA"};
         }
         const bool is_table = lora != nullptr && lora->is_table;
-        const bool transposed = is_table || adapter.config.fan_in_fan_out;
-        const tensor_info* t = base != nullptr ? base->find(detail::stored_module(*base, module) + ".weight") : nullptr;
+        std::string stored = module;
+        if (about) {
+            auto placed = about->stored(module, notes);
+            if (!placed && placed.error().code == errc::unsupported) {
+                return placed.error();
+            }
+            stored = placed ? std::move(*placed) : stored;
+        }
+        const bool transposed =
+            is_table ||
+            (about ? detail::is_stored_in_by_out(*about, stored, adapter.config.fan_in_fan_out, shape_of(from), notes)
+                   : adapter.config.fan_in_fan_out);
+        const tensor_info* t = base != nullptr ? base->find(stored + ".weight") : nullptr;
         peft_module fitted = from;
         if (t != nullptr && t->shape.size() == 2) {
             const status why = fit_module(fitted, static_cast<index>(t->shape[transposed ? 1 : 0]),
@@ -106,7 +130,7 @@ LOWRANK_BODY result<plain_lora_adapter> to_plain_lora(const peft_adapter& adapte
         const auto dense =
             adds ? result<matrix<float>>(matrix<float>(
                        changed(change.weight, matrix<double>(matrix<double>::Zero(says.out, says.in))).cast<float>()))
-                 : detail::dense_change(base, module, change, transposed);
+                 : detail::dense_change(base, module, stored, change, transposed);
         if (!dense) {
             return dense.error();
         }
@@ -117,6 +141,7 @@ LOWRANK_BODY result<plain_lora_adapter> to_plain_lora(const peft_adapter& adapte
         put(std::move(cut.adapter));
         out.relative_errors[module] = cut.relative;
     }
+    out.adapter.warnings.insert(out.adapter.warnings.end(), notes.begin(), notes.end());
     if (is_changed) {
         out.adapter.config =
             peft_config_for(out.adapter, {.fan_in_fan_out = adapter.config.fan_in_fan_out,

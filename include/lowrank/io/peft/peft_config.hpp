@@ -76,6 +76,8 @@ struct peft_read_options {
     /// Accept an adapter for a model that repeats layers of its checkpoint (layer_replication): the caller's base is
     /// that model. Module names count the repeated layers.
     bool replicated_layers = false;
+    /// Leave out modules with a part that is not known, with a warning for each, instead of failing.
+    bool skip_unsupported = false;
     /// The kinds that are read.
     peft_kind_list kinds = peft_kinds();
 };

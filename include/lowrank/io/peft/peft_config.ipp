@@ -72,7 +72,8 @@ LOWRANK_INLINE [[nodiscard]] bool is_known_peft_key(std::string_view key, const 
     };
     return among(common_peft_keys) || std::any_of(types.begin(), types.end(), [&](const typed_kind& t) {
                const peft_type& type = t.type;
-               return key == type.r_key || key == type.alpha_key || key == type.dropout_key || among(type.known) ||
+               return key == type.r_key || key == type.alpha_key || key == type.dropout_key || key == type.folded_key ||
+                      among(type.known) ||
                       std::any_of(type.keys.begin(), type.keys.end(), [&](auto& k) { return k.name == key; }) ||
                       std::any_of(type.refused.begin(), type.refused.end(), [&](auto& k) { return k.first == key; });
            });
@@ -140,7 +141,11 @@ LOWRANK_BODY result<peft_lora_config> parse_peft_config(std::span<const std::byt
     const auto found = std::find_if(types.begin(), types.end(), [&](auto& t) { return name && t.type.name == *name; });
     if (in.why && found == types.end()) {
         if (!name) {
-            return status{errc::invalid_format, "the configuration has no peft_type; it is not an adapter_config.json"};
+            return status{
+                errc::invalid_format,
+                document->contains("lora_parameters") || document->contains("fine_tune_type")
+                    ? "the configuration is MLX's, not PEFT's: convert the folder (read_adapter, lowrank convert)"
+                    : "the configuration has no peft_type; it is not an adapter_config.json of PEFT"};
         }
         std::string known;
         for (const auto& t : types) {
@@ -246,7 +251,7 @@ LOWRANK_BODY result<peft_lora_config> parse_peft_config(std::span<const std::byt
                 in.why = {errc::unsupported,
                           "init_lora_weights is " + detail::in_quotes(how) +
                               ", which changed the base weights; convert the adapter to plain LoRA when saving it, or "
-                              "set base_is_residual if your base is the changed one"};
+                              "set base_is_residual (--base-is-residual) if your base is the changed one"};
             }
         }
     }

@@ -82,7 +82,11 @@ struct peft_type {
     /// Last parts of the names of its tensors, in the order of writing: "lora_A.weight". A state dict has the adapter's
     /// name before ".weight" or ".bias", or at the end.
     std::vector<std::string_view> leaves = {};
-    bool may_end_in_weight = false;            ///< Names without an ending may have ".weight".
+    bool may_end_in_weight = false;  ///< Names without an ending may have ".weight".
+    /// Leaves that are folded into others while they are read, and the key that says that there are such: false in what is
+    /// written again.
+    std::vector<std::string_view> folded = {};
+    std::string_view folded_key = {};
     std::vector<peft_key> keys = {};           ///< Of its own.
     std::vector<std::string_view> known = {};  ///< Keys without effect on the result.
     /// Keys that would change the result, and how they would: refused unless they are off.

@@ -71,7 +71,8 @@ LOWRANK_INLINE [[nodiscard]] std::string text_of_index(const std::map<std::strin
     return total;
 }
 
-/// Writes the files `names` into the folder `out` and, last, an index unless its text is empty. `inputs`, a checksum of
+/// Writes the files `names` into the folder `out` and, last, an index unless its text is empty; it has the name that goes
+/// with theirs. `inputs`, a checksum of
 /// all that the files depend on, asks for a journal.
 ///
 /// \return how many files an earlier call had finished.
@@ -125,11 +126,12 @@ LOWRANK_INLINE [[nodiscard]] result<index> write_files(const std::filesystem::pa
     return kept;
 }
 
-/// The same for files under the names of `base`'s shards, whose bytes count as `done` where a file is kept; `unsupported`
-/// if `out` is the folder of the base.
+/// The same for files under the names of `base`'s shards, the last of which holds tensors that are added (by their bytes)
+/// too. The bytes of a shard whose file is kept count as `done`. \return `unsupported` if `out` is the folder of the base.
 LOWRANK_INLINE [[nodiscard]] result<index> write_shards(const checkpoint& base, const std::filesystem::path& out,
                                                         std::optional<std::uint64_t> inputs, const write_options& write,
-                                                        index& done, shard_work work) {
+                                                        index& done, shard_work work,
+                                                        const std::map<std::string, std::uint64_t>& added = {}) {
     std::vector<std::string> names;
     for (const checkpoint::shard& shard : base.shards()) {
         names.push_back(shard.path.filename().string());
@@ -145,7 +147,12 @@ LOWRANK_INLINE [[nodiscard]] result<index> write_shards(const checkpoint& base, 
         for (const checkpoint::place& p : base.tensors()) {
             files[p.info->name] = names[p.shard];
         }
-        text = text_of_index(files, static_cast<std::uint64_t>(bytes_of(base)));
+        auto bytes = static_cast<std::uint64_t>(bytes_of(base));
+        for (const auto& [name, size] : added) {
+            files[name] = names.back();
+            bytes += size;
+        }
+        text = text_of_index(files, bytes);
     }
     work.keep = [&done, &base, keep = std::move(work.keep)](std::size_t i, const json& facts) {
         const bool kept = keep(i, facts);

@@ -22,6 +22,8 @@
 #include <lowrank/core/config.hpp>
 #include <lowrank/core/scalar.hpp>
 #include <lowrank/core/types.hpp>
+#include <lowrank/core/workspace.hpp>
+#include <lowrank/io/containers/dtype.hpp>
 #include <lowrank/io/peft/peft_modules.hpp>
 #include <lowrank/lora/change.hpp>
 
@@ -81,22 +83,6 @@ private:
     [[nodiscard]] std::uint64_t checksum_as_rows() const {
         const auto bytes = [](const matrix<float>& m) { return static_cast<std::size_t>(m.size()) * sizeof(float); };
         return rows ? rows_checksum : checksum(left.data(), bytes(left), checksum(right.data(), bytes(right), 1));
-    }
-};
-
-/// The changes of one tensor by all adapters, formed when the tensor is written: together they may be larger than
-/// memory.
-struct planned_change {
-    std::vector<std::function<stored_change()>> parts = {};
-    bool scales = false;
-    std::optional<bool> acts_on_transpose = {};  ///< Of the parts that are `rows`.
-
-    [[nodiscard]] stored_change form() const {
-        stored_change sum = parts.front()();
-        for (std::size_t i = 1; i < parts.size(); ++i) {
-            sum.add(parts[i]());
-        }
-        return sum;
     }
 };
 
@@ -187,6 +173,93 @@ void resolve_magnitude(std::span<const std::byte> bytes, stored_change& change) 
     change.column_scale = std::move(scaled.column_scale);
     change.magnitude.resize(0);
 }
+
+/// A tensor of an adapter that takes the place of one of the base, borrowed.
+struct replaced_tensor {
+    dtype type = dtype::f32;
+    std::span<const std::byte> bytes = {};
+    index rows = 0;
+    index cols = 0;
+    double strength = 1;      ///< old + strength (new - old)
+    std::size_t adapter = 0;  ///< Its number.
+};
+
+/// W -> W + strength (the tensor - W), converted row by row.
+struct replaced_by_tensor {
+    replaced_tensor by;
+
+    [[nodiscard]] bool fits(index out, index in) const { return out == by.rows && in == by.cols; }
+    void forward(index first, column_view<double> rows, workspace&) const {
+        std::vector<double> wanted(static_cast<std::size_t>(by.cols));
+        const std::size_t length = wanted.size() * (bits_of(by.type) / 8);
+        for (index i = 0; i < rows.cols(); ++i) {
+            convert_elements<double>(by.type, by.bytes.subspan(static_cast<std::size_t>(first + i) * length, length),
+                                     wanted);
+            for (index j = 0; j < rows.rows(); ++j) {
+                const double x = wanted[static_cast<std::size_t>(j)];
+                rows(j, i) = by.strength == 1 ? x : rows(j, i) + by.strength * (x - rows(j, i));
+            }
+        }
+    }
+    void backward(index, column_view<double>, workspace&) const {}
+};
+
+/// W -> second(first(W)). Without an inverse, as `replaced_by_tensor`.
+struct one_after_another {
+    any_row_transform first;
+    any_row_transform second;
+
+    [[nodiscard]] bool fits(index out, index in) const { return first.fits(out, in) && second.fits(out, in); }
+    void forward(index at, column_view<double> rows, workspace& ws) const {
+        first.forward(at, rows, ws);
+        second.forward(at, rows, ws);
+    }
+    void backward(index, column_view<double>, workspace&) const {}
+};
+
+/// What is done to a tensor that is replaced before it is changed. \pre `c` is `rows` of the tensor as it is stored, or no
+/// `rows`.
+LOWRANK_INLINE [[nodiscard]] stored_change after_replacement(const replaced_tensor& by, stored_change c) {
+    const std::uint64_t sums[] = {checksum(by.bytes.data(), by.bytes.size(), static_cast<std::uint64_t>(by.type)),
+                                  checksum(&by.strength, sizeof by.strength, 0), c.rows_checksum};
+    any_row_transform then = replaced_by_tensor{by};
+    if (!c.rows) {
+        switch (by.type) {
+            case dtype::f64: resolve_magnitude<double>(by.bytes, c); break;
+            case dtype::f32: resolve_magnitude<float>(by.bytes, c); break;
+            case dtype::f16: resolve_magnitude<half>(by.bytes, c); break;
+            default: resolve_magnitude<bfloat16>(by.bytes, c); break;
+        }
+        const bool changes = c.left.cols() != 0 || c.row_scale.size() != 0 || c.column_scale.size() != 0;
+        if (changes) {
+            c.rows = scaled_rows<float>{{.delta = {.left = c.left, .right = c.right},
+                                         .row_scale = c.row_scale,
+                                         .column_scale = c.column_scale}};
+        }
+    }
+    stored_change out{.left = matrix<float>(by.rows, 0), .right = matrix<float>(0, by.cols)};
+    out.rows = c.rows ? any_row_transform(one_after_another{std::move(then), *c.rows}) : std::move(then);
+    out.rows_checksum = checksum(sums, sizeof sums, 0);
+    return out;
+}
+
+/// The changes of one tensor by all adapters, formed when the tensor is written: together they may be larger than
+/// memory.
+struct planned_change {
+    std::vector<std::function<stored_change()>> parts = {};
+    bool scales = false;
+    std::size_t scaled_by = 0;                     ///< The adapter that does.
+    std::optional<bool> acts_on_transpose = {};    ///< Of the parts that are `rows`.
+    std::optional<replaced_tensor> replaced = {};  ///< What the parts change instead of the base's tensor.
+
+    [[nodiscard]] stored_change form() const {
+        stored_change sum;
+        for (std::size_t i = 0; i < parts.size(); ++i) {
+            i == 0 ? void(sum = parts[i]()) : sum.add(parts[i]());
+        }
+        return replaced ? after_replacement(*replaced, std::move(sum)) : sum;
+    }
+};
 
 }  // namespace detail
 }  // namespace lowrank::inline LOWRANK_ABI

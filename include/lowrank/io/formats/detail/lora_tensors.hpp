@@ -7,7 +7,9 @@
 ///
 ///     return detail::parse_ending(name, {{".lora_a", lora_name::part::a}, {".lora_b", lora_name::part::b}});
 
+#include <charconv>
 #include <initializer_list>
+#include <iterator>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -37,6 +39,13 @@ namespace detail {
         out.data()[i] = static_cast<float>(static_cast<double>(b.data()[i]) * factor);
     }
     return out;
+}
+
+/// A number as the shortest text that reads back as it.
+[[nodiscard]] inline std::string number_in_words(double x) {
+    char text[32];
+    const auto end = std::to_chars(std::begin(text), std::end(text), x).ptr;
+    return {text, end};
 }
 
 [[nodiscard]] inline double scaling_of(const lora_adapter<float>& lora) {

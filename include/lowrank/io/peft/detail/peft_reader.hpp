@@ -8,12 +8,14 @@
 ///     auto weights = detail::open_peft_weights(folder);
 ///     auto why = detail::read_peft_tensors(*weights, path, config_path, kinds, adapter);
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <filesystem>
 #include <map>
 #include <memory>
 #include <optional>
+#include <set>
 #include <span>
 #include <string>
 #include <string_view>
@@ -24,6 +26,7 @@
 #include <lowrank/core/config.hpp>
 #include <lowrank/core/status.hpp>
 #include <lowrank/io/containers/checkpoint.hpp>
+#include <lowrank/io/containers/detail/json.hpp>
 #include <lowrank/io/containers/detail/text.hpp>
 #include <lowrank/io/peft/detail/peft_rules.hpp>
 #include <lowrank/io/peft/detail/peft_types.hpp>
@@ -123,10 +126,43 @@ LOWRANK_INLINE [[nodiscard]] result<checkpoint> open_peft_weights(const std::fil
     return status{errc::not_found, "there is no adapter_model.safetensors in " + path_in_quotes(folder)};
 }
 
+/// The module that a tensor of no known part would be a part of, "" if it may stand by itself: what replaces a tensor of
+/// the base, or a module of the adapter's own.
+LOWRANK_INLINE [[nodiscard]] std::string foreign_part_of(
+    std::string_view tensor, const peft_lora_config& config,
+    const std::map<std::string, peft_parts, std::less<>>& modules) {
+    for (std::size_t dot = tensor.rfind('.'); dot != std::string_view::npos; dot = tensor.rfind('.', dot - 1)) {
+        const std::string module(tensor.substr(0, dot));
+        const std::string_view rest = tensor.substr(dot + 1);
+        if (modules.contains(module)) {
+            const bool is_whole = rest == "weight" || rest == "bias" || rest.starts_with("base_layer.") ||
+                                  rest.starts_with("modules_to_save.") || rest.starts_with("original_module.") ||
+                                  tensor.ends_with(token_rows::tail) ||
+                                  std::any_of(config.modules_to_save.begin(), config.modules_to_save.end(),
+                                              [&](const std::string& saved) { return rest.starts_with(saved + "."); });
+            return is_whole ? std::string() : module;
+        }
+        if (dot == 0) {
+            break;
+        }
+    }
+    return {};
+}
+
+/// Sets a key of a JSON object to false where it is true.
+LOWRANK_INLINE void switch_off(std::string& text, std::string_view key) {
+    auto document = read_json(std::as_bytes(std::span(text)));
+    const std::string name(key);
+    if (document && document->is_object() && document->value(name, json()) == json(true)) {
+        (*document)[name] = false;
+        text = document->dump(-1, ' ', true, json::error_handler_t::replace);
+    }
+}
+
 /// Sorts the tensors of an adapter into the members of `out`, whose config is read.
 LOWRANK_INLINE [[nodiscard]] status read_peft_tensors(const checkpoint& file, const std::filesystem::path& path,
                                                       const std::filesystem::path& config_path, peft_kind_list kinds,
-                                                      peft_adapter& out) {
+                                                      peft_adapter& out, bool skip_unsupported = false) {
     const auto of = find_type(kinds, out.config.peft_type);
     expects(of.has_value(), "read_peft: the configuration is of another list of kinds");
     std::map<std::string, peft_parts, std::less<>> modules;
@@ -155,6 +191,32 @@ LOWRANK_INLINE [[nodiscard]] status read_peft_tensors(const checkpoint& file, co
             out.types[module + "." + std::string(name->leaf)] = t.type;
         }
     }
+    std::set<std::string> incomplete;
+    for (const auto& [name, stored] : out.modules) {  // so far those that are tensors
+        const std::string module = foreign_part_of(name, out.config, modules);
+        const std::string why =
+            "module " + in_quotes(module) + " has a part that is not known, " + in_quotes(stored_tensor(stored)->name);
+        if (!module.empty() && !skip_unsupported) {
+            return in_file(path, {errc::unsupported, why + ", and would mean something else without it"});
+        }
+        if (!module.empty()) {
+            out.warnings.push_back(why + ", and is left out");
+            incomplete.insert(module);
+        }
+    }
+    for (const std::string& module : incomplete) {
+        const auto is_part = [&](const auto& entry) { return entry.first.starts_with(module + "."); };
+        modules.erase(module);
+        std::erase_if(out.types, is_part);
+        std::erase_if(out.modules, is_part);
+    }
+    const auto has_folded = [&](const auto& entry) {
+        const auto& folded = of->type.folded;
+        return std::any_of(folded.begin(), folded.end(), [&](std::string_view leaf) { return entry.second.has(leaf); });
+    };
+    if (std::any_of(modules.begin(), modules.end(), has_folded)) {
+        switch_off(out.config.document, of->type.folded_key);
+    }
     std::shared_ptr<const void> shared;
     if (const auto at = modules.find(""); at != modules.end()) {
         shared = of->kind->join_shared(at->second);
@@ -164,7 +226,12 @@ LOWRANK_INLINE [[nodiscard]] status read_peft_tensors(const checkpoint& file, co
         modules.erase(at);
     }
     if (modules.empty()) {
-        return in_file(path, {errc::invalid_format, "the file holds no " + out.config.peft_type + " tensors"});
+        std::string there;
+        for (std::size_t i = 0; i < std::min<std::size_t>(file.tensors().size(), 3); ++i) {
+            there += (i == 0 ? "; there are " : ", ") + in_quotes(file.tensors()[i].info->name);
+        }
+        return in_file(path, {errc::invalid_format,
+                              "the file holds no " + out.config.peft_type + " tensors that can be read" + there});
     }
     std::vector<std::string_view> names;
     for (const auto& [module, parts] : modules) {

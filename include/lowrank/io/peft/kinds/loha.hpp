@@ -59,7 +59,9 @@ struct peft_kind<loha_adapter<float>> {
                  .has_rank_pattern = true,
                  .has_alpha_pattern = true,
                  .leaves = leaves(),
-                 .known = {"module_dropout", "rank_dropout", "rank_dropout_scale", "use_effective_conv2d"}}};
+                 .folded = {"hada_t1", "hada_t2"},
+                 .folded_key = "use_effective_conv2d",
+                 .known = {"module_dropout", "rank_dropout", "rank_dropout_scale"}}};
     }
     static const char* label(const module&) { return "LoHa"; }
     LOWRANK_INLINE static module_shape shape(const module& m) { return {m.rows(), m.cols()}; }

@@ -57,16 +57,18 @@ struct peft_kind<lokr_adapter<float>> {
         return {"lokr_w1", "lokr_w1_a", "lokr_w1_b", "lokr_w2", "lokr_w2_a", "lokr_w2_b", "lokr_t2"};
     }
     LOWRANK_INLINE static std::vector<peft_type> types() {
-        return {{.name = "LOKR",
-                 .r_key = "r",
-                 .r = 8,
-                 .alpha_key = "alpha",
-                 .alpha = 8,
-                 .has_rank_pattern = true,
-                 .has_alpha_pattern = true,
-                 .leaves = leaves(),
-                 .known = {"decompose_both", "decompose_factor", "module_dropout", "rank_dropout", "rank_dropout_scale",
-                           "use_effective_conv2d"}}};
+        return {
+            {.name = "LOKR",
+             .r_key = "r",
+             .r = 8,
+             .alpha_key = "alpha",
+             .alpha = 8,
+             .has_rank_pattern = true,
+             .has_alpha_pattern = true,
+             .leaves = leaves(),
+             .folded = {"lokr_t2"},
+             .folded_key = "use_effective_conv2d",
+             .known = {"decompose_both", "decompose_factor", "module_dropout", "rank_dropout", "rank_dropout_scale"}}};
     }
     static const char* label(const module&) { return "LoKr"; }
     LOWRANK_INLINE static module_shape shape(const module& m) { return {m.rows(), m.cols()}; }
