@@ -237,6 +237,8 @@ template vector<double> detail::row_squares<bfloat16>(const dense_view<const bfl
 LOWRANK_DORA_OF(float)
 LOWRANK_DORA_OF(double)
 #undef LOWRANK_DORA_OF
+template class applied_dora<float>;
+template class applied_dora<double>;
 #endif
 
 }  // namespace lowrank::inline LOWRANK_ABI

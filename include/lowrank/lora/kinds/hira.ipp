@@ -249,6 +249,8 @@ template class hira_operator<bfloat16>;
 LOWRANK_HIRA_OF(float)
 LOWRANK_HIRA_OF(double)
 #undef LOWRANK_HIRA_OF
+template class applied_hira<float>;
+template class applied_hira<double>;
 #endif
 
 }  // namespace lowrank::inline LOWRANK_ABI

@@ -111,6 +111,8 @@ void applied_ia3<S>::backward(operator_reference<S> base, S alpha, const_column_
 LOWRANK_IA3_OF(float)
 LOWRANK_IA3_OF(double)
 #undef LOWRANK_IA3_OF
+template class applied_ia3<float>;
+template class applied_ia3<double>;
 #endif
 
 }  // namespace lowrank::inline LOWRANK_ABI

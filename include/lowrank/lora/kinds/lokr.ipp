@@ -228,6 +228,8 @@ void applied_lokr<S>::pull_back(const gradient& g, S* out) const {
 LOWRANK_LOKR_OF(float)
 LOWRANK_LOKR_OF(double)
 #undef LOWRANK_LOKR_OF
+template class applied_lokr<float>;
+template class applied_lokr<double>;
 #endif
 
 }  // namespace lowrank::inline LOWRANK_ABI

@@ -126,6 +126,15 @@ void lora_backward(const lora_adapter<S>& adapter, std::type_identity_t<S> stren
                    lora_gradient<S>& gradient, std::type_identity_t<column_view<S>>* dx, workspace& ws,
                    const dropout_key& key = {});
 
+namespace detail {
+
+/// Refuses columns that do not fit the adapter.
+template <real S>
+void check_lora_call(const char* function, const lora_adapter<S>& adapter, const const_column_view<S>& x,
+                     index out_rows, index out_cols);
+
+}  // namespace detail
+
 /// LoRA is applied as it is stored, and may drop inputs in training. A is LoRA or has one in it.
 template <real S, class A = lora_adapter<S>>
 class applied_lora {

@@ -144,12 +144,14 @@ void lora_backward(const lora_adapter<S>& adapter, std::type_identity_t<S> stren
 }
 
 #ifdef LOWRANK_COMPILED
-#define LOWRANK_LORA_OF(S)                                                                                     \
-    template struct lora_adapter<S>;                                                                           \
-    template lora_adapter<S> make_lora<S>(index, index, const lora_options&);                                  \
-    template void lora_forward<S>(const lora_adapter<S>&, S, const_column_view<S>, column_view<S>, workspace&, \
-                                  const dropout_key&);                                                         \
-    template void lora_backward<S>(const lora_adapter<S>&, S, const_column_view<S>, const_column_view<S>,      \
+#define LOWRANK_LORA_OF(S)                                                                                            \
+    template void detail::check_lora_call<S>(const char*, const lora_adapter<S>&, const const_column_view<S>&, index, \
+                                             index);                                                                  \
+    template struct lora_adapter<S>;                                                                                  \
+    template lora_adapter<S> make_lora<S>(index, index, const lora_options&);                                         \
+    template void lora_forward<S>(const lora_adapter<S>&, S, const_column_view<S>, column_view<S>, workspace&,        \
+                                  const dropout_key&);                                                                \
+    template void lora_backward<S>(const lora_adapter<S>&, S, const_column_view<S>, const_column_view<S>,             \
                                    lora_gradient<S>&, column_view<S>*, workspace&, const dropout_key&);
 LOWRANK_LORA_OF(float)
 LOWRANK_LORA_OF(double)

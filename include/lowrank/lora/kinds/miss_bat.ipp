@@ -259,6 +259,8 @@ template class miss_bat_operator<bfloat16>;
 LOWRANK_MISS_BAT_OF(float)
 LOWRANK_MISS_BAT_OF(double)
 #undef LOWRANK_MISS_BAT_OF
+template class applied_miss_bat<float>;
+template class applied_miss_bat<double>;
 #endif
 
 }  // namespace lowrank::inline LOWRANK_ABI

@@ -30,6 +30,11 @@ void applied_replacement<S>::backward(operator_reference<S> base, S alpha, const
     }
 }
 
+#ifdef LOWRANK_COMPILED
+template class applied_replacement<float>;
+template class applied_replacement<double>;
+#endif
+
 }  // namespace lowrank::inline LOWRANK_ABI
 
 #endif  // LOWRANK_LORA_KINDS_REPLACEMENT_IPP

@@ -5,7 +5,7 @@
 #include <cstddef>
 
 #include <lowrank/core/check.hpp>
-#include <lowrank/lora/kinds/lora.ipp>
+#include <lowrank/lora/kinds/lora.hpp>
 #include <lowrank/lora/kinds/lora_forms/alora.hpp>
 
 namespace lowrank::inline LOWRANK_ABI {

@@ -74,6 +74,10 @@ void applied_conv_lora<S>::backward(operator_reference<S> base, S alpha, const_c
 LOWRANK_CONV_LORA_OF(float)
 LOWRANK_CONV_LORA_OF(double)
 #undef LOWRANK_CONV_LORA_OF
+template struct detail::dense_rows<float>;
+template struct detail::dense_rows<double>;
+template class applied_conv_lora<float>;
+template class applied_conv_lora<double>;
 #endif
 
 }  // namespace lowrank::inline LOWRANK_ABI

@@ -123,6 +123,8 @@ boft_adapter<S> make_boft(index out, index in, const boft_options& options) {
 LOWRANK_BOFT_OF(float)
 LOWRANK_BOFT_OF(double)
 #undef LOWRANK_BOFT_OF
+template class applied_rotation<boft_adapter<float>>;
+template class applied_rotation<boft_adapter<double>>;
 #endif
 
 }  // namespace lowrank::inline LOWRANK_ABI

@@ -229,6 +229,8 @@ template void row_rotation<householder_rotation<double>>::backward(index, column
 LOWRANK_HRA_OF(float)
 LOWRANK_HRA_OF(double)
 #undef LOWRANK_HRA_OF
+template class applied_rotation<hra_adapter<float>>;
+template class applied_rotation<hra_adapter<double>>;
 #endif
 
 }  // namespace lowrank::inline LOWRANK_ABI

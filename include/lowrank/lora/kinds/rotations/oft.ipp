@@ -118,6 +118,8 @@ oft_adapter<S> make_oft(index /*out*/, index in, const oft_options& options) {
 LOWRANK_OFT_OF(float)
 LOWRANK_OFT_OF(double)
 #undef LOWRANK_OFT_OF
+template class applied_rotation<oft_adapter<float>>;
+template class applied_rotation<oft_adapter<double>>;
 #endif
 
 }  // namespace lowrank::inline LOWRANK_ABI

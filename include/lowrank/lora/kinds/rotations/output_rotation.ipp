@@ -245,6 +245,8 @@ void applied_output_rotation<S>::backward(operator_reference<S> base, S alpha, c
 LOWRANK_OUTPUT_ROTATION_OF(float)
 LOWRANK_OUTPUT_ROTATION_OF(double)
 #undef LOWRANK_OUTPUT_ROTATION_OF
+template class applied_output_rotation<float>;
+template class applied_output_rotation<double>;
 #endif
 
 }  // namespace lowrank::inline LOWRANK_ABI
