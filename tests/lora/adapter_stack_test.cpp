@@ -51,7 +51,7 @@ TEST_CASE_TEMPLATE("all kinds at once add their changes of the original weight, 
     CHECK(flat.cwiseAbs().maxCoeff() > 0);
 }
 
-TEST_CASE("no adapter, and LoRA whose B is zero, leave the base's output bit for bit; dropout is LoRA's own") {
+TEST_CASE("no adapter, an empty entry, and LoRA whose B is zero, leave the base's output bit for bit; dropout is LoRA's own") {
     const row_matrix<float> w = random_weight<float>(some_out, some_in, 1);
     const auto x = random_matrix<float>(some_in, 9, 2);
     workspace ws;
@@ -72,5 +72,5 @@ TEST_CASE("no adapter, and LoRA whose B is zero, leave the base's output bit for
     matrix<float> want = plain;
     lora_forward(a, 0.7F, x, want, ws, own);
     CHECK(same_bits(product({{.adapter = share(a), .strength = 0.7F}}, &key), want));
-    CHECK_THROWS_AS(product({used_adapter<float>{}}), contract_violation);
+    CHECK(same_bits(product({used_adapter<float>{}}), plain));
 }
