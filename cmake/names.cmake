@@ -63,7 +63,7 @@ function(names_of header result)
     elseif(NOT inside_detail AND NOT mark MATCHES "^\nrequires")
       set(template "")
       if(mark MATCHES "^\n(template <[^\n]*>)\n")
-        string(REGEX REPLACE " = [^,>]*" "" template "${CMAKE_MATCH_1}\n")  # defaults belong to the definition
+        string(REGEX REPLACE " = [^,<>]*(<[^<>]*>)?" "" template "${CMAKE_MATCH_1}\n")  # defaults belong to the definition
         string(REGEX REPLACE "(template|real|storage|class|typename|int|index|bool|[<>, \n]|[A-Z][A-Za-z0-9]*)" "" other
                "${template}")
         if(NOT other STREQUAL "")

@@ -211,7 +211,7 @@ template <real S>
 struct lora_adapter;
 template <real S>
 struct lora_gradient;
-template <real S, class A>>
+template <real S, class A>
 class applied_lora;
 template <real S>
 struct alora_adapter;
