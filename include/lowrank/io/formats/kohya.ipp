@@ -113,9 +113,13 @@ LOWRANK_API [[nodiscard]] double lycoris_lora(const peft_lora& m, peft_tensors& 
     return alpha_or_rank(scaling_of(m.lora) * static_cast<double>(m.lora.rank()), m.lora.rank(), tensors);
 }
 
-/// LyCORIS's names, each module with an alpha of its own. \pre kohya_holds(module)
+/// LyCORIS's names, each module with an alpha of its own. \return unsupported for a kind that it has no names for.
 LOWRANK_API [[nodiscard]] status emit_lycoris(lora_tensors& out, const std::string& name, const peft_module& module,
                                               const lora_write_options& opt) {
+    if (!kohya_holds(module)) {
+        return {errc::unsupported, "module " + in_quotes(name) + " is adapted by " + std::string(kind_of(module)) +
+                                       ", which kohya cannot represent"};
+    }
     const std::string flat = flat_name(name, opt);
     out.metadata = {{"ss_network_module", "lycoris.kohya"}};
     peft_tensors tensors;
