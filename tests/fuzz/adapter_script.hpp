@@ -99,6 +99,18 @@ inline std::vector<std::byte> filled(lowrank::dtype type, std::uint64_t count, s
     return how == 0 ? std::vector<std::byte>(out.size()) : out;
 }
 
+/// Last parts of the names of tensors, of every kind.
+inline const std::vector<std::string>& all_leaves() {
+    static const std::vector<std::string> all = [] {
+        std::vector<std::string> names;
+        for (const auto& t : lowrank::detail::types_of(lowrank::peft_kinds())) {
+            names.insert(names.end(), t.type.leaves.begin(), t.type.leaves.end());
+        }
+        return names;
+    }();
+    return all;
+}
+
 inline adapter parse(std::span<const std::uint8_t> bytes) {
     script from(bytes);
     adapter out;
@@ -130,30 +142,24 @@ inline adapter parse(std::span<const std::uint8_t> bytes) {
     set("init_weights", form.empty() ? lowrank::peft_value(true) : lowrank::peft_value(form));
     set("mini_r", static_cast<std::int64_t>(from.one_of(extents)));
     c.target_modules = {"a"};
-    static const std::vector<std::string_view> leaves = [] {
-        std::vector<std::string_view> all;
-        for (const auto& t : lowrank::detail::types_of(lowrank::peft_kinds())) {
-            all.insert(all.end(), t.type.leaves.begin(), t.type.leaves.end());
-        }
-        return all;
-    }();
+    const std::vector<std::string>& leaves = all_leaves();
     while (!from.done() && out.tensors.size() < 20) {
         tensor t;
         const std::string module(from.one_of(modules));
         const std::size_t leaf = from.below(leaves.size() + std::size(tails));
         t.name = module + (module.empty() ? "" : ".") +
-                 std::string(leaf < leaves.size() ? leaves[leaf] : tails[leaf - leaves.size()]);
+                 (leaf < leaves.size() ? leaves[leaf] : std::string(tails[leaf - leaves.size()]));
         const std::size_t facts = from.below(256);
         t.type = dtypes[facts / 6 % 20 < 16 ? 0 : facts / 6 % 20 - 15];
-        std::uint64_t count = 1;
+        std::uint64_t elements = 1;
         t.shape.resize(facts % 6);
         for (std::uint64_t& n : t.shape) {
             n = from.one_of(extents);
-            n = count * n > 8192 ? 1 : n;
-            count *= n;
+            n = elements * n > 8192 ? 1 : n;
+            elements *= n;
         }
         const std::size_t how = from.below(32);
-        t.bytes = filled(t.type, count, how < 4 ? how : 2);
+        t.bytes = filled(t.type, elements, how < 4 ? how : 2);
         out.tensors.push_back(std::move(t));
     }
     return out;

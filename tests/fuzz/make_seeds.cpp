@@ -13,6 +13,7 @@
 #include <vector>
 
 #include <lowrank/io/containers/atomic_file.hpp>
+#include <lowrank/io/containers/gguf_writer.hpp>
 #include <lowrank/io/containers/safetensors.hpp>
 #include <lowrank/io/formats/gguf_lora.hpp>
 #include <lowrank/io/peft.hpp>
@@ -141,7 +142,7 @@ public:
     }
     script_writer& operator()(std::string_view leaf, std::initializer_list<std::uint64_t> shape,
                               std::string_view module = "a") {
-        const auto leaves = lowrank::detail::all_leaves();
+        const auto& leaves = fuzzing::all_leaves();
         std::size_t at = place(fuzzing::tails, leaf) + leaves.size();
         for (std::size_t i = 0; i < leaves.size(); ++i) {
             at = leaves[i] == leaf ? i : at;
