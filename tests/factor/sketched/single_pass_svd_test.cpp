@@ -64,7 +64,9 @@ TEST_CASE_TEMPLATE("panels, order and shards do not matter, and what was added c
 }
 
 TEST_CASE_TEMPLATE("few rows or few columns, whatever the seed", S, float, double) {
-    for (const auto& [rows, cols] : {std::pair<idx, idx>{6, 60}, {60, 6}, {2, 2}, {1, 50}, {3, 5}, {17, 40}}) {
+    for (const auto& shape : {std::pair<idx, idx>{6, 60}, {60, 6}, {2, 2}, {1, 50}, {3, 5}, {17, 40}}) {
+        const idx rows = shape.first;
+        const idx cols = shape.second;
         CAPTURE(rows);
         CAPTURE(cols);
         const idx k = std::min<idx>({rows, cols, 4});
