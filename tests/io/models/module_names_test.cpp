@@ -55,8 +55,8 @@ TEST_CASE("flattened names are whole names behind a known prefix") {
                                                          {"lycoris_to_k", "to_k"},
                                                          {"blocks_1_attn", "blocks.1.attn"},
                                                          {"lora_transformer_a_to_k", "a.to_k"}};
-    for (const auto& [flat, module] : right) {
-        CHECK_MESSAGE(base.find_flat(flat).value() == module, flat);
+    for (const auto& name : right) {
+        CHECK_MESSAGE(base.find_flat(name.first).value() == name.second, name.first);
     }
     for (const char* flat : {"lora_unet_mid_block_a_to_k", "lora_te_zzz_to_k", "lora_other_to_k",
                              "lora_unet_llm_adapter_blocks_0_self_attn_q_proj"}) {
