@@ -18,6 +18,7 @@
 #include <optional>
 #include <stdexcept>
 #include <string>
+#include <string_view>
 #include <utility>
 
 #include <lowrank/core/check.hpp>
@@ -61,6 +62,18 @@ struct [[nodiscard]] status {
 
     explicit operator bool() const noexcept { return code == errc::ok; }
 };
+
+namespace detail {
+
+/// The failure of a function: "function: what happened, what to do".
+[[nodiscard]] LOWRANK_COLD inline status failed_in(std::string_view function, errc code, std::string_view sentence) {
+    status out{code};
+    out.message.reserve(function.size() + 2 + sentence.size());
+    out.message.append(function).append(": ").append(sentence);
+    return out;
+}
+
+}  // namespace detail
 
 /// The base of everything that may have failed: `why` says why, and whatever else there is is empty then. Contextually
 /// true when all is well. A type of its own (`decomposition`, `cur_result`) derives from it; `result<T>` gives it to a T.

@@ -85,8 +85,7 @@ template <real S>
 [[nodiscard]] decomposition<S> svd_of_factors(const char* function, const low_rank<S>& a) {
     expects_factors(function, a);
     if (!all_finite(a.left) || !all_finite(a.right)) {
-        return status{errc::non_finite,
-                      std::string(function) + ": a factor holds NaN or infinity; repair or exclude it"};
+        return failed_in(function, errc::non_finite, "a factor holds NaN or infinity; repair or exclude it");
     }
     const index p = std::min({a.rows(), a.cols(), a.rank()});
     if (p == 0) {

@@ -56,14 +56,12 @@ template <real S>
 void fix_signs(matrix<S>& u, matrix<S>& v);
 
 [[nodiscard]] inline status non_finite_matrix(const char* function) {
-    return {errc::non_finite,
-            std::string(function) + ": the matrix holds NaN or infinity; repair or exclude the weight"};
+    return failed_in(function, errc::non_finite, "the matrix holds NaN or infinity; repair or exclude the weight");
 }
 
 [[nodiscard]] inline status value_beyond_range(const char* function) {
-    return {errc::non_finite, std::string(function) +
-                                  ": the largest singular value exceeds the range of the scalar; "
-                                  "scale the matrix down"};
+    return failed_in(function, errc::non_finite,
+                     "the largest singular value exceeds the range of the scalar; scale the matrix down");
 }
 
 /// Any storage order and type, any shape.

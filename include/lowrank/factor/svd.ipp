@@ -238,8 +238,7 @@ template <real S>
         const S largest = *std::max_element(norms.begin(), norms.end());
         if (!orthogonalize_columns<S>(state, eps * std::max(S(4), std::sqrt(static_cast<S>(n))),
                                       S(0.5) * eps * largest)) {
-            return status{errc::no_convergence,
-                          std::string(function) + ": Jacobi used up 60 sweeps; please report the matrix"};
+            return failed_in(function, errc::no_convergence, "Jacobi used up 60 sweeps; please report the matrix");
         }
         if (!want_vectors) {
             out.s = norms_of_columns(state.y);

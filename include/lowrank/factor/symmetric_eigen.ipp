@@ -51,9 +51,8 @@ LOWRANK_BODY symmetric_eigen_result detail::symmetric_eigen_of(const char* funct
         std::sort(d.data(), d.data() + n);
     }
     if (!done) {
-        return {
-            {.why = {errc::no_convergence, std::string(function) + ": the QL iteration used up its limit; scale the "
-                                                                   "matrix or perturb it slightly"}}};
+        return {{.why = failed_in(function, errc::no_convergence,
+                                  "the QL iteration used up its limit; scale the matrix or perturb it slightly")}};
     }
     out.values.resize(n);
     for (index i = 0; i < n; ++i) {

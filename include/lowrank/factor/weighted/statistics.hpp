@@ -42,8 +42,8 @@ public:
         auto& self = static_cast<Accumulator&>(*this);
         expects_shape(Accumulator::function, "batch", batch.rows(), batch.cols(), self.dimension(), batch.cols());
         if (!all_finite(batch)) {
-            return {errc::non_finite,
-                    std::string(Accumulator::function) + ": the batch holds NaN or infinity; skip or repair it"};
+            return failed_in(Accumulator::function, errc::non_finite,
+                             "the batch holds NaN or infinity; skip or repair it");
         }
         if (batch.cols() > 0) {
             if constexpr (real<typename X::Scalar>) {

@@ -89,8 +89,8 @@ private:
 };
 
 [[nodiscard]] inline status non_finite_operator(const char* function) {
-    return {errc::non_finite,
-            std::string(function) + ": a product with the map holds NaN or infinity; repair or exclude the weight"};
+    return failed_in(function, errc::non_finite,
+                     "a product with the map holds NaN or infinity; repair or exclude the weight");
 }
 
 }  // namespace lowrank::inline LOWRANK_ABI::detail

@@ -95,9 +95,7 @@ private:
     LOWRANK_API [[nodiscard]] result<sample_scores> score_range(sample_range range, const std::string& edits,
                                                                 index first, const sample_scores* known = nullptr);
 
-    [[nodiscard]] status named(const status& why) const {
-        return {why.code, std::string(function_) + ": " + why.message};
-    }
+    [[nodiscard]] status named(const status& why) const { return failed_in(function_, why.code, why.message); }
 
     LOWRANK_API [[nodiscard]] index first_layer(std::span<const candidate_edit> edits) const;
 

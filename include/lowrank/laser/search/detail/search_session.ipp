@@ -209,7 +209,7 @@ LOWRANK_BODY status search_session::proceed(std::string_view what, bool step) {
     at_.what = what;
     return report(options_->on_progress, at_)
                ? status{}
-               : status{errc::cancelled, std::string(function_) + ": cancelled; all weights are as they were"};
+               : failed_in(function_, errc::cancelled, "cancelled; all weights are as they were");
 }
 
 LOWRANK_BODY void search_session::count(index samples, index layers) {
