@@ -303,8 +303,7 @@ LOWRANK_BODY status write_lora_file(const std::filesystem::path& path,
         } else if (format.emit_other != nullptr && format.holds != nullptr && format.holds(module)) {
             why = format.emit_other(out, name, module, opt);
         } else {
-            why = {errc::unsupported, "module " + detail::in_quotes(name) + " is adapted by " + kind_of(module) +
-                                          ", which " + opt.format + " cannot represent"};
+            why = detail::cannot_represent(opt.format, name, kind_of(module));
         }
         if (!why) {
             return why;

@@ -117,8 +117,7 @@ LOWRANK_API [[nodiscard]] double lycoris_lora(const peft_lora& m, peft_tensors& 
 LOWRANK_API [[nodiscard]] status emit_lycoris(lora_tensors& out, const std::string& name, const peft_module& module,
                                               const lora_write_options& opt) {
     if (!kohya_holds(module)) {
-        return {errc::unsupported, "module " + in_quotes(name) + " is adapted by " + std::string(kind_of(module)) +
-                                       ", which kohya cannot represent"};
+        return cannot_represent("kohya", name, kind_of(module));
     }
     const std::string flat = flat_name(name, opt);
     out.metadata = {{"ss_network_module", "lycoris.kohya"}};

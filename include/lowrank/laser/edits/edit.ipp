@@ -304,9 +304,6 @@ LOWRANK_EDIT_OF(double)
 LOWRANK_EDIT_OF(half)
 LOWRANK_EDIT_OF(bfloat16)
 #undef LOWRANK_EDIT_OF
-#endif
-
-#ifdef LOWRANK_COMPILED
 #define LOWRANK_EDIT_OF(T)                                                          \
     template double detail::norm_tolerance(const decomposition<T>&);                \
     template low_rank<T> kept_part(const decomposition<T>&, const component_set&);  \

@@ -76,7 +76,7 @@ struct adapter_kind<adalora_adapter<S>> {
         return detail::permute_rows(a.lora_B, rows);
     }
     static constexpr double learning_rate = 2e-2;
-    /// Its ranks may be allocated anew in training, as train/rank_allocator.hpp does.
+    /// Its ranks may be allocated anew in training, as train/adalora_allocator.hpp does.
     static constexpr bool allocates_ranks = true;
     static auto maker(const adapted_layers& /*all*/, const lora_options& options) {
         return [options](const target_layer<S>& layer) {

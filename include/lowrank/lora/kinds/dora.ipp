@@ -217,9 +217,6 @@ void applied_dora<S>::pull_back(const gradient& g, S* out) const {
 #ifdef LOWRANK_COMPILED
 template vector<double> detail::row_squares<half>(const dense_view<const half>&);
 template vector<double> detail::row_squares<bfloat16>(const dense_view<const bfloat16>&);
-#endif
-
-#ifdef LOWRANK_COMPILED
 #define LOWRANK_DORA_OF(S)                                                                                           \
     template vector<double> detail::row_squares<S>(const dense_view<const S>&);                                      \
     template vector<double> detail::row_squares_of_operator<S>(operator_reference<S>);                               \

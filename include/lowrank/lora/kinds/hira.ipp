@@ -235,9 +235,6 @@ template class hira_operator<float>;
 template class hira_operator<double>;
 template class hira_operator<half>;
 template class hira_operator<bfloat16>;
-#endif
-
-#ifdef LOWRANK_COMPILED
 #define LOWRANK_HIRA_OF(S)                                                                                    \
     template hira_adapter<S> make_hira<S>(index, index, const hira_options&);                                 \
     template void add_hira_product<S>(operator_reference<S>, const hira_adapter<S>&, S, const_column_view<S>, \

@@ -7,7 +7,7 @@
 ///
 ///     lowrank::for_each_adapter_kind<float>([]<class A>() { std::puts(lowrank::adapter_kind<A>::name.data()); });
 ///
-/// A new kind is a header beside this one, or in a room of its own, and a line in each of the two lists here.
+/// A new kind is a header beside this one, or in a folder of its own, and a line in each of the two lists here.
 
 #include <functional>
 #include <string>
@@ -79,7 +79,7 @@ struct makeable_kind {
     double learning_rate = 1e-2;  ///< A peak rate that works; kinds with few or small parameters take larger ones.
     /// Ends of the module paths that it is usually put on; empty: every projection.
     std::vector<std::string_view> usual_modules = {};
-    bool allocates_ranks = false;  ///< Its ranks may be allocated anew in training (train/rank_allocator.hpp).
+    bool allocates_ranks = false;  ///< Its ranks may be allocated anew in training.
     /// Adapters that leave the layers as they are until they train.
     /// \pre    options.r >= 1
     /// \return `unsupported` if the options ask for a dropout that the kind does not have.

@@ -250,9 +250,6 @@ template class miss_bat_operator<float>;
 template class miss_bat_operator<double>;
 template class miss_bat_operator<half>;
 template class miss_bat_operator<bfloat16>;
-#endif
-
-#ifdef LOWRANK_COMPILED
 #define LOWRANK_MISS_BAT_OF(S)                                                            \
     template miss_bat_adapter<S> make_miss_bat<S>(index, index, const miss_bat_options&); \
     template detail::bat_blocks detail::make_bat_blocks<S>(const miss_bat_adapter<S>&);

@@ -193,9 +193,6 @@ template class grouped_operator<float>;
 template class grouped_operator<double>;
 template class grouped_operator<half>;
 template class grouped_operator<bfloat16>;
-#endif
-
-#ifdef LOWRANK_COMPILED
 #define LOWRANK_CONV_OF(S)                                                                                   \
     template void unfold<S>(const conv_geometry&, const_column_view<S>, const extent3&, column_view<S>);     \
     template void add_folded<S>(const conv_geometry&, const_column_view<S>, const extent3&, column_view<S>); \

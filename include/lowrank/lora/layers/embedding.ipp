@@ -97,9 +97,6 @@ void embedding_backward(const lora_adapter<S>& adapter, std::type_identity_t<S> 
 template void embedding_lookup<half>(const_weight_view<half>, std::span<const std::int64_t>, column_view<float>);
 template void embedding_lookup<bfloat16>(const_weight_view<bfloat16>, std::span<const std::int64_t>,
                                          column_view<float>);
-#endif
-
-#ifdef LOWRANK_COMPILED
 #define LOWRANK_EMBEDDING_OF(S)                                                                                  \
     template lora_adapter<S> make_embedding_lora<S>(index, index, const lora_options&);                          \
     template void embedding_lookup<S>(const_weight_view<S>, std::span<const std::int64_t>, column_view<S>);      \

@@ -95,6 +95,13 @@ LOWRANK_INLINE [[nodiscard]] module_shape stored_shape(const tensor_info& t) {
     return {t.shape.empty() ? 0 : static_cast<index>(t.shape[0]), fits ? static_cast<index>(columns) : 0};
 }
 
+/// Why a tensor of another shape is there: the end of a sentence.
+[[nodiscard]] inline const char* other_sizes_in_words(bool is_vocabulary) {
+    return is_vocabulary ? "; their vocabularies differ: give the base the tokens that were added before the training "
+                           "(resize_token_embeddings)"
+                         : "; it was trained on a model of other sizes";
+}
+
 /// `mismatch` unless a change of `rows` x `cols` is for the tensor.
 LOWRANK_INLINE [[nodiscard]] status check_stored_shape(const tensor_info& t, index rows, index cols) {
     const module_shape has = stored_shape(t);
@@ -108,9 +115,7 @@ LOWRANK_INLINE [[nodiscard]] status check_stored_shape(const tensor_info& t, ind
                 ", the adapter is for [" + std::to_string(rows) + ", " + std::to_string(cols) + "]" +
                 (rows == has.in && cols == has.out ? "; they fit the other way round: fan_in_fan_out of the adapter's "
                                                      "configuration says that weights are stored in x out"
-                 : is_vocabulary ? "; their vocabularies differ: give the base the tokens that were added before "
-                                   "the training (resize_token_embeddings)"
-                                 : "; it was trained on a model of other sizes")};
+                                                   : other_sizes_in_words(is_vocabulary))};
     }
     return {};
 }

@@ -66,7 +66,7 @@ namespace detail {
 LOWRANK_INLINE [[nodiscard]] status plan_token_rows(const base_view& about, std::string_view path,
                                                     const token_rows& trained, double strength, merge_plan& out) {
     const tensor_to_write& e = trained.rows;
-    const std::vector<std::int64_t>* tokens = &trained.tokens;
+    const std::vector<std::int64_t>& tokens = trained.tokens;
     const std::string module = own_name(path.substr(0, path.size() - std::min(path.size(), token_rows::tail.size())));
     const auto stored = about.stored(module, out.notes);
     if (!stored) {
@@ -79,19 +79,19 @@ LOWRANK_INLINE [[nodiscard]] status plan_token_rows(const base_view& about, std:
                                     " of the base is no table, of which the adapter has trained "
                                     "tokens"};
     }
-    if (e.shape.size() != 2 || e.shape[0] != tokens->size() || e.shape[1] != t->shape[1] || !is_real(e.type)) {
+    if (e.shape.size() != 2 || e.shape[0] != tokens.size() || e.shape[1] != t->shape[1] || !is_real(e.type)) {
         return {errc::mismatch, "tensor " + in_quotes(e.name) + " has shape " + shape_in_words(e.shape) +
-                                    ", expected [" + std::to_string(tokens->size()) + ", " +
+                                    ", expected [" + std::to_string(tokens.size()) + ", " +
                                     std::to_string(t->shape[1]) + "]: a row for each of trainable_token_indices"};
     }
-    if (tokens->empty()) {
+    if (tokens.empty()) {
         return {};
     }
-    const std::size_t length = e.bytes.size() / tokens->size();
+    const std::size_t length = e.bytes.size() / tokens.size();
     std::vector<double> values(static_cast<std::size_t>(t->shape[1]));
     auto& rows = out.token_rows[name];
-    for (std::size_t i = 0; i < tokens->size(); ++i) {
-        const std::int64_t token = (*tokens)[i];
+    for (std::size_t i = 0; i < tokens.size(); ++i) {
+        const std::int64_t token = tokens[i];
         if (token < 0 || static_cast<std::uint64_t>(token) >= t->shape[0]) {
             return {errc::mismatch, "token " + std::to_string(token) + " of the adapter is not among the " +
                                         std::to_string(t->shape[0]) + " of " + in_quotes(name) +
@@ -176,13 +176,9 @@ LOWRANK_INLINE [[nodiscard]] status plan_whole_tensor(const base_view& about, st
     }
     name = t->name;
     if (t->shape != e.shape) {
-        return {errc::mismatch,
-                "tensor " + in_quotes(e.name) + " of the adapter has shape " + shape_in_words(e.shape) +
-                    ", the one of the base that it replaces has " + shape_in_words(t->shape) +
-                    (is_table_name(path) || is_head_name(path)
-                         ? "; their vocabularies differ: give the base the tokens that were added before "
-                           "the training (resize_token_embeddings)"
-                         : "; it was trained on a model of other sizes")};
+        return {errc::mismatch, "tensor " + in_quotes(e.name) + " of the adapter has shape " + shape_in_words(e.shape) +
+                                    ", the one of the base that it replaces has " + shape_in_words(t->shape) +
+                                    other_sizes_in_words(is_table_name(path) || is_head_name(path))};
     }
     const bool are_real = is_real(t->type) && is_real(e.type);
     if (!are_real && (t->type != e.type || strength != 1)) {

@@ -15,7 +15,9 @@
 #include <utility>
 
 #include <lowrank/core/config.hpp>
+#include <lowrank/core/status.hpp>
 #include <lowrank/core/types.hpp>
+#include <lowrank/io/containers/detail/text.hpp>
 #include <lowrank/io/formats/adapter_format.hpp>
 #include <lowrank/lora/kinds/lora.hpp>
 
@@ -30,6 +32,13 @@ namespace detail {
         }
     }
     return {};
+}
+
+/// Why a format does not take a module.
+[[nodiscard]] inline status cannot_represent(std::string_view format, const std::string& module,
+                                             const std::string& kind) {
+    return {errc::unsupported, "module " + in_quotes(module) + " is adapted by " + kind + ", which " +
+                                   std::string(format) + " cannot represent"};
 }
 
 /// factor * B, rounded once.

@@ -12,6 +12,7 @@
 /// The header has diffusers' `lora_adapter_metadata` (JSON with keys like "transformer.lora_alpha"), the same keys by
 /// themselves, or `alpha` and `rank` as trainers write them.
 
+#include <algorithm>
 #include <array>
 #include <charconv>
 #include <cstddef>
@@ -44,46 +45,48 @@ struct stated_alpha {
     bool use_rslora = false;
 };
 
+/// What is said of the modules of one component.
+struct stated_config {
+    peft_lora_config config = {};
+    bool has_rank = true;  ///< Whether the ranks are said too.
+};
+
 /// What a file says of scaling beside its tensors, by component ("transformer", "unet"; "" for all).
 struct stated_scaling {
     std::string where = {};  ///< "the header's lora_adapter_metadata"
-    std::map<std::string, peft_lora_config, std::less<>> by_component = {};
-    std::map<std::string, bool, std::less<>> has_rank = {};
+    std::map<std::string, stated_config, std::less<>> by_component = {};
 
     /// Alpha of a module of the file whose factors are of a rank; nothing where nothing is said of it.
     /// \return `mismatch` if the file says another rank than its factors have.
     [[nodiscard]] result<std::optional<stated_alpha>> alpha_for(std::string_view module, index rank) const {
-        const peft_lora_config* config = nullptr;
+        const stated_config* said = nullptr;
         std::string_view path = module;
         for (const auto& [component, of] : by_component) {
             if (!component.empty() && module.starts_with(component + ".")) {
-                config = &of;
+                said = &of;
                 path = module.substr(component.size() + 1);
             }
         }
-        if (config == nullptr) {
+        if (said == nullptr) {
             const auto all = by_component.find("");
-            config = all != by_component.end()  ? &all->second
-                     : by_component.size() == 1 ? &by_component.begin()->second
-                                                : nullptr;
+            said = all != by_component.end()  ? &all->second
+                   : by_component.size() == 1 ? &by_component.begin()->second
+                                              : nullptr;
         }
-        if (config == nullptr) {
+        if (said == nullptr) {
             return std::optional<stated_alpha>();
         }
         if (path.starts_with(std::string_view("base_model.model."))) {
             path.remove_prefix(std::string_view("base_model.model.").size());
         }
-        bool knows_rank = false;
-        for (const auto& [component, of] : by_component) {
-            knows_rank = knows_rank || (&of == config && has_rank.at(component));
-        }
-        if (knows_rank && config->r_for(path) != rank) {
+        const peft_lora_config& config = said->config;
+        if (said->has_rank && config.r_for(path) != rank) {
             return status{errc::mismatch,
                           "module " + in_quotes(module) + " has factors of rank " + std::to_string(rank) + ", " +
-                              where + " says " + std::to_string(config->r_for(path)) +
+                              where + " says " + std::to_string(config.r_for(path)) +
                               "; its alpha cannot be trusted: give the right one as lora_alpha (--alpha)"};
         }
-        return std::optional(stated_alpha{config->alpha_for(path), config->options.get<bool>("use_rslora")});
+        return std::optional(stated_alpha{config.alpha_for(path), config.options.get<bool>("use_rslora")});
     }
 };
 
@@ -115,8 +118,7 @@ LOWRANK_INLINE [[nodiscard]] result<stated_scaling> scaling_of_keys(std::string 
         if (!config) {
             return in_context(out.where, config.error());
         }
-        out.has_rank[component] = keys.contains("r");
-        out.by_component[component] = std::move(*config);
+        out.by_component[component] = {std::move(*config), keys.contains("r")};
     }
     return out;
 }
@@ -149,12 +151,7 @@ LOWRANK_INLINE [[nodiscard]] result<std::optional<stated_scaling>> scaling_in_he
     constexpr std::array<std::string_view, 4> alphas{"lora_alpha", "alpha", "network_alpha", "ss_network_alpha"};
     constexpr std::array<std::string_view, 6> ranks{"r", "rank", "lora_rank", "dim", "network_dim", "ss_network_dim"};
     const auto is_among = [](std::string_view key, const auto& names) {
-        for (const std::string_view name : names) {
-            if (key == name) {
-                return true;
-            }
-        }
-        return false;
+        return std::find(names.begin(), names.end(), key) != names.end();
     };
     std::map<std::string, json> components;
     std::string where;
@@ -225,8 +222,7 @@ LOWRANK_INLINE [[nodiscard]] result<found_scaling> find_stated_scaling(
     }
     if (config->peft_type == "LORA") {
         out.peft = stated_scaling{.where = "the adapter_config.json beside the file"};
-        out.peft->by_component[""] = std::move(*config);
-        out.peft->has_rank[""] = true;
+        out.peft->by_component[""].config = std::move(*config);
     }
     return out;
 }

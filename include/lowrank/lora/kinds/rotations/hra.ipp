@@ -209,9 +209,6 @@ hra_adapter<S> make_hra(index /*out*/, index in, const hra_options& options) {
 #ifdef LOWRANK_COMPILED
 template void row_rotation<householder_rotation<double>>::forward(index, column_view<double>, workspace&) const;
 template void row_rotation<householder_rotation<double>>::backward(index, column_view<double>, workspace&) const;
-#endif
-
-#ifdef LOWRANK_COMPILED
 #define LOWRANK_HRA_OF(S)                                                                                             \
     template struct householder_rotation<S>;                                                                          \
     template double orthogonality_error<S>(const householder_rotation<S>&);                                           \
