@@ -10,6 +10,7 @@
 namespace tool {
 
 void add_inspect(CLI::App& app);
+void add_check(CLI::App& app);
 void add_eval(CLI::App& app);
 void add_generate(CLI::App& app);
 void add_truncate(CLI::App& app);

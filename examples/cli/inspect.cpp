@@ -1,13 +1,16 @@
 // SPDX-License-Identifier: MIT
 /// \file
-/// `lowrank inspect`: what a checkpoint, a safetensors file or an adapter holds, and what its spectra look like.
+/// `lowrank inspect`: what a checkpoint, a safetensors or GGUF file, or an adapter holds, and what its spectra look like.
 
 #include <algorithm>
+#include <bit>
 #include <cmath>
+#include <cstdint>
 #include <functional>
 #include <map>
 #include <memory>
 #include <mutex>
+#include <numeric>
 #include <optional>
 
 #include <lowrank/core/finite.hpp>
@@ -16,6 +19,8 @@
 #include <lowrank/factor/ranks/rank_rules.hpp>
 #include <lowrank/factor/svd.hpp>
 #include <lowrank/io/containers/checkpoint.hpp>
+#include <lowrank/io/containers/gguf.hpp>
+#include <lowrank/io/formats/gguf_lora.hpp>
 #include <lowrank/io/peft.hpp>
 
 #include "checkpoint_edit.hpp"
@@ -112,14 +117,6 @@ std::string in_bytes(std::uint64_t n) {
     return format("%.1f %s", x, unit);
 }
 
-std::uint64_t elements(const lowrank::tensor_info& t) {
-    std::uint64_t n = 1;
-    for (const auto extent : t.shape) {
-        n *= extent;
-    }
-    return n;
-}
-
 /// Runs `body(i)` for all i on the pool, with progress.
 template <class F>
 void for_each_with_progress(std::size_t n, thread_pool& pool, const char* label, F&& body) {
@@ -137,64 +134,132 @@ void for_each_with_progress(std::size_t n, thread_pool& pool, const char* label,
     stop_if_interrupted();
 }
 
-void inspect_checkpoint(const inspect_options& options, thread_pool& pool) {
-    const auto checkpoint = open_checkpoint(options.path);
+/// A tensor of a file of any format.
+struct tensor_line {
+    std::string name;
+    std::string type;
+    std::vector<std::uint64_t> shape;
+    std::uint64_t bytes = 0;
+    std::function<lowrank::matrix<double>()> read = {};  ///< Of a matrix of real numbers.
+    std::optional<spectrum_summary> spectrum = {};
+
+    [[nodiscard]] std::uint64_t parameters() const {
+        return std::accumulate(shape.begin(), shape.end(), std::uint64_t{1}, std::multiplies<>());
+    }
+};
+
+struct tensor_listing {
+    const char* kind = "checkpoint";
+    std::size_t files = 1;
+    json metadata = json::object();
+    std::vector<tensor_line> tensors = {};
+};
+
+tensor_listing listing_of(const lowrank::checkpoint& checkpoint) {
+    tensor_listing out{.files = checkpoint.shards().size()};
+    for (const auto& place : checkpoint.tensors()) {
+        const auto& t = *place.info;
+        tensor_line& line = out.tensors.emplace_back(
+            tensor_line{t.name, std::string(lowrank::name_of(t.type)), t.shape, t.end - t.begin});
+        if (t.shape.size() == 2 && lowrank::is_real(t.type)) {
+            line.read = [checkpoint, name = t.name] { return take(checkpoint.matrix<double>(name)); };
+        }
+    }
+    for (const auto& shard : checkpoint.shards()) {
+        for (const auto& [key, value] : shard.file.metadata()) {
+            out.metadata[key] = value;
+        }
+    }
+    return out;
+}
+
+/// A scalar of any type as a number.
+json number_of(const lowrank::gguf_value& v) {
+    if (v.type == lowrank::gguf_type::boolean) {
+        return v.bits != 0;
+    }
+    if (const auto x = v.as_f32()) {
+        return static_cast<double>(*x);
+    }
+    if (v.type == lowrank::gguf_type::f64) {
+        return std::bit_cast<double>(v.bits);
+    }
+    if (const auto x = v.as_count()) {
+        return *x;
+    }
+    const auto shift = 64 - 8 * lowrank::size_of(v.type);  // a negative number of fewer bits
+    return static_cast<std::int64_t>(v.bits << shift) >> shift;
+}
+
+/// A vocabulary has a hundred thousand entries: of arrays only the length is told.
+json value_of(const lowrank::gguf_value& v) {
+    if (const auto* text = v.as_string()) {
+        return *text;
+    }
+    if (v.type != lowrank::gguf_type::array) {
+        return number_of(v);
+    }
+    const auto size = lowrank::size_of(v.element);
+    return {{"array_of", size > 0 ? v.elements.size() / size : v.texts.size()}};
+}
+
+tensor_listing listing_of(const lowrank::gguf_file& file) {
+    tensor_listing out{.kind = "gguf"};
+    for (const auto& t : file.tensors()) {
+        tensor_line& line = out.tensors.emplace_back(tensor_line{
+            t.name, std::string(lowrank::facts_of(t.type, file.types()).name), {t.ne.rbegin(), t.ne.rend()}, t.bytes});
+        if (t.ne.size() == 2 && lowrank::is_decodable(t.type, file.types())) {
+            line.read = [file, &t] { return lowrank::matrix<double>(take(file.matrix<double>(t))); };
+        }
+    }
+    for (const auto& [key, value] : file.entries()) {
+        out.metadata[key] = value_of(value);
+    }
+    return out;
+}
+
+void inspect_tensors(const inspect_options& options, thread_pool& pool, tensor_listing listing) {
     const matrix_choice chosen(options.matrices);
-    struct line {
-        const lowrank::tensor_info* info;
-        std::optional<spectrum_summary> spectrum;
-    };
-    std::vector<line> lines;
-    std::vector<std::size_t> wanted;
+    std::vector<tensor_line*> wanted;
     std::uint64_t parameters = 0;
     std::uint64_t bytes = 0;
     std::map<std::string, std::uint64_t> dtypes;
-    for (const auto& place : checkpoint.tensors()) {
-        const auto& t = *place.info;
-        parameters += elements(t);
-        bytes += t.end - t.begin;
-        dtypes[std::string(lowrank::name_of(t.type))] += elements(t);
-        if (options.matrices.empty() || chosen.contains(t.name)) {
-            if (options.spectra && t.shape.size() == 2 && lowrank::is_real(t.type)) {
-                wanted.push_back(lines.size());
-            }
+    for (auto& t : listing.tensors) {
+        parameters += t.parameters();
+        bytes += t.bytes;
+        dtypes[t.type] += t.parameters();
+        const bool is_chosen = options.matrices.empty() || chosen.contains(t.name);
+        if (is_chosen && options.spectra && t.read) {
+            wanted.push_back(&t);
         }
-        lines.push_back({&t, {}});
     }
     chosen.require_all_used();
     for_each_with_progress(wanted.size(), pool, "factorizing", [&](std::size_t i) {
-        auto& at = lines[wanted[i]];
-        const auto w = take(checkpoint.matrix<double>(at.info->name));
-        at.spectrum = summarize(take_named(at.info->name, lowrank::singular_values(w)));
+        tensor_line& at = *wanted[i];
+        at.spectrum = summarize(take_named(at.name, lowrank::singular_values(at.read())));
     });
 
     if (options.common.json) {
         json tensors = json::array();
-        for (const auto& at : lines) {
-            json one = {{"name", at.info->name},
-                        {"dtype", lowrank::name_of(at.info->type)},
-                        {"shape", at.info->shape},
-                        {"parameters", elements(*at.info)},
-                        {"bytes", at.info->end - at.info->begin}};
+        for (const auto& at : listing.tensors) {
+            json one = {{"name", at.name},
+                        {"dtype", at.type},
+                        {"shape", at.shape},
+                        {"parameters", at.parameters()},
+                        {"bytes", at.bytes}};
             if (at.spectrum) {
                 one["spectrum"] = to_json(*at.spectrum);
             }
             tensors.push_back(std::move(one));
         }
-        json metadata = json::object();
-        for (const auto& shard : checkpoint.shards()) {
-            for (const auto& [key, value] : shard.file.metadata()) {
-                metadata[key] = value;
-            }
-        }
         print_json({{"command", "inspect"},
-                    {"kind", "checkpoint"},
+                    {"kind", listing.kind},
                     {"path", options.path.string()},
-                    {"files", checkpoint.shards().size()},
+                    {"files", listing.files},
                     {"parameters", parameters},
                     {"bytes", bytes},
                     {"dtypes", dtypes},
-                    {"metadata", metadata},
+                    {"metadata", listing.metadata},
                     {"tensors", tensors}});
         return;
     }
@@ -203,13 +268,12 @@ void inspect_checkpoint(const inspect_options& options, thread_pool& pool) {
         append(head, spectrum_head());
     }
     table rows(std::move(head));
-    for (const auto& at : lines) {
+    for (const auto& at : listing.tensors) {
         std::string shape;
-        for (const auto extent : at.info->shape) {
+        for (const auto extent : at.shape) {
             shape += (shape.empty() ? "" : "x") + std::to_string(extent);
         }
-        std::vector<std::string> row = {at.info->name, std::string(lowrank::name_of(at.info->type)),
-                                        shape.empty() ? "scalar" : shape, grouped(elements(*at.info))};
+        std::vector<std::string> row = {at.name, at.type, shape.empty() ? "scalar" : shape, grouped(at.parameters())};
         if (options.spectra) {
             append(row, spectrum_cells(at.spectrum));
         }
@@ -219,9 +283,13 @@ void inspect_checkpoint(const inspect_options& options, thread_pool& pool) {
     for (const auto& [type, count] : dtypes) {
         types += (types.empty() ? "" : ", ") + grouped(count) + " " + type;
     }
-    print(rows.text() + format("\n%zu tensors in %zu files, %s parameters (%s), %s\n", lines.size(),
-                               checkpoint.shards().size(), grouped(parameters).c_str(), types.c_str(),
-                               in_bytes(bytes).c_str()));
+    const auto architecture = listing.metadata.find("general.architecture");
+    print(rows.text() +
+          format("\n%zu tensors in %zu files, %s parameters (%s), %s\n", listing.tensors.size(), listing.files,
+                 grouped(parameters).c_str(), types.c_str(), in_bytes(bytes).c_str()) +
+          (architecture != listing.metadata.end() && architecture->is_string()
+               ? "architecture " + architecture->get<std::string>() + "\n"
+               : std::string()));
 }
 
 /// Singular values of left * right from two small triangular factors, never from the product.
@@ -247,9 +315,7 @@ lowrank::low_rank<float> product_of(const lowrank::peft_module& module) {
     return delta != nullptr ? *delta : lowrank::low_rank<float>();
 }
 
-void inspect_adapter(const inspect_options& options, thread_pool& pool) {
-    // Nothing is applied, so it does not matter which base weights the adapter belongs to.
-    const auto adapter = load_adapter(options.path, {.base_is_residual = true});
+void inspect_adapter(const inspect_options& options, thread_pool& pool, const lowrank::peft_adapter& adapter) {
     const auto& base = adapter.config.base_model_name_or_path;
     const matrix_choice chosen(options.matrices);
     struct line {
@@ -376,6 +442,30 @@ bool holds_adapter(const fs::path& path) {
     return folders && !folders->empty();
 }
 
+/// A GGUF adapter under its own names.
+lowrank::peft_adapter adapter_in(const lowrank::gguf_file& file, const std::string& name) {
+    auto read = take_named(name, lowrank::read_gguf_lora(file, {.activated_by_tokens = true}));
+    lowrank::peft_adapter out;
+    out.warnings = std::move(read.warnings);
+    for (auto& [tensor, lora] : read.tensors) {
+        out.modules.emplace(tensor, std::move(lora));
+    }
+    out.config = lowrank::peft_config_for(
+        out, {.alora_invocation_tokens = {read.alora_invocation_tokens.begin(), read.alora_invocation_tokens.end()},
+              .base_model_name_or_path = "a model of architecture " + read.architecture});
+    return out;
+}
+
+void inspect_gguf(const inspect_options& options, thread_pool& pool) {
+    const auto file = take_named(options.path.string(), lowrank::gguf_file::open(options.path));
+    const auto* type = file.value("general.type");
+    if (type != nullptr && type->as_string() != nullptr && *type->as_string() == "adapter") {
+        inspect_adapter(options, pool, adapter_in(file, options.path.string()));
+    } else {
+        inspect_tensors(options, pool, listing_of(file));
+    }
+}
+
 void run_inspect(const inspect_options& options) {
     std::error_code error;
     if (!fs::exists(options.path, error)) {
@@ -383,9 +473,12 @@ void run_inspect(const inspect_options& options) {
     }
     thread_pool pool(options.common.threads);
     if (holds_adapter(options.path)) {
-        inspect_adapter(options, pool);
+        // Nothing is applied, so it does not matter which base weights the adapter belongs to.
+        inspect_adapter(options, pool, load_adapter(options.path, {.base_is_residual = true}));
+    } else if (options.path.extension() == ".gguf") {
+        inspect_gguf(options, pool);
     } else {
-        inspect_checkpoint(options, pool);
+        inspect_tensors(options, pool, listing_of(open_checkpoint(options.path)));
     }
 }
 
@@ -393,8 +486,8 @@ void run_inspect(const inspect_options& options) {
 
 void add_inspect(CLI::App& app) {
     auto options = std::make_shared<inspect_options>();
-    auto* command = app.add_subcommand("inspect", "List what a model, a safetensors file or an adapter holds");
-    command->add_option("path", options->path, "Model folder, safetensors file, index.json or PEFT folder")
+    auto* command = app.add_subcommand("inspect", "List what a model, a safetensors or GGUF file, or an adapter holds");
+    command->add_option("path", options->path, "Model folder, safetensors file, index.json, GGUF file or PEFT folder")
         ->type_name("PATH")
         ->required();
     command->add_flag("--spectra", options->spectra,

@@ -39,6 +39,7 @@ int run(int argc, char** argv) {
         "Exit codes: 0 done, 1 the work failed (one sentence on stderr), 2 wrong usage, 130 interrupted.\n"
         "Results go to stdout, messages and progress to stderr. 'lowrank COMMAND --help' shows an example.");
     tool::add_inspect(app);
+    tool::add_check(app);
     tool::add_eval(app);
     tool::add_generate(app);
     tool::add_truncate(app);

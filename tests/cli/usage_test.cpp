@@ -11,8 +11,8 @@ using namespace lowrank_tests;
 
 namespace {
 
-const std::vector<std::string> commands = {"inspect", "eval",    "generate", "truncate", "laser",   "finetune", "merge",
-                                           "diff",    "extract", "resize",   "combine",  "convert", "demo"};
+const std::vector<std::string> commands = {"inspect", "check", "eval",    "generate", "truncate", "laser",   "finetune",
+                                           "merge",   "diff",  "extract", "resize",   "combine",  "convert", "demo"};
 
 bool contains(const std::string& text, const std::string& part) { return text.find(part) != std::string::npos; }
 

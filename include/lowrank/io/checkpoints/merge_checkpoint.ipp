@@ -5,13 +5,13 @@
 #include <lowrank/io/checkpoints/detail/merge_plan.hpp>
 #include <lowrank/io/checkpoints/detail/merge_rows.hpp>
 #include <lowrank/io/checkpoints/detail/merge_tiles.hpp>
+#include <lowrank/io/checkpoints/detail/planned_tensor.hpp>
 #include <lowrank/io/checkpoints/detail/shard_journal.hpp>
 #include <lowrank/io/checkpoints/detail/shard_loop.hpp>
 #include <lowrank/io/checkpoints/merge_checkpoint.hpp>
 #include <lowrank/io/containers/detail/json.hpp>
 #include <lowrank/io/containers/detail/text.hpp>
 #include <lowrank/io/peft/detail/peft_reader.hpp>
-#include <lowrank/io/peft/detail/token_rows.hpp>
 
 namespace lowrank::inline LOWRANK_ABI {
 
@@ -144,6 +144,8 @@ LOWRANK_API [[nodiscard]] status write_merged_shard(const checkpoint::shard& sha
     if (!file) {
         return file.error();
     }
+    const byte_sink out = [&](std::span<const std::byte> bytes) { return file->write(bytes); };
+    const tile_options tiles{.bytes = opt.tile_bytes, .check = opt.check, .exec = opt.exec};
     for (const tensor_info& planned : file->order()) {
         const tensor_info* stored = shard.file.find(planned.name);
         if (stored == nullptr) {
@@ -157,35 +159,17 @@ LOWRANK_API [[nodiscard]] status write_merged_shard(const checkpoint::shard& sha
         if (!lowrank::report(opt.on_progress, {.done = done, .total = total, .what = t.name})) {
             return {errc::cancelled, "merging was stopped"};
         }
-        const auto bytes = shard.file.bytes(t);
-        const auto change = plan.changes.find(t.name);
-        const auto replacement = plan.replacements.find(t.name);
-        if (change != plan.changes.end()) {
-            const tile_options tiles{.bytes = opt.tile_bytes, .check = opt.check, .exec = opt.exec};
-            stored_change now = change->second.form();
-            auto weight = now.rows ? write_merged_rows(*file, shard.file, t, now, tiles)
-                                   : write_merged(*file, shard.file, t, std::move(now), tiles);
-            if (!weight) {
-                return in_context("tensor " + in_quotes(t.name), weight.error());
-            }
-            report.weights.emplace(t.name, *weight);
-            if (change->second.replaced) {
-                report.replaced.push_back(t.name);
-            }
-        } else if (replacement != plan.replacements.end()) {
-            report.replaced.push_back(t.name);
-            if (status why = file->write(replacement->second); !why) {
-                return why;
-            }
-        } else if (const auto rows = plan.token_rows.find(t.name); rows != plan.token_rows.end()) {
-            report.replaced.push_back(t.name);
-            if (status why = write_token_rows(*file, shard.file, t, rows->second); !why) {
-                return why;
-            }
-        } else if (status why = write_unchanged(*file, shard.file, t); !why) {
-            return why;
+        const auto merged = write_planned(out, shard.file, t, plan, tiles);
+        if (!merged) {
+            return in_context("tensor " + in_quotes(t.name), merged.error());
         }
-        done += static_cast<index>(bytes.size());
+        if (*merged) {
+            report.weights.emplace(t.name, **merged);
+        }
+        if (plan.replaces(t.name)) {
+            report.replaced.push_back(t.name);
+        }
+        done += static_cast<index>(shard.file.bytes(t).size());
         shard.file.release(t);
     }
     return file->commit();

@@ -92,6 +92,14 @@ public:
     /// Every tensor, sorted by name.
     [[nodiscard]] const std::vector<place>& tensors() const noexcept { return content_->places; }
 
+    /// The place of the tensor of this name, or null. \cost O(log tensors)
+    [[nodiscard]] const place* locate(std::string_view name) const noexcept {
+        const auto& all = content_->places;
+        const auto at = std::lower_bound(all.begin(), all.end(), name,
+                                         [](const place& p, std::string_view n) { return p.info->name < n; });
+        return at != all.end() && at->info->name == name ? &*at : nullptr;
+    }
+
     /// The tensor of this name, or null. \cost O(log tensors)
     [[nodiscard]] const tensor_info* find(std::string_view name) const noexcept {
         const place* at = locate(name);
@@ -138,13 +146,6 @@ private:
     LOWRANK_API static result<checkpoint> open_index(const std::filesystem::path& path, const checkpoint_options& opt);
     LOWRANK_API static result<shard> open_shard(const std::filesystem::path& folder, const std::string& name,
                                                 const checkpoint_options& opt);
-
-    [[nodiscard]] const place* locate(std::string_view name) const noexcept {
-        const auto& all = content_->places;
-        const auto at = std::lower_bound(all.begin(), all.end(), name,
-                                         [](const place& p, std::string_view n) { return p.info->name < n; });
-        return at != all.end() && at->info->name == name ? &*at : nullptr;
-    }
 
     static status missing(std::string_view name) {
         return {errc::not_found, "there is no tensor " + detail::in_quotes(name) + " in the checkpoint"};

@@ -36,9 +36,16 @@ LOWRANK_API [[nodiscard]] std::span<const adapter_format> adapter_formats();
 LOWRANK_API [[nodiscard]] result<const adapter_format*> find_adapter_format(
     std::string_view name, std::span<const adapter_format> among = adapter_formats());
 
+/// Whether a format can represent a module (or a tensor that replaces one of the base), and, where `opt.model` is set,
+/// has a place for it in a file for that model.
+/// \return `unsupported` with the reason; what `fits` of the format says.
+LOWRANK_API [[nodiscard]] status can_hold(const adapter_format& format, const std::string& path,
+                                          const peft_module& module, const adapter_write_options& opt = {});
+
 /// Whether a format can represent all of an adapter (`to_plain_lora` helps where it cannot represent modules).
-/// \return `unsupported`, naming the first module or tensor that it cannot.
-LOWRANK_API [[nodiscard]] status can_hold(const adapter_format& format, const peft_adapter& adapter);
+/// \return As above, of the first module that it cannot.
+LOWRANK_API [[nodiscard]] status can_hold(const adapter_format& format, const peft_adapter& adapter,
+                                          const adapter_write_options& opt = {});
 
 /// Reads an adapter folder or file of any of the formats; which one is detected from its content.
 ///
@@ -96,6 +103,9 @@ LOWRANK_API [[nodiscard]] status write_lora_file(const std::filesystem::path& pa
                                                  std::span<const adapter_format> among = adapter_formats());
 
 namespace detail {
+
+/// `unsupported` for an adapter with invocation tokens (aLoRA) and a format without a place for them.
+LOWRANK_API [[nodiscard]] status check_invocation_tokens(const adapter_format& format, const peft_lora_config& config);
 
 /// A file under the names of the base, as a PEFT adapter.
 LOWRANK_API [[nodiscard]] result<adapter_file> adapter_of(lora_file file, const adapter_read_options& opt,

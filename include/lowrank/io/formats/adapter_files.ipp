@@ -49,24 +49,46 @@ LOWRANK_BODY result<const adapter_format*> find_adapter_format(std::string_view 
     return status{errc::unsupported, "there is no adapter format " + detail::in_quotes(name) + "; known: " + known};
 }
 
-LOWRANK_BODY status can_hold(const adapter_format& format, const peft_adapter& adapter) {
+namespace detail {
+
+LOWRANK_BODY status check_invocation_tokens(const adapter_format& format, const peft_lora_config& config) {
+    if (config.alora_invocation_tokens.empty() || format.holds_invocation_tokens) {
+        return {};
+    }
+    return {errc::unsupported, "the adapter applies from its invocation tokens on (aLoRA), which " +
+                                   std::string(format.name) + " cannot represent"};
+}
+
+}  // namespace detail
+
+LOWRANK_BODY status can_hold(const adapter_format& format, const std::string& path, const peft_module& module,
+                             const adapter_write_options& opt) {
     const auto refused = [&](const std::string& what) {
         return status{errc::unsupported, what + ", which " + std::string(format.name) + " cannot represent"};
     };
-    if (!adapter.config.alora_invocation_tokens.empty() && !format.holds_invocation_tokens) {
-        return refused("the adapter applies from its invocation tokens on (aLoRA)");
+    if (const tensor_to_write* t = stored_tensor(module)) {
+        return format.holds_whole_tensors
+                   ? status{}
+                   : refused("tensor " + detail::in_quotes(t->name) + " replaces one of the base");
+    }
+    if (is_plain_table(module)) {
+        if (!format.holds_tables) {
+            return refused("module " + detail::in_quotes(path) + " is an embedding table");
+        }
+    } else if (!is_plain_lora(module) && (format.holds == nullptr || !format.holds(module))) {
+        return refused("module " + detail::in_quotes(path) + " is adapted by " + kind_of(module));
+    }
+    return format.fits != nullptr && opt.model != nullptr ? format.fits(path, module, opt) : status{};
+}
+
+LOWRANK_BODY status can_hold(const adapter_format& format, const peft_adapter& adapter,
+                             const adapter_write_options& opt) {
+    if (status why = detail::check_invocation_tokens(format, adapter.config); !why) {
+        return why;
     }
     for (const auto& [path, module] : adapter.modules) {
-        if (const tensor_to_write* t = stored_tensor(module)) {
-            if (!format.holds_whole_tensors) {
-                return refused("tensor " + detail::in_quotes(t->name) + " replaces one of the base");
-            }
-        } else if (is_plain_table(module)) {
-            if (!format.holds_tables) {
-                return refused("module " + detail::in_quotes(path) + " is an embedding table");
-            }
-        } else if (!is_plain_lora(module) && (format.holds == nullptr || !format.holds(module))) {
-            return refused("module " + detail::in_quotes(path) + " is adapted by " + kind_of(module));
+        if (status why = can_hold(format, path, module, opt); !why) {
+            return why;
         }
     }
     return {};
@@ -361,7 +383,7 @@ LOWRANK_BODY status write_adapter(const std::filesystem::path& path, const peft_
     if (!to) {
         return to.error();
     }
-    if (status why = can_hold(**to, adapter); !why) {
+    if (status why = can_hold(**to, adapter, opt); !why) {
         return why;
     }
     return (*to)->write != nullptr

@@ -100,6 +100,8 @@ struct adapter_format {
     bool holds_tables = false;
     bool holds_whole_tensors = false;  ///< Tensors that replace ones of the base, and rows of tables.
     bool holds_invocation_tokens = false;
+    /// Of a format whose names are those of an architecture: why a module has no place in a file for `opt.model`.
+    status (*fits)(const std::string& path, const peft_module& module, const adapter_write_options& opt) = nullptr;
 
     /// What a tensor's name says; null if the format is no single file of safetensors.
     lora_name (*parse)(std::string_view tensor) = nullptr;

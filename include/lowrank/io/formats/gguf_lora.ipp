@@ -232,6 +232,45 @@ LOWRANK_API [[nodiscard]] std::optional<module_match> find_module_of(const archi
     return dot == std::string_view::npos ? module : module.substr(dot + 1);
 }
 
+/// Where a module lies in a GGUF of a model.
+struct gguf_place {
+    module_match names = {};
+    std::vector<index> rows = {};  ///< Of each of the tensors it becomes.
+};
+
+LOWRANK_API [[nodiscard]] result<gguf_place> place_in_gguf(const std::string& module, const peft_module& held,
+                                                           const architecture& a, const model_config& model) {
+    auto names = find_module_of(a, module);
+    if (!names || is_plain_table(held) != (names->module->role == module_role::table)) {
+        std::vector<std::string> known;
+        for (const architecture_module& m : a.modules) {
+            known.push_back(m.name);
+        }
+        return status{errc::unsupported, "module " + in_quotes(module) + " has no place in a GGUF of " + a.name +
+                                             nearest_in_words(last_module(module), known)};
+    }
+    if (model.tie_word_embeddings && names->module->role == module_role::output) {
+        return status{errc::unsupported, "module " + in_quotes(module) +
+                                             " is tied to the embedding table; llama.cpp cannot adapt it alone"};
+    }
+    auto rows = rows_of_parts(*names->module, model, lora_of(held).rows());
+    return rows ? result<gguf_place>(gguf_place{std::move(*names), std::move(*rows)})
+                : result<gguf_place>(in_context("module " + in_quotes(module), rows.error()));
+}
+
+/// \pre `opt.model` is set, the module is plain LoRA.
+LOWRANK_API [[nodiscard]] status fits_gguf(const std::string& path, const peft_module& module,
+                                           const adapter_write_options& opt) {
+    const auto a = find_architecture(opt.model->model_type, opt.architectures);
+    if (!a) {
+        return a.error();
+    }
+    if (status why = check_activation(*opt.model, **a); !why) {
+        return why;
+    }
+    return place_in_gguf(path, module, **a, *opt.model).why;
+}
+
 }  // namespace detail
 
 LOWRANK_BODY status write_gguf_lora(const std::filesystem::path& path, const peft_adapter& adapter,
@@ -262,23 +301,11 @@ LOWRANK_BODY status write_gguf_lora(const std::filesystem::path& path, const pef
     for (const auto& [module, held] : adapter.modules) {
         const lora_adapter<float>& lora = lora_of(held);
         const bool is_table = is_plain_table(held);
-        const auto names = detail::find_module_of(**a, module);
-        if (!names || is_table != (names->module->role == module_role::table)) {
-            std::vector<std::string> known;
-            for (const architecture_module& m : (*a)->modules) {
-                known.push_back(m.name);
-            }
-            return {errc::unsupported, "module " + detail::in_quotes(module) + " has no place in a GGUF of " +
-                                           (*a)->name + detail::nearest_in_words(detail::last_module(module), known)};
+        const auto place = detail::place_in_gguf(module, held, **a, model);
+        if (!place) {
+            return place.error();
         }
-        if (model.tie_word_embeddings && names->module->role == module_role::output) {
-            return {errc::unsupported, "module " + detail::in_quotes(module) +
-                                           " is tied to the embedding table; llama.cpp cannot adapt it alone"};
-        }
-        const auto rows = rows_of_parts(*names->module, model, lora.rows());
-        if (!rows) {
-            return detail::in_context("module " + detail::in_quotes(module), rows.error());
-        }
+        const auto& [names, rows] = *place;
         // What llama.cpp multiplies by is alpha / r; what PEFT means is the module's own scaling.
         const double wanted = lora_scaling(lora.lora_alpha, lora.rank(), lora.use_rslora);
         const double factor = wanted * static_cast<double>(lora.rank()) / static_cast<double>(alpha);
@@ -292,11 +319,11 @@ LOWRANK_BODY status write_gguf_lora(const std::filesystem::path& path, const pef
             return {errc::non_finite, "module " + detail::in_quotes(module) + " holds NaN or infinity"};
         }
         index first = 0;
-        for (std::size_t i = 0; i < rows->size(); first += (*rows)[i++]) {
-            const gguf_part& part = names->module->parts[i];
-            const row_matrix<float> own = b.middleRows(first, (*rows)[i]);
-            append(names->gguf[i] + ".lora_a", in);
-            append(names->gguf[i] + ".lora_b", part.is_rotary ? rope_rows_to_gguf(own, heads_of(part, model)) : own);
+        for (std::size_t i = 0; i < rows.size(); first += rows[i++]) {
+            const gguf_part& part = names.module->parts[i];
+            const row_matrix<float> own = b.middleRows(first, rows[i]);
+            append(names.gguf[i] + ".lora_a", in);
+            append(names.gguf[i] + ".lora_b", part.is_rotary ? rope_rows_to_gguf(own, heads_of(part, model)) : own);
         }
     }
     std::vector<gguf_entry> entries = {{"general.architecture", gguf_value::of((*a)->gguf)},
@@ -405,6 +432,7 @@ LOWRANK_BODY adapter_format gguf_format() {
             .needs_model = true,
             .holds_tables = true,
             .holds_invocation_tokens = true,
+            .fits = &detail::fits_gguf,
             .recognizes = [](const adapter_source& source) { return source.head.starts_with("GGUF"); },
             .read = &detail::read_gguf_adapter,
             .write = &detail::write_gguf_adapter};

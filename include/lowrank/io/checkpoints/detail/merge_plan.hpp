@@ -149,51 +149,60 @@ LOWRANK_INLINE [[nodiscard]] status check_ties(const base_view& about, const std
                 "tie_word_embeddings false, and merge into that"};
 }
 
-/// Plans the modules of one adapter.
-LOWRANK_INLINE [[nodiscard]] status plan_modules(const base_view& about, const peft_adapter& adapter, double strength,
-                                                 merge_plan& out) {
+/// Plans one module of an adapter that changes a weight.
+LOWRANK_INLINE [[nodiscard]] status plan_change(const base_view& about, const std::string& path,
+                                                const peft_module& held, const peft_lora_config& config,
+                                                double strength, merge_plan& out) {
     const checkpoint& base = about.base;
-    const bool flag = adapter.config.fan_in_fan_out;
-    const auto place = [&](const std::string& path) -> result<std::string> {
-        auto module = about.stored(path, out.notes);
-        if (module) {
-            if (status why = check_ties(about, *module, adapter.config); !why) {
-                return why;
-            }
+    const auto module = about.stored(path, out.notes);
+    if (!module) {
+        return module.error();
+    }
+    if (status why = check_ties(about, *module, config); !why) {
+        return why;
+    }
+    const tensor_info* t = base.find(*module + ".weight");
+    const bool flipped =
+        is_table_module(held) || is_stored_in_by_out(about, *module, config.fan_in_fan_out, shape_of(held), out.notes);
+    peft_module fitted = held;
+    std::optional<module_shape> weight;
+    if (t != nullptr && !t->shape.empty() && t->shape[0] != 0) {
+        const module_shape has = stored_shape(*t);
+        weight = flipped ? module_shape{has.in, has.out} : has;
+        if (status why = fit_module(fitted, weight->out, weight->in); !why) {
+            return in_context("module " + in_quotes(path), why);
         }
-        return module;
+    }
+    const auto make = [from = &held, weight] {
+        peft_module now = *from;
+        if (weight) {
+            (void)fit_module(now, weight->out, weight->in);  // it did fit
+        }
+        return change_without_factors(now);
     };
-    for (const auto& [path, held] : adapter.modules) {
-        if (stored_tensor(held) != nullptr) {
-            continue;
-        }
-        const auto module = place(path);
-        if (!module) {
-            return module.error();
-        }
-        const tensor_info* t = base.find(*module + ".weight");
-        const bool flipped =
-            is_table_module(held) || is_stored_in_by_out(about, *module, flag, shape_of(held), out.notes);
-        peft_module fitted = held;
-        std::optional<module_shape> weight;
-        if (t != nullptr && !t->shape.empty() && t->shape[0] != 0) {
-            const module_shape has = stored_shape(*t);
-            weight = flipped ? module_shape{has.in, has.out} : has;
-            if (status why = fit_module(fitted, weight->out, weight->in); !why) {
-                return in_context("module " + in_quotes(path), why);
-            }
-        }
-        const auto make = [from = &held, weight] {
-            peft_module now = *from;
-            if (weight) {
-                (void)fit_module(now, weight->out, weight->in);  // it did fit
-            }
-            return change_without_factors(now);
-        };
-        const module_layout layout{shape_of(fitted), flipped, checksum_of_parameters(held)};
-        if (status why = plan_module(base, *module, make, layout, strength, out); !why) {
-            return why;
-        }
+    const module_layout layout{shape_of(fitted), flipped, checksum_of_parameters(held)};
+    return plan_module(base, *module, make, layout, strength, out);
+}
+
+/// Plans one entry of an adapter: a module that changes a weight, or what it saves whole.
+LOWRANK_INLINE [[nodiscard]] status plan_entry(const base_view& about, const std::string& path, const peft_module& held,
+                                               const peft_lora_config& config, bool head_is_copy, double strength,
+                                               merge_plan& out) {
+    return stored_tensor(held) != nullptr ? plan_saved(about, path, held, config, head_is_copy, strength, out)
+                                          : plan_change(about, path, held, config, strength, out);
+}
+
+/// `unsupported` for an adapter that no checkpoint can hold merged.
+LOWRANK_INLINE [[nodiscard]] status check_mergeable(const peft_lora_config& config) {
+    if (!config.alora_invocation_tokens.empty()) {
+        return {errc::unsupported,
+                "the adapter applies only from its invocation tokens on (aLoRA) and cannot be merged"};
+    }
+    if (!config.layer_replication.empty()) {
+        return {errc::unsupported,
+                "the adapter is for a model whose layers were repeated (layer_replication), each copy with "
+                "changes of its own; it cannot be merged into a checkpoint that has every layer once. Write "
+                "the checkpoint with the layers repeated, and remove layer_replication from the adapter"};
     }
     return {};
 }
@@ -212,21 +221,17 @@ LOWRANK_INLINE [[nodiscard]] result<merge_plan> plan_merge(const checkpoint& bas
         if (adapter->modules.empty()) {
             return status{errc::mismatch, "the adapter holds no module, so there is nothing to merge"};
         }
-        if (!adapter->config.alora_invocation_tokens.empty()) {
-            return status{errc::unsupported,
-                          "the adapter applies only from its invocation tokens on (aLoRA) and cannot be merged"};
-        }
-        if (!adapter->config.layer_replication.empty()) {
-            return status{errc::unsupported,
-                          "the adapter is for a model whose layers were repeated (layer_replication), each copy with "
-                          "changes of its own; it cannot be merged into a checkpoint that has every layer once. Write "
-                          "the checkpoint with the layers repeated, and remove layer_replication from the adapter"};
-        }
-        if (status why = plan_modules(about, *adapter, strength, out); !why) {
+        if (status why = check_mergeable(adapter->config); !why) {
             return why;
         }
-        if (status why = plan_whole_tensors(about, *adapter, strength, out); !why) {
-            return why;
+        const auto head_is_copy = check_tied_tables(about, *adapter);
+        if (!head_is_copy) {
+            return head_is_copy.error();
+        }
+        for (const auto& [path, held] : adapter->modules) {
+            if (status why = plan_entry(about, path, held, adapter->config, *head_is_copy, strength, out); !why) {
+                return why;
+            }
         }
     }
     if (status why = out.settle(base); !why) {

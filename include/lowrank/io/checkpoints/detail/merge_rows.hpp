@@ -22,7 +22,6 @@
 #include <lowrank/io/checkpoints/detail/merge_plan.hpp>
 #include <lowrank/io/checkpoints/detail/merge_tiles.hpp>
 #include <lowrank/io/containers/safetensors.hpp>
-#include <lowrank/io/containers/safetensors_writer.hpp>
 #include <lowrank/lora/merge/merge_transformed.hpp>
 
 namespace lowrank::inline LOWRANK_ABI {
@@ -40,7 +39,7 @@ struct rows_after {
 
 /// \pre `change.rows` is set. \cost A tile in double beside the weight's; the whole weight where it is stored in x out.
 template <storage T>
-[[nodiscard]] result<merged_weight> write_merged_rows_as(safetensors_writer& out, const safetensors_file& file,
+[[nodiscard]] result<merged_weight> write_merged_rows_as(const byte_sink& out, const safetensors_file& file,
                                                          const tensor_info& t, const stored_change& change,
                                                          const tile_options& opt) {
     const auto bytes = file.bytes(t);
@@ -82,8 +81,7 @@ template <storage T>
             receipt_bits += receipt->bits_per_weight() * static_cast<double>(tile.size());
         }
         audit.add(receipt->audit, first);
-        if (status why = out.write(std::as_bytes(std::span(tile.data(), static_cast<std::size_t>(tile.size()))));
-            !why) {
+        if (status why = out(std::as_bytes(std::span(tile.data(), static_cast<std::size_t>(tile.size())))); !why) {
             return why;
         }
     }
@@ -91,9 +89,8 @@ template <storage T>
     return merged_weight{audit.total(), dtype_of<T>, 0, receipt_bits / entries};
 }
 
-LOWRANK_INLINE [[nodiscard]] result<merged_weight> write_merged_rows(safetensors_writer& out,
-                                                                     const safetensors_file& file, const tensor_info& t,
-                                                                     const stored_change& change,
+LOWRANK_INLINE [[nodiscard]] result<merged_weight> write_merged_rows(const byte_sink& out, const safetensors_file& file,
+                                                                     const tensor_info& t, const stored_change& change,
                                                                      const tile_options& opt) {
     switch (t.type) {
         case dtype::f64: return write_merged_rows_as<double>(out, file, t, change, opt);

@@ -182,6 +182,13 @@ struct merge_plan {
         return {};
     }
 
+    /// Whether a tensor of the adapter, or rows of one, take the place of what the base has.
+    [[nodiscard]] bool replaces(const std::string& name) const {
+        const auto change = changes.find(name);
+        return replacements.contains(name) || token_rows.contains(name) ||
+               (change != changes.end() && change->second.replaced);
+    }
+
     [[nodiscard]] static status order_matters(const std::string& name) {
         return {errc::unsupported, "two changes of " + in_quotes(name) +
                                        " meet, and one of them scales or turns it; their order "

@@ -5,6 +5,7 @@
 /// \file
 /// One changed weight from file to file: some tiles are merged while those before them are written.
 ///
+///     const detail::byte_sink out = [&](std::span<const std::byte> bytes) { return file.write(bytes); };
 ///     auto weight = detail::write_merged(out, shard.file, tensor, change, {.bytes = tile_bytes, .exec = exec});
 
 #include <algorithm>
@@ -12,6 +13,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
+#include <functional>
 #include <span>
 #include <string>
 #include <utility>
@@ -27,12 +29,14 @@
 #include <lowrank/io/checkpoints/merge_types.hpp>
 #include <lowrank/io/containers/dtype.hpp>
 #include <lowrank/io/containers/safetensors.hpp>
-#include <lowrank/io/containers/safetensors_writer.hpp>
 #include <lowrank/lora/merge/merge.hpp>
 
 namespace lowrank::inline LOWRANK_ABI {
 
 namespace detail {
+
+/// Takes the bytes of a tensor in their order.
+using byte_sink = std::function<status(std::span<const std::byte>)>;
 
 struct tile_options {
     std::size_t bytes = std::size_t{32} << 20;  ///< In memory at a time, half of them on their way to the disk.
@@ -136,7 +140,7 @@ private:
 };
 
 template <storage T>
-[[nodiscard]] result<merged_weight> write_merged_as(safetensors_writer& out, const safetensors_file& file,
+[[nodiscard]] result<merged_weight> write_merged_as(const byte_sink& out, const safetensors_file& file,
                                                     const tensor_info& t, stored_change change,
                                                     const tile_options& opt) {
     const auto bytes = file.bytes(t);
@@ -168,7 +172,7 @@ template <storage T>
             }
             for (const tile& ready : previous) {
                 if (why) {
-                    why = out.write(std::as_bytes(
+                    why = out(std::as_bytes(
                         std::span<const T>(ready.values.data(), static_cast<std::size_t>(ready.values.size()))));
                 }
             }
@@ -190,7 +194,7 @@ template <storage T>
                          receipt_bits / static_cast<double>(std::max<std::uint64_t>(total.entries, 1))};
 }
 
-LOWRANK_INLINE [[nodiscard]] result<merged_weight> write_merged(safetensors_writer& out, const safetensors_file& file,
+LOWRANK_INLINE [[nodiscard]] result<merged_weight> write_merged(const byte_sink& out, const safetensors_file& file,
                                                                 const tensor_info& t, stored_change change,
                                                                 const tile_options& opt) {
     switch (t.type) {
@@ -202,20 +206,20 @@ LOWRANK_INLINE [[nodiscard]] result<merged_weight> write_merged(safetensors_writ
 }
 
 /// Writes bytes of a file as they are, a few megabytes in memory at a time.
-LOWRANK_INLINE [[nodiscard]] status write_unchanged(safetensors_writer& out, const safetensors_file& file,
+LOWRANK_INLINE [[nodiscard]] status write_unchanged(const byte_sink& out, const safetensors_file& file,
                                                     std::span<const std::byte> bytes) {
     constexpr std::size_t piece = std::size_t{8} << 20;
     for (auto left = bytes; !left.empty(); left = left.subspan(std::min(piece, left.size()))) {
         const auto now = left.first(std::min(piece, left.size()));
         file.will_need(left.subspan(now.size()).first(std::min(piece, left.size() - now.size())));
-        if (status why = out.write(now); !why) {
+        if (status why = out(now); !why) {
             return why;
         }
         file.release(now);
     }
     return {};
 }
-LOWRANK_INLINE [[nodiscard]] status write_unchanged(safetensors_writer& out, const safetensors_file& file,
+LOWRANK_INLINE [[nodiscard]] status write_unchanged(const byte_sink& out, const safetensors_file& file,
                                                     const tensor_info& t) {
     return write_unchanged(out, file, file.bytes(t));
 }

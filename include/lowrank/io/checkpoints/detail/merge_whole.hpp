@@ -6,7 +6,8 @@
 /// What an adapter saves whole: tensors that take the place of the base's (modules_to_save, a base_layer beside LoRA),
 /// new ones, and single rows of a table.
 ///
-///     if (status why = detail::plan_whole_tensors(about, adapter, strength, plan); !why) return why;
+///     const auto head_is_copy = detail::check_tied_tables(about, adapter);
+///     status why = detail::plan_saved(about, path, module, adapter.config, *head_is_copy, strength, plan);
 
 #include <algorithm>
 #include <cstddef>
@@ -205,34 +206,22 @@ LOWRANK_INLINE [[nodiscard]] status plan_whole_tensor(const base_view& about, st
     return {};
 }
 
-LOWRANK_INLINE [[nodiscard]] status plan_whole_tensors(const base_view& about, const peft_adapter& adapter,
-                                                       double strength, merge_plan& out) {
-    const auto head_is_copy = check_tied_tables(about, adapter);
-    if (!head_is_copy) {
-        return head_is_copy.error();
+/// Plans what an adapter saves whole. \pre `held` is a `whole_tensor` or `token_rows`.
+LOWRANK_INLINE [[nodiscard]] status plan_saved(const base_view& about, const std::string& path, const peft_module& held,
+                                               const peft_lora_config& config, bool head_is_copy, double strength,
+                                               merge_plan& out) {
+    const std::string name = own_name(path);
+    const bool is_head = is_head_name(std::string_view(name).substr(0, name.rfind('.')));
+    if (head_is_copy && is_head && about.base.find(name) == nullptr) {
+        return {};  // the table, which the base has, says the same
     }
-    for (const auto& [path, held] : adapter.modules) {
-        const auto* rows = held.template get<token_rows>();
-        const auto* whole = held.template get<whole_tensor>();
-        if (rows == nullptr && whole == nullptr) {
-            continue;
-        }
-        const std::string name = own_name(path);
-        const bool is_head = is_head_name(std::string_view(name).substr(0, name.rfind('.')));
-        if (*head_is_copy && is_head && about.base.find(name) == nullptr) {
-            continue;  // the table, which the base has, says the same
-        }
-        if (name.find(".original_module.") != std::string::npos) {
-            continue;  // the base's own, as a state dict holds it beside what was trained
-        }
-        const status why = rows != nullptr
-                               ? plan_token_rows(about, path, *rows, strength, out)
-                               : plan_whole_tensor(about, name, whole->tensor, adapter.config, strength, out);
-        if (!why) {
-            return why;
-        }
+    if (name.find(".original_module.") != std::string::npos) {
+        return {};  // the base's own, as a state dict holds it beside what was trained
     }
-    return {};
+    const auto* rows = held.template get<token_rows>();
+    return rows != nullptr
+               ? plan_token_rows(about, path, *rows, strength, out)
+               : plan_whole_tensor(about, name, held.template get<whole_tensor>()->tensor, config, strength, out);
 }
 
 }  // namespace detail

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
-#ifndef LOWRANK_IO_PEFT_DETAIL_TOKEN_ROWS_HPP
-#define LOWRANK_IO_PEFT_DETAIL_TOKEN_ROWS_HPP
+#ifndef LOWRANK_IO_CHECKPOINTS_DETAIL_TOKEN_ROWS_HPP
+#define LOWRANK_IO_CHECKPOINTS_DETAIL_TOKEN_ROWS_HPP
 
 /// \file
 /// Rows of an embedding table that an adapter has trained by themselves, written into a checkpoint.
@@ -23,7 +23,6 @@
 #include <lowrank/io/checkpoints/detail/merge_tiles.hpp>
 #include <lowrank/io/containers/dtype.hpp>
 #include <lowrank/io/containers/safetensors.hpp>
-#include <lowrank/io/containers/safetensors_writer.hpp>
 
 namespace lowrank::inline LOWRANK_ABI {
 namespace detail {
@@ -47,7 +46,7 @@ void replace_row(std::span<const std::byte> old, const token_row& row, std::vect
 }
 
 /// Writes the table with the rows in `rows` replaced. \pre they lie in the table and have its length.
-LOWRANK_INLINE [[nodiscard]] status write_token_rows(safetensors_writer& out, const safetensors_file& file,
+LOWRANK_INLINE [[nodiscard]] status write_token_rows(const byte_sink& out, const safetensors_file& file,
                                                      const tensor_info& t,
                                                      const std::map<std::int64_t, token_row>& rows) {
     const auto all = file.bytes(t);
@@ -66,7 +65,7 @@ LOWRANK_INLINE [[nodiscard]] status write_token_rows(safetensors_writer& out, co
             case dtype::f16: replace_row<half>(old, row, fresh); break;
             default: replace_row<bfloat16>(old, row, fresh); break;
         }
-        if (status why = out.write(fresh); !why) {
+        if (status why = out(fresh); !why) {
             return why;
         }
         at = begin + length;
@@ -77,4 +76,4 @@ LOWRANK_INLINE [[nodiscard]] status write_token_rows(safetensors_writer& out, co
 }  // namespace detail
 }  // namespace lowrank::inline LOWRANK_ABI
 
-#endif  // LOWRANK_IO_PEFT_DETAIL_TOKEN_ROWS_HPP
+#endif  // LOWRANK_IO_CHECKPOINTS_DETAIL_TOKEN_ROWS_HPP
