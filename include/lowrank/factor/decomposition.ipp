@@ -147,7 +147,7 @@ error_evidence decomposition<S>::evidence_at(index k) const {
     if (error.how != error_source::sampled) {
         const double share = e.frobenius > 0.0 ? error.frobenius / e.frobenius : 0.0;
         // Values are within 4 eps of the norm, which is more of a small tail; the rest is as uncertain as it was.
-        const double rounding = 4.0 * static_cast<double>(std::numeric_limits<S>::epsilon()) /
+        const double rounding = 4.0 * detail::rounding_of_values<S>(size(), whole) /
                                 std::max(e.relative, std::numeric_limits<double>::min());
         e.deviation = std::min(1.0, std::max(rounding, share * share * error.deviation));
     }

@@ -8,14 +8,19 @@
 ///     const lowrank::error_evidence& e = lowrank::randomized_svd(w, 64).error;
 ///     log(e.relative, to_string(e.how));               // 0.127 "difference of norms"
 
+#include <algorithm>
+#include <cmath>
+#include <limits>
+
 #include <lowrank/core/config.hpp>
+#include <lowrank/core/types.hpp>
 
 namespace lowrank::inline LOWRANK_ABI {
 
 /// How an error is known.
 enum class error_source {
     exact,       ///< The tail of the full spectrum.
-    difference,  ///< sqrt(||A||_F^2 - ||U^T A||_F^2), which has the digits stated in `deviation`.
+    difference,  ///< sqrt(||A||_F^2 - ||s||^2) of a projection, which has the digits stated in `deviation`.
     residual,    ///< ||A - U diag(s) V^T||_F formed panel by panel.
     sampled,     ///< Estimated from random vectors the factorization has not seen.
 };
@@ -40,6 +45,19 @@ struct error_evidence {
     /// sampled one.
     double deviation = 0.0;
 };
+
+namespace detail {
+
+/// What rounding `count` singular values and their norm to S changes at most, relative to that norm: eps, and more
+/// where they are near the smallest number there is.
+template <real S>
+[[nodiscard]] double rounding_of_values(index count, double norm) {
+    using limits = std::numeric_limits<S>;
+    const double smallest = std::sqrt(static_cast<double>(count + 1)) * double{limits::denorm_min()};
+    return std::max(double{limits::epsilon()}, norm > 0.0 ? std::min(smallest / norm, 1.0) : 0.0);
+}
+
+}  // namespace detail
 
 }  // namespace lowrank::inline LOWRANK_ABI
 

@@ -84,9 +84,10 @@ template <real S, class W>
 
 /// W = U diag(s) V^T for a dense W (m x n) of any storage type and order, all of it: p = min(m, n) triplets.
 ///
-/// \return `non_finite` if W holds NaN or infinity, or if s_1 does not fit the scalar; `no_convergence` if an
-///         iteration does not end. Residual and orthogonality are within 20 eps sqrt(max(m, n)), singular values within
-///         4 eps of those of W relative to the largest, at every scale. Empty matrices give empty factors.
+/// \return `non_finite` if W holds NaN or infinity, or if s_1 does not fit the scalar or ||W||_F a double;
+///         `no_convergence` if an iteration does not end. Residual and orthogonality are within 20 eps sqrt(max(m, n)),
+///         singular values within 4 eps of those of W relative to the largest, at every scale, or within the smallest
+///         number of the scalar. Empty matrices give empty factors.
 /// \cost   With p = min(m, n), q = max(m, n): about 3 q p^2 + 5 p^3 flops in double for float input, 4 q p^2 more where
 ///         s_p < 3e-5 s_1; three to four times that for double input.
 /// \note   Bit-equal for one binary and CPU. Where two entries of a column of U tie for the largest magnitude, or

@@ -272,7 +272,7 @@ decomposition<S> svd_of_tall(const char* function, matrix<S> a, bool want_vector
         return std::move(wide.why);
     }
     wide.s /= scale;
-    if (!(wide.s(0) <= static_cast<double>(std::numeric_limits<S>::max()))) {
+    if (!(wide.s(0) <= static_cast<double>(std::numeric_limits<S>::max()) && is_finite(norm_of(wide.s)))) {
         return value_beyond_range(function);
     }
     decomposition<S> out;

@@ -44,7 +44,7 @@ struct adaptive_svd_options {
 namespace detail {
 
 template <real S>
-[[nodiscard]] decomposition<S> adaptive_svd_of(const sketched_operator<S>& a, const adaptive_svd_options& options);
+[[nodiscard]] decomposition<S> adaptive_svd_of(sketched_operator<S> a, const adaptive_svd_options& options);
 
 }  // namespace detail
 
@@ -52,9 +52,9 @@ template <real S>
 ///
 /// For a dense weight the promise is checked against the weight itself before the result is returned; the rank is the
 /// smallest within the space found, which may be one or two above the optimum. For another map the error is estimated
-/// from held-back columns, and the promise holds up to the stated deviation.
+/// from held-back columns, and the promise holds up to the stated deviation. A tolerance below 200 eps is met to that.
 /// \pre    tolerance >= 0, block >= 1.
-/// \return `non_finite` if a product holds NaN or infinity. With `max_rank` reached, the best of that rank and its error.
+/// \return `non_finite` if a product holds NaN or infinity, or a value or the error does not fit its scalar. With `max_rank` reached, the best of that rank and its error.
 /// \cost   2 products with `block` columns for each `block` columns of the space, which ends a little above the rank.
 /// \note   As `krylov_svd`.
 template <operator_like M>

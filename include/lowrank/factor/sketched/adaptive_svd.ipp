@@ -16,13 +16,15 @@
 namespace lowrank::inline LOWRANK_ABI {
 
 template <real S>
-decomposition<S> detail::adaptive_svd_of(const sketched_operator<S>& a, const adaptive_svd_options& options) {
+decomposition<S> detail::adaptive_svd_of(sketched_operator<S> a, const adaptive_svd_options& options) {
     expects(options.tolerance >= 0.0 && options.block >= 1 && options.error_samples >= 1,
             "adaptive_svd: tolerance must not be negative, block and error_samples at least 1");
     const index full = std::min(a.rows(), a.cols());
     const index limit = options.max_rank < 0 ? full : std::min(options.max_rank, full);
     const bool dense = a.has_weight();
-    double norm = dense ? a.norm() : 0.0;
+    const double of_weight = dense ? a.norm() : 0.0;
+    const double digits =
+        1e4 * std::max(double{std::numeric_limits<S>::epsilon()}, rounding_of_values<double>(1, of_weight));
 
     // Beyond `limit` the space still grows by half to make the kept part accurate.
     const index capacity = std::min(full, limit + std::max(limit / 2, 2 * options.block));
@@ -35,12 +37,10 @@ decomposition<S> detail::adaptive_svd_of(const sketched_operator<S>& a, const ad
         }
         // Squares relative to ||A||_F^2, which neither overflow nor underflow.
         const double captured = norm_of(space.w()), sampled = space.sampled_rest();
-        if (!dense) {
-            norm = std::hypot(captured, sampled);
-        }
+        const double norm = dense ? of_weight * a.unit() : std::hypot(captured, sampled);
         const auto share = [&](double x) { return norm > 0.0 ? (x / norm) * (x / norm) : 0.0; };
         double rest = norm > 0.0 ? 1.0 - share(captured) : 0.0;
-        if (!dense || !(rest > 1e4 * static_cast<double>(std::numeric_limits<S>::epsilon()))) {
+        if (!dense || !(rest > digits)) {
             rest = share(sampled);  // the difference has no digits left
         }
         const bool end = space.exhausted() || space.dimension() == capacity;
@@ -59,9 +59,8 @@ decomposition<S> detail::adaptive_svd_of(const sketched_operator<S>& a, const ad
             }
         }
         k = std::min(k, limit);
-        out = out.leading(k);
-        out.error = a.evidence(space.samples(), out.u, out.s, out.v);
-        if (end || k == limit || !dense || out.error.relative <= options.tolerance) {
+        out = a.finished("adaptive_svd", out.leading(k), space.samples());
+        if (!out || end || k == limit || !dense || out.error.relative <= options.tolerance) {
             return out;
         }
         wanted *= 0.9;  // the estimate was a little low
@@ -69,8 +68,8 @@ decomposition<S> detail::adaptive_svd_of(const sketched_operator<S>& a, const ad
 }
 
 #ifdef LOWRANK_COMPILED
-template decomposition<float> detail::adaptive_svd_of(const sketched_operator<float>&, const adaptive_svd_options&);
-template decomposition<double> detail::adaptive_svd_of(const sketched_operator<double>&, const adaptive_svd_options&);
+template decomposition<float> detail::adaptive_svd_of(sketched_operator<float>, const adaptive_svd_options&);
+template decomposition<double> detail::adaptive_svd_of(sketched_operator<double>, const adaptive_svd_options&);
 #endif
 
 }  // namespace lowrank::inline LOWRANK_ABI

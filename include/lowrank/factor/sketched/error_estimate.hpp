@@ -53,8 +53,7 @@ struct spectral_norm_result : fallible {
 namespace detail {
 
 template <real S>
-[[nodiscard]] spectral_norm_result spectral_norm_of(const sketched_operator<S>& e,
-                                                    const spectral_norm_options& options);
+[[nodiscard]] spectral_norm_result spectral_norm_of(sketched_operator<S> e, const spectral_norm_options& options);
 
 }  // namespace detail
 

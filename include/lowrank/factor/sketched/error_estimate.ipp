@@ -33,7 +33,7 @@ template <real S>
 }  // namespace detail
 
 template <real S>
-spectral_norm_result detail::spectral_norm_of(const sketched_operator<S>& e, const spectral_norm_options& options) {
+spectral_norm_result detail::spectral_norm_of(sketched_operator<S> e, const spectral_norm_options& options) {
     expects(options.samples >= 1 && options.power_iterations >= 0,
             "spectral_norm: needs at least one sample and no negative power");
     spectral_norm_result out;
@@ -74,6 +74,8 @@ spectral_norm_result detail::spectral_norm_of(const sketched_operator<S>& e, con
         const double constant = std::log(2.0 * std::sqrt(2.0 / std::numbers::pi));
         out.upper = std::max(out.lower, std::exp((largest + constant) / (2.0 * options.power_iterations + 1.0)));
     }
+    out.lower /= e.unit();
+    out.upper /= e.unit();
     return out;
 }
 
@@ -107,8 +109,8 @@ double leave_one_out_error(const matrix<S>& y) {
 }
 
 #ifdef LOWRANK_COMPILED
-template spectral_norm_result detail::spectral_norm_of(const sketched_operator<float>&, const spectral_norm_options&);
-template spectral_norm_result detail::spectral_norm_of(const sketched_operator<double>&, const spectral_norm_options&);
+template spectral_norm_result detail::spectral_norm_of(sketched_operator<float>, const spectral_norm_options&);
+template spectral_norm_result detail::spectral_norm_of(sketched_operator<double>, const spectral_norm_options&);
 template double leave_one_out_error(const matrix<float>&);
 template double leave_one_out_error(const matrix<double>&);
 #endif

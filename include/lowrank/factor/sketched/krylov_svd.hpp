@@ -36,15 +36,16 @@ struct krylov_svd_options {
 namespace detail {
 
 template <real S>
-[[nodiscard]] decomposition<S> krylov_svd_of(const sketched_operator<S>& a, index k, const krylov_svd_options& options);
+[[nodiscard]] decomposition<S> krylov_svd_of(sketched_operator<S> a, index k, const krylov_svd_options& options);
 
 }  // namespace detail
 
 /// The k leading singular triplets of A (m x n), a dense weight or any linear operator.
 ///
-/// As in `randomized_svd`, U^T A = diag(s) V^T to rounding: values are never above the true ones.
+/// As in `randomized_svd`, a projection: values are never above the true ones. What is below 200 eps of a product counts as
+/// rounding.
 /// \pre    0 <= k <= min(m, n); no option is negative.
-/// \return `non_finite` if a product holds NaN or infinity. The error is exact to the stated deviation for a dense
+/// \return `non_finite` if a product holds NaN or infinity, or a value or the error does not fit its scalar. The error is exact to the stated deviation for a dense
 ///         weight, an estimate for other maps.
 /// \cost   2 depth products with `block` columns, and with d = block depth: 4 m d^2 + n d^2 flops for the bases.
 /// \note   The start is equal on every machine; the result bit-equal for one binary and CPU.

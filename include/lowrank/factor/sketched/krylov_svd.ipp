@@ -16,7 +16,7 @@
 namespace lowrank::inline LOWRANK_ABI {
 
 template <real S>
-decomposition<S> detail::krylov_svd_of(const sketched_operator<S>& a, index k, const krylov_svd_options& options) {
+decomposition<S> detail::krylov_svd_of(sketched_operator<S> a, index k, const krylov_svd_options& options) {
     expects_rank("krylov_svd", k, a.rows(), a.cols());
     expects(options.block >= 0 && options.depth >= 0 && options.error_samples >= 0,
             "krylov_svd: block, depth and error_samples must not be negative");
@@ -45,15 +45,13 @@ decomposition<S> detail::krylov_svd_of(const sketched_operator<S>& a, index k, c
         svd_within<S>("krylov_svd", copy_in<S>(space.q()), copy_in<S>(space.w()), std::min(k, space.dimension()));
     if (out) {
         pad_with_zeros(out, k);
-        out.error = a.evidence(space.samples(), out.u, out.s, out.v);
     }
-    return out;
+    return a.finished("krylov_svd", std::move(out), space.samples());
 }
 
 #ifdef LOWRANK_COMPILED
-template decomposition<float> detail::krylov_svd_of(const sketched_operator<float>&, index, const krylov_svd_options&);
-template decomposition<double> detail::krylov_svd_of(const sketched_operator<double>&, index,
-                                                     const krylov_svd_options&);
+template decomposition<float> detail::krylov_svd_of(sketched_operator<float>, index, const krylov_svd_options&);
+template decomposition<double> detail::krylov_svd_of(sketched_operator<double>, index, const krylov_svd_options&);
 #endif
 
 }  // namespace lowrank::inline LOWRANK_ABI

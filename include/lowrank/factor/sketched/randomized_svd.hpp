@@ -34,17 +34,17 @@ struct randomized_svd_options {
 namespace detail {
 
 template <real S>
-[[nodiscard]] decomposition<S> randomized_svd_of(const sketched_operator<S>& a, index k,
+[[nodiscard]] decomposition<S> randomized_svd_of(sketched_operator<S> a, index k,
                                                  const randomized_svd_options& options);
 
 }  // namespace detail
 
 /// The k leading singular triplets of A (m x n), a dense weight or any linear operator.
 ///
-/// U^T A = diag(s) V^T holds to rounding, so the values never exceed the true ones and the error is that of a
-/// projection.
+/// U^T A = diag(s) V^T holds to rounding, or A V = U diag(s) for a tall A, so the values never exceed the true ones and
+/// the error is that of a projection.
 /// \pre    0 <= k <= min(m, n); no option is negative.
-/// \return `non_finite` if a product holds NaN or infinity. The error is exact to the stated deviation for a dense
+/// \return `non_finite` if a product holds NaN or infinity, or a value or the error does not fit its scalar. The error is exact to the stated deviation for a dense
 ///         weight, an estimate for other maps.
 /// \cost   2 (power_iterations + 1) products with k + oversample columns, 8 (m + n) (k + oversample)^2 flops each pass
 ///         for the bases.

@@ -16,8 +16,7 @@
 namespace lowrank::inline LOWRANK_ABI {
 
 template <real S>
-decomposition<S> detail::randomized_svd_of(const sketched_operator<S>& a, index k,
-                                           const randomized_svd_options& options) {
+decomposition<S> detail::randomized_svd_of(sketched_operator<S> a, index k, const randomized_svd_options& options) {
     expects_rank("randomized_svd", k, a.rows(), a.cols());
     expects(options.oversample >= 0 && options.power_iterations >= 0 && options.error_samples >= 0,
             "randomized_svd: oversample, power_iterations and error_samples must not be negative");
@@ -49,17 +48,12 @@ decomposition<S> detail::randomized_svd_of(const sketched_operator<S>& a, index 
     if (!all_finite(held_back)) {
         return non_finite_operator("randomized_svd");
     }
-    auto out = svd_within<S>("randomized_svd", q, z, k);
-    if (out) {
-        out.error = a.evidence(held_back, out.u, out.s, out.v);
-    }
-    return out;
+    return a.finished("randomized_svd", svd_within<S>("randomized_svd", q, z, k), held_back);
 }
 
 #ifdef LOWRANK_COMPILED
-template decomposition<float> detail::randomized_svd_of(const sketched_operator<float>&, index,
-                                                        const randomized_svd_options&);
-template decomposition<double> detail::randomized_svd_of(const sketched_operator<double>&, index,
+template decomposition<float> detail::randomized_svd_of(sketched_operator<float>, index, const randomized_svd_options&);
+template decomposition<double> detail::randomized_svd_of(sketched_operator<double>, index,
                                                          const randomized_svd_options&);
 #endif
 

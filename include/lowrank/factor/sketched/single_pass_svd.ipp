@@ -24,7 +24,8 @@ single_pass_sketch<S>::single_pass_sketch(index rows, index cols, index rank, co
                     "single_pass_sketch: no option may be negative");
     const index range = options.range > 0 ? options.range : rank + std::max<index>(rank / 2, 8);
     range_ = std::min({std::max(rank, range), rows, cols});
-    corange_ = std::min(rows, std::max(range_, options.corange > 0 ? options.corange : 2 * range_ + 1));
+    // Of the range that was asked for, not of what a narrow matrix has of it: few rows of signs may all miss a vector.
+    corange_ = std::min(rows, std::max(range_, options.corange > 0 ? options.corange : 2 * range + 1));
     samples_ = options.error_samples;
     omega_ = detail::range_sketch<S>(cols, range_, 0, philox(seed_, 0));
     y_.setZero(rows, range_);
@@ -82,6 +83,9 @@ decomposition<S> single_pass_sketch<S>::finish(index k) const {
     const matrix<double> turn = columns_of(f.v, 0, k);
     out.u = product(q, copy_in<S>(turn));
     out.s = head_in<S>(f.s, k);
+    if (!all_finite(out.s)) {
+        return detail::value_beyond_range(name);
+    }
     out.v = copy_in<S>(dense_view<const double>(f.u).middle_cols(0, k));
     detail::fix_signs(out.u, out.v);
     out.error = evidence(out);

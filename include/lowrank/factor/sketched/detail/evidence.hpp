@@ -18,9 +18,9 @@ template <real S, storage T>
 [[nodiscard]] error_evidence dense_evidence(const dense_view<const T>& w, const matrix<S>& u, const vector<S>& s,
                                             const matrix<S>& v);
 
-/// Error evidence from Z = A G for a matrix G of independent signs that had no part in U.
+/// Error evidence from Z = unit A G for a matrix G of independent signs that had no part in U.
 template <real S>
-[[nodiscard]] error_evidence sampled_evidence(matrix<S> z, const matrix<S>& u, const vector<S>& s);
+[[nodiscard]] error_evidence sampled_evidence(matrix<S> z, double unit, const matrix<S>& u, const vector<S>& s);
 
 }  // namespace lowrank::inline LOWRANK_ABI::detail
 

@@ -35,14 +35,14 @@ template <real S, storage T>
     return std::sqrt(sum);
 }
 
-/// ||W - U diag(s) V^T||_F.
+/// ||W - U diag(s) V^T||_F, for a W of this norm.
 template <real S, storage T>
-[[nodiscard]] double dense_residual(const dense_view<const T>& w, const matrix<S>& u, const vector<S>& s,
+[[nodiscard]] double dense_residual(const dense_view<const T>& w, double norm_of_w, const matrix<S>& u, vector<S> s,
                                     const matrix<S>& v) {
-    const S unit = s.size() > 0 ? power_of_two_scale(s(0)) : S(1);
+    const S unit = power_of_two_scale(static_cast<S>(std::min(norm_of_w, double{std::numeric_limits<S>::max()})));
+    s *= unit;
     matrix<S> us = u;
     scale_cols(us, s);
-    us *= unit;
     const double norm =
         w.row_stride() == 1 ? residual_norm<S, T>(w, us, v, unit) : residual_norm<S, T>(transposed(w), v, us, unit);
     return norm / static_cast<double>(unit);
@@ -51,8 +51,8 @@ template <real S, storage T>
 template <real S, storage T>
 error_evidence dense_evidence(const dense_view<const T>& w, const matrix<S>& u, const vector<S>& s,
                               const matrix<S>& v) {
-    const double eps = static_cast<double>(std::numeric_limits<S>::epsilon());
     const double norm = frobenius_of<T>(w);
+    const double eps = rounding_of_values<S>(s.size(), norm);
     error_evidence e;
     if (norm == 0.0) {
         return e;
@@ -68,23 +68,24 @@ error_evidence dense_evidence(const dense_view<const T>& w, const matrix<S>& u, 
         e.how = error_source::difference;
         e.deviation = 4.0 * eps / (1.0 - share);
     } else {
-        e.relative = dense_residual<S, T>(w, u, s, v) / norm;
+        e.relative = dense_residual<S, T>(w, norm, u, s, v) / norm;
         e.how = error_source::residual;
         // Rounding of the product itself is eps ||A|| per entry and row.
-        e.deviation = std::min(1.0, 4.0 * eps / std::max(e.relative, std::numeric_limits<double>::min()));
+        e.deviation = std::min(1.0, 4.0 * static_cast<double>(std::numeric_limits<S>::epsilon()) /
+                                        std::max(e.relative, std::numeric_limits<double>::min()));
     }
     e.frobenius = e.relative * norm;
     return e;
 }
 
 template <real S>
-error_evidence sampled_evidence(matrix<S> z, const matrix<S>& u, const vector<S>& s) {
+error_evidence sampled_evidence(matrix<S> z, double unit, const matrix<S>& u, const vector<S>& s) {
     error_evidence e{.how = error_source::sampled};
     const double count = static_cast<double>(z.cols());
-    const S unit = power_of_two_scale(max_abs(z));
-    z *= unit;
+    const S own = power_of_two_scale(max_abs(z));
+    z *= own;
     add_product(S(-1), u, product(transposed(u), z), z);
-    e.frobenius = z.cols() > 0 ? norm_of(z) / std::sqrt(count) / static_cast<double>(unit) : 0.0;
+    e.frobenius = z.cols() > 0 ? norm_of(z) / std::sqrt(count) / static_cast<double>(own) / unit : 0.0;
     const double norm = std::hypot(norm_of(s), e.frobenius);
     e.relative = norm > 0.0 ? e.frobenius / norm : 0.0;
     // The variance of |E g|^2 for signs is at most 2 ||E||_F^4; a square root halves a relative deviation.
@@ -101,8 +102,8 @@ LOWRANK_EVIDENCE_OF(float, half)
 LOWRANK_EVIDENCE_OF(float, bfloat16)
 LOWRANK_EVIDENCE_OF(double, double)
 #undef LOWRANK_EVIDENCE_OF
-template error_evidence sampled_evidence(matrix<float>, const matrix<float>&, const vector<float>&);
-template error_evidence sampled_evidence(matrix<double>, const matrix<double>&, const vector<double>&);
+template error_evidence sampled_evidence(matrix<float>, double, const matrix<float>&, const vector<float>&);
+template error_evidence sampled_evidence(matrix<double>, double, const matrix<double>&, const vector<double>&);
 #endif
 
 }  // namespace lowrank::inline LOWRANK_ABI::detail

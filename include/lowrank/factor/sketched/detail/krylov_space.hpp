@@ -47,7 +47,7 @@ template <real S>
 class krylov_space {
 public:
     /// `function` is named in messages. Borrows the operator.
-    krylov_space(const char* function, const sketched_operator<S>& a, index capacity, std::uint64_t seed)
+    krylov_space(const char* function, sketched_operator<S>& a, index capacity, std::uint64_t seed)
         : function_(function), a_(a), q_(a.rows(), capacity), w_(a.cols(), capacity), seed_(seed) {}
 
     [[nodiscard]] index dimension() const noexcept { return dimension_; }
@@ -70,7 +70,7 @@ private:
     status append(matrix<S> y);
 
     const char* function_;
-    const sketched_operator<S>& a_;
+    sketched_operator<S>& a_;
     matrix<S> q_;
     matrix<S> w_;
     matrix<S> samples_ = {};

@@ -68,7 +68,7 @@ template <real S>
         for (index j = 1; j < g.cols(); ++j) {
             smallest = std::min(smallest, g(j, j));
         }
-        if (smallest < 0.01) {  // little is left of a column, and less of its digits
+        if (smallest < 0.5) {  // a column that loses more than that loses digits
             project(y);
             g = gram(y);
         }

@@ -6,7 +6,6 @@
 #include <utility>
 
 #include <lowrank/core/dense.hpp>
-#include <lowrank/core/finite.hpp>
 #include <lowrank/factor/orthonormalize.hpp>
 #include <lowrank/factor/sketched/detail/projected_svd.hpp>
 #include <lowrank/factor/svd.hpp>
@@ -29,9 +28,6 @@ decomposition<S> svd_within(const char* function, const matrix<S>& q, const matr
         normalize_columns(v, s, turn, 3e-5, 1e-8);
         out.u = product(q, copy_in<S>(turn));
         out.s = head_in<S>(s, k);
-        if (!all_finite(out.s)) {
-            return value_beyond_range(function);
-        }
         out.v = copy_in<S>(v);
     } else {
         auto core = svd_of_dense<S>(function, b_transposed);

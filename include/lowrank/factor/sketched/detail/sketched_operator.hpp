@@ -4,18 +4,27 @@
 
 /// \file
 /// A linear operator behind one type for the time of a call: its products, and the evidence its weight gives. The
-/// sketched methods see no other type, so each is compiled once for a scalar.
+/// sketched methods see no other type, so each is compiled once for a scalar, and none of them needs to know of the range of
+/// the scalar.
 
+#include <algorithm>
+#include <cmath>
+#include <limits>
 #include <string>
+#include <utility>
 
 #include <lowrank/core/config.hpp>
 #include <lowrank/core/dense.hpp>
+#include <lowrank/core/finite.hpp>
 #include <lowrank/core/linear_operator.hpp>
 #include <lowrank/core/status.hpp>
 #include <lowrank/core/types.hpp>
 #include <lowrank/core/workspace.hpp>
+#include <lowrank/factor/decomposition.hpp>
 #include <lowrank/factor/error_evidence.hpp>
+#include <lowrank/factor/orthonormalize.hpp>
 #include <lowrank/factor/sketched/detail/evidence.hpp>
+#include <lowrank/factor/svd.hpp>
 
 namespace lowrank::inline LOWRANK_ABI::detail {
 
@@ -26,6 +35,8 @@ concept operator_with_weight = linear_operator<M> && requires(const M& m) {
     requires dense_weight<decltype(m.weight())>;
 };
 
+/// A = unit M, or unit M^T for a tall M: of few rows, so that an orthonormal basis of as many columns holds all of it,
+/// and of a size whose products keep their digits.
 template <real S>
 class sketched_operator {
 public:
@@ -50,42 +61,77 @@ public:
         }
     }
 
-    [[nodiscard]] index rows() const noexcept { return rows_; }
-    [[nodiscard]] index cols() const noexcept { return cols_; }
+    [[nodiscard]] index rows() const noexcept { return std::min(rows_, cols_); }
+    [[nodiscard]] index cols() const noexcept { return std::max(rows_, cols_); }
     [[nodiscard]] workspace& scratch() const noexcept { return *ws_; }
     /// Whether norm and error can be computed from a weight.
     [[nodiscard]] bool has_weight() const noexcept { return norm_ != nullptr; }
-    /// ||W||_F. \pre has_weight()
+    /// ||M||_F. \pre has_weight()
     [[nodiscard]] double norm() const { return norm_(self_); }
+    /// A power of two: 1 unless products are near an end of the range of S, where digits are lost or sums overflow. The
+    /// first product that is not zero finds it.
+    [[nodiscard]] double unit() const noexcept { return static_cast<double>(unit_); }
 
     /// A X.
-    [[nodiscard]] matrix<S> times(const matrix<S>& x) const {
-        matrix<S> y;
-        y.setZero(rows_, x.cols());
-        multiply_(self_, x, y, false, *ws_);
-        return y;
-    }
+    [[nodiscard]] matrix<S> times(const matrix<S>& x) { return product_with(x, rows_ > cols_); }
     /// A^T X.
-    [[nodiscard]] matrix<S> transposed_times(const matrix<S>& x) const {
-        matrix<S> y;
-        y.setZero(cols_, x.cols());
-        multiply_(self_, x, y, true, *ws_);
-        return y;
-    }
+    [[nodiscard]] matrix<S> transposed_times(const matrix<S>& x) { return product_with(x, rows_ <= cols_); }
 
-    /// How far off U diag(s) V^T is, for U^T A = diag(s) V^T. `samples` is A G for signs G that had no part in U.
-    [[nodiscard]] error_evidence evidence(const matrix<S>& samples, const matrix<S>& u, const vector<S>& s,
-                                          const matrix<S>& v) const {
-        return evidence_ != nullptr ? evidence_(self_, u, s, v) : sampled_evidence<S>(samples, u, s);
+    /// The decomposition of M from that of A, for U^T A = diag(s) V^T, with evidence of what is missing. `samples` is A G
+    /// for signs G that had no part in U. A failure if a value or the error does not fit its scalar.
+    [[nodiscard]] decomposition<S> finished(const char* function, decomposition<S> f, const matrix<S>& samples) const {
+        if (!f) {
+            return f;
+        }
+        f.s /= unit_;
+        if (!all_finite(f.s)) {
+            return value_beyond_range(function);
+        }
+        f.error = evidence_ == nullptr ? sampled_evidence<S>(samples, unit(), f.u, f.s) : error_evidence{};
+        if (rows_ > cols_) {
+            f.u.swap(f.v);
+            fix_signs(f.u, f.v);
+        }
+        if (evidence_ != nullptr) {
+            f.error = evidence_(self_, f.u, f.s, f.v);
+        }
+        if (!is_finite(f.error.frobenius)) {
+            return value_beyond_range(function);
+        }
+        return f;
     }
 
 private:
+    [[nodiscard]] matrix<S> product_with(const matrix<S>& x, bool transposed) {
+        matrix<S> y = unit_ == S(1) ? plain_product(x, transposed) : plain_product(x * unit_, transposed);
+        if (!unit_known_) {
+            using limits = std::numeric_limits<S>;
+            constexpr int tiny = limits::min_exponent + limits::digits + 16, huge = limits::max_exponent - 24;
+            const S largest = all_finite(y) ? max_abs(y) : limits::max();
+            unit_known_ = largest > S(0);
+            if (unit_known_ && (largest < std::ldexp(S(1), tiny) || largest > std::ldexp(S(1), huge))) {
+                // Not smaller than this, or the numbers of X would lose digits instead.
+                unit_ = std::max(power_of_two_scale(largest), std::ldexp(S(1), -limits::max_exponent * 3 / 5));
+                y = plain_product(x * unit_, transposed);
+            }
+        }
+        return y;
+    }
+    [[nodiscard]] matrix<S> plain_product(const matrix<S>& x, bool transposed) const {
+        matrix<S> y;
+        y.setZero(transposed ? cols_ : rows_, x.cols());
+        multiply_(self_, x, y, transposed, *ws_);
+        return y;
+    }
+
     const void* self_;
     index rows_, cols_;
     workspace* ws_;
     void (*multiply_)(const void*, const_column_view<S>, column_view<S>, bool, workspace&) = nullptr;
     error_evidence (*evidence_)(const void*, const matrix<S>&, const vector<S>&, const matrix<S>&) = nullptr;
     double (*norm_)(const void*) = nullptr;
+    S unit_ = S(1);
+    bool unit_known_ = false;
 };
 
 [[nodiscard]] inline status non_finite_operator(const char* function) {
