@@ -15,8 +15,10 @@
 #include <vector>
 
 #include <lowrank/factor/factored_algebra.hpp>
+#include <lowrank/io/checkpoints/check_adapter.hpp>
 #include <lowrank/io/checkpoints/merge_checkpoint.hpp>
 #include <lowrank/io/formats/adapter_files.hpp>
+#include <lowrank/io/formats/adapter_programs.hpp>
 #include <lowrank/io/formats/plain_lora.hpp>
 
 #include "adapter_script.hpp"
@@ -66,8 +68,9 @@ std::vector<tensor_to_write> base_of(const peft_adapter& adapter, bool transpose
 }
 
 void use(const peft_adapter& adapter, const folder& home) {
-    for (const std::string format : {"kohya", "mlx"}) {
-        require(write_adapter(home.path / "other", adapter, format));
+    const model_config model{.num_attention_heads = 2, .num_key_value_heads = 1};
+    for (const std::string format : {"kohya", "mlx", "gguf"}) {
+        require(write_adapter(home.path / "other", adapter, format, {.model = &model}));
         fs::remove_all(home.path / "other");
     }
     if (!write_safetensors(home.path / "base", base_of(adapter, adapter.config.fan_in_fan_out))) {
@@ -80,6 +83,24 @@ void use(const peft_adapter& adapter, const folder& home) {
     const auto merged = merge_checkpoint(*base, adapter, home.path / "merged", {.check = true});
     if (!merged) {
         require(merged.error());
+    }
+    // What can be merged has a place, and the reasons of the others are sentences.
+    const auto check = check_adapter(*base, adapter);
+    if (!check) {
+        require(check.error());
+    } else {
+        for (const checked_module& m : check->modules) {
+            require(m.why);
+        }
+    }
+    if (merged && !(check && check->maps() && check->merges)) {
+        std::abort();
+    }
+    for (const adapter_program& program : adapter_programs()) {
+        const auto support = support_by(program, adapter, {.model = &model});
+        if (support.held + support.lost.size() != adapter.modules.size()) {
+            std::abort();
+        }
     }
     const auto plain = to_plain_lora(adapter, &*base);
     if (!plain) {
