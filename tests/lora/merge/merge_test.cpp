@@ -287,8 +287,7 @@ TEST_CASE("shapes are contracts; empty weights are fine") {
     auto w = random_weight<float>(4, 5, 1);
     CHECK_THROWS_AS((void)merge(weight_view<float>(w), random_change<float>(5, 4, 2, 1, 1)), contract_violation);
     const std::vector<float> scale(3);
-    CHECK_THROWS_AS((void)merge(weight_view<float>(w), random_change<float>(4, 5, 2, 1, 1),
-                                merge_options<float>{.row_scale = scale}),
+    CHECK_THROWS_AS((void)merge(weight_view<float>(w), random_change<float>(4, 5, 2, 1, 1), {.row_scale = scale}),
                     contract_violation);
     row_matrix<float> empty(0, 5);
     const low_rank<float> change{.left = matrix<float>(0, 2), .right = matrix<float>::Ones(2, 5)};

@@ -25,6 +25,10 @@
 
 namespace lowrank::inline LOWRANK_ABI {
 
+struct change_merge_options {
+    executor exec = {};  ///< Runs blocks of columns or groups of rows.
+};
+
 /// W <- round(W'), in place, with audit and receipt.
 /// \pre    The change is for a weight of this shape. A `magnitude_change` is `resolved` first: its lengths are those of
 ///         the weight before the merge, which unmerging does not know.
@@ -32,32 +36,34 @@ namespace lowrank::inline LOWRANK_ABI {
 template <storage T>
 [[nodiscard]] result<merge_receipt> merge(weight_view<T> w,
                                           const std::type_identity_t<weight_change<compute_t<T>>>& change,
-                                          const executor& run = {});
+                                          const change_merge_options& options = {});
 
 /// Gives W back the bits it had before that merge.
 template <storage T>
 status unmerge(weight_view<T> w, const merge_receipt& receipt,
-               const std::type_identity_t<weight_change<compute_t<T>>>& change, const executor& run = {});
+               const std::type_identity_t<weight_change<compute_t<T>>>& change,
+               const change_merge_options& options = {});
 
 /// W <- round(W + t (W' - W)), in place, with audit and receipt.
 /// \return As above, and `unsupported`, with the reason, for a kind that cannot be merged.
 template <storage T>
 [[nodiscard]] result<merge_receipt> merge(weight_view<T> w, const any_adapter<compute_t<T>>& adapter,
-                                          std::type_identity_t<compute_t<T>> strength = 1, const executor& run = {}) {
+                                          std::type_identity_t<compute_t<T>> strength = 1,
+                                          const change_merge_options& options = {}) {
     if (!adapter.not_merged().empty()) {
         return status{errc::unsupported, std::string(adapter.not_merged())};
     }
-    return merge(w, adapter.change(strength), run);
+    return merge(w, adapter.change(strength), options);
 }
 
 /// Gives W back the bits it had before that merge.
 template <storage T>
 status unmerge(weight_view<T> w, const merge_receipt& receipt, const any_adapter<compute_t<T>>& adapter,
-               std::type_identity_t<compute_t<T>> strength = 1, const executor& run = {}) {
+               std::type_identity_t<compute_t<T>> strength = 1, const change_merge_options& options = {}) {
     if (!adapter.not_merged().empty()) {
         return {errc::unsupported, std::string(adapter.not_merged())};
     }
-    return unmerge(w, receipt, adapter.change(strength), run);
+    return unmerge(w, receipt, adapter.change(strength), options);
 }
 
 /// Whether a change is for an out x in weight. Scales may come with factors of no size.

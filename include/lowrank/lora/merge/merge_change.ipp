@@ -46,18 +46,18 @@ auto merge_as(const weight_change<S>& change, const executor& run, Sum&& sum, Ro
 
 template <storage T>
 result<merge_receipt> merge(weight_view<T> w, const std::type_identity_t<weight_change<compute_t<T>>>& change,
-                            const executor& run) {
+                            const change_merge_options& options) {
     return detail::merge_as(
-        change, run, [&](const auto& delta, const auto& options) { return merge(w, delta, options); },
-        [&](const auto& rows, const auto& options) { return merge_transformed(w, rows, options); });
+        change, options.exec, [&](const auto& delta, const auto& how) { return merge(w, delta, how); },
+        [&](const auto& rows, const auto& how) { return merge_transformed(w, rows, how); });
 }
 
 template <storage T>
 status unmerge(weight_view<T> w, const merge_receipt& receipt,
-               const std::type_identity_t<weight_change<compute_t<T>>>& change, const executor& run) {
+               const std::type_identity_t<weight_change<compute_t<T>>>& change, const change_merge_options& options) {
     return detail::merge_as(
-        change, run, [&](const auto& delta, const auto& options) { return unmerge(w, receipt, delta, options); },
-        [&](const auto& rows, const auto& options) { return unmerge_transformed(w, receipt, rows, options); });
+        change, options.exec, [&](const auto& delta, const auto& how) { return unmerge(w, receipt, delta, how); },
+        [&](const auto& rows, const auto& how) { return unmerge_transformed(w, receipt, rows, how); });
 }
 
 template <real S>
@@ -123,10 +123,11 @@ matrix<double> changed(const weight_change<S>& change, const matrix<double>& w) 
 }
 
 #ifdef LOWRANK_COMPILED
-#define LOWRANK_MERGE_CHANGE_OF(T)                                                                                \
-    template result<merge_receipt> merge<T>(weight_view<T>, const weight_change<compute_t<T>>&, const executor&); \
-    template status unmerge<T>(weight_view<T>, const merge_receipt&, const weight_change<compute_t<T>>&,          \
-                               const executor&);
+#define LOWRANK_MERGE_CHANGE_OF(T)                                                                       \
+    template result<merge_receipt> merge<T>(weight_view<T>, const weight_change<compute_t<T>>&,          \
+                                            const change_merge_options&);                                \
+    template status unmerge<T>(weight_view<T>, const merge_receipt&, const weight_change<compute_t<T>>&, \
+                               const change_merge_options&);
 LOWRANK_MERGE_CHANGE_OF(float)
 LOWRANK_MERGE_CHANGE_OF(double)
 LOWRANK_MERGE_CHANGE_OF(half)
