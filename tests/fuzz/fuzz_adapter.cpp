@@ -59,9 +59,8 @@ std::vector<tensor_to_write> base_of(const peft_adapter& adapter, bool transpose
     };
     for (const auto& [path, module] : adapter.modules) {
         if (stored_tensor(module) == nullptr) {
-            const auto [rows, cols] = shape_of(module);
-            const bool is_table = is_table_module(module);
-            add(path, is_table ? cols : rows, is_table ? rows : cols);
+            const auto says = shape_of(module);
+            add(path, says.is_table ? says.in : says.out, says.is_table ? says.out : says.in);
         }
     }
     return out;

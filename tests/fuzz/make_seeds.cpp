@@ -195,6 +195,8 @@ void adapter_seeds(const fs::path& folder) {
         {"miss_mini", make("MISS", 0, 4, 2)("miss_block", {2, 3})},
         {"bone", make("BONE")("bone_block", {2, 6})},
         {"hira", make("HIRA")("hira_A", {2, 4})("hira_B", {6, 2})},
+        {"hira_conv", make("HIRA")("hira_A", {2, 4, 3, 3})("hira_B", {6, 2, 1, 1})},
+        {"hira_table", make("HIRA")("hira_embedding_A", {2, 5})("hira_embedding_B", {4, 2})},
         {"randlora", make("RANDLORA")("randlora_lambda", {2, 2})("randlora_gamma", {2, 4})("randlora_A", {2, 1, 6}, "")(
                          "randlora_B", {6, 2, 2}, "")},
         {"kohya", make("")("lora_down.weight", {2, 4})("lora_up.weight", {6, 2})("alpha", {})("dora_scale", {6, 1})},

@@ -10,8 +10,10 @@
 
 #include <lowrank/core/linear_operator.hpp>
 #include <lowrank/core/workspace.hpp>
+#include <lowrank/factor/svd.hpp>
 #include <lowrank/lora/algebra/tucker.hpp>
 #include <lowrank/lora/any_adapter.hpp>
+#include <lowrank/lora/kinds/lora_forms/kasa.hpp>
 #include <lowrank/lora/layers/conv.hpp>
 #include <lowrank/lora/merge/merge_change.hpp>
 #include <lowrank/lora/mixed_batch.hpp>
@@ -112,16 +114,11 @@ void put_gradients(const golden_case& c, const layer<S>& l, active_module<S>& a,
     }
 }
 
+/// Output, gradients and merged weight of a layer with its adapters.
 template <class S>
-void run_layer(const golden_case& c, const std::string& name, computed<S>& out) {
-    const layer<S> l(c, name);
+void run_modules(const golden_case& c, const layer<S>& l, std::vector<active_module<S>> modules, computed<S>& out) {
+    const std::string& name = l.name();
     const auto base = l.base();
-    std::vector<active_module<S>> modules;
-    for (const std::string active : c.info.at("active")) {
-        if (auto m = module_at(read_golden_adapter(c, active), l)) {
-            modules.push_back({active, std::move(*m)});
-        }
-    }
     const matrix<S> x = inputs_of(l);
     workspace ws;
     vector<S> bias = l.bias();
@@ -174,6 +171,37 @@ void run_layer(const golden_case& c, const std::string& name, computed<S>& out) 
     }
 }
 
+template <class S>
+void run_layer(const golden_case& c, const std::string& name, computed<S>& out) {
+    const layer<S> l(c, name);
+    std::vector<active_module<S>> modules;
+    for (const std::string active : c.info.at("active")) {
+        if (auto m = module_at(read_golden_adapter(c, active), l)) {
+            modules.push_back({active, std::move(*m)});
+        }
+    }
+    run_modules(c, l, std::move(modules), out);
+}
+
+/// KaSA, on weights without their smallest singular components. Folders of it are not read: the base would change.
+template <class S>
+void run_kasa(const golden_case& c, computed<S>& out) {
+    const auto& [active, file] = *c.adapters.begin();
+    for (const auto& [name, description] : c.info.at("layers").items()) {
+        layer<S> l(c, name);
+        const auto stored = [&, &tensors = file.weights](const char* leaf) -> const tensor& {
+            return tensors.at(peft_prefix + l.name() + leaf);
+        };
+        kasa_adapter<S> adapter{.lora_A = stored(".lora_A.weight").template weight<S>(),
+                                .lora_B = stored(".lora_B.weight").template weight<S>(),
+                                .lora_diag = stored(".lora_diag").template vector<S>(),
+                                .lora_alpha = file.config.at("lora_alpha")};
+        const auto start = kasa(svd(l.weight()).value(), {.r = adapter.lora_A.rows()});
+        l.set_weight(l.weight() - row_matrix<S>(start.noise.dense()));
+        run_modules(c, l, {{active, {.adapter = std::move(adapter)}}}, out);
+    }
+}
+
 /// One batch whose rows use different adapters.
 template <class S>
 void run_mixed(const golden_case& c, const std::string& name, computed<S>& out) {
@@ -217,11 +245,13 @@ void run(const golden_case& c, computed<S>& out) {
 
 /// A kind is its row here once the reader and `any_adapter` know it.
 const register_family kinds[] = {
-    {"lora", run<float>, run<double>},     {"dora", run<float>, run<double>}, {"adalora", run<float>, run<double>},
-    {"vera", run<float>, run<double>},     {"loha", run<float>, run<double>}, {"lokr", run<float>, run<double>},
-    {"ia3", run<float>, run<double>},      {"oft", run<float>, run<double>},  {"boft", run<float>, run<double>},
-    {"hra", run<float>, run<double>},      {"miss", run<float>, run<double>}, {"hira", run<float>, run<double>},
-    {"randlora", run<float>, run<double>},
+    {"lora", run<float>, run<double>},     {"dora", run<float>, run<double>},
+    {"adalora", run<float>, run<double>},  {"vera", run<float>, run<double>},
+    {"loha", run<float>, run<double>},     {"lokr", run<float>, run<double>},
+    {"ia3", run<float>, run<double>},      {"oft", run<float>, run<double>},
+    {"boft", run<float>, run<double>},     {"hra", run<float>, run<double>},
+    {"miss", run<float>, run<double>},     {"hira", run<float>, run<double>},
+    {"randlora", run<float>, run<double>}, {"lora-kasa", run_kasa<float>, run_kasa<double>},
 };
 
 }  // namespace

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT
 // Family "init": PiSSA, OLoRA, MiCA, CorDA, EVA, LoRA-GA, LoftQ, and a trained PiSSA adapter as plain LoRA.
+#include <algorithm>
 #include <cmath>
 #include <string>
 #include <vector>
@@ -186,9 +187,18 @@ void run_loftq(const golden_case& c, computed<S>& out) {
     for (const auto& [name, numbers] : c.info.at("matrices").items()) {
         const row_matrix<S> w = c.inputs.at("W." + name).template weight<S>();
         normal_float_matrix last;
-        const auto quantize = [&](const row_matrix<float>& x) {
+        // Scales are stored in float; in double the expected values are those of exact ones.
+        const auto quantize = [&](const row_matrix<S>& x) {
             last = quantize_normal_float(x, format);
-            return last.dense();
+            row_matrix<S> back(x.rows(), x.cols());
+            for (lowrank::index at = 0; at < x.size(); at += format.block) {
+                const Eigen::Map<const vector<S>> block(x.data() + at, std::min(format.block, x.size() - at));
+                const S scale = block.cwiseAbs().maxCoeff();
+                for (lowrank::index j = at; j < at + block.size(); ++j) {
+                    back.data()[j] = static_cast<S>(last.levels[last.code(j)]) * scale;
+                }
+            }
+            return back;
         };
         const int iterations = numbers.at(3);
         for (int i = 0; i < iterations; ++i) {

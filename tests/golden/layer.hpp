@@ -90,6 +90,7 @@ public:
 
     /// out x in, patches as inputs; for a grouped convolution out x in / groups.
     [[nodiscard]] const lowrank::row_matrix<S>& weight() const { return weight_; }
+    void set_weight(const lowrank::row_matrix<S>& w) { weight_ = w; }
     [[nodiscard]] const lowrank::vector<S>& bias() const { return bias_; }
     [[nodiscard]] bool has_bias() const { return info_.value("bias", false); }
     [[nodiscard]] lowrank::any_operator<S> base() const { return lowrank::grouped_operator<S>(weight_, groups_); }

@@ -79,7 +79,6 @@ LOWRANK_TESTS_REBOUND(lokr_factor)
 LOWRANK_TESTS_REBOUND(lora_adapter)
 LOWRANK_TESTS_REBOUND(miss_adapter)
 LOWRANK_TESTS_REBOUND(miss_bat_adapter)
-LOWRANK_TESTS_REBOUND(miss_bat_adapter)
 LOWRANK_TESTS_REBOUND(oft_adapter)
 LOWRANK_TESTS_REBOUND(randlora_adapter)
 LOWRANK_TESTS_REBOUND(randlora_projections)
@@ -188,6 +187,9 @@ std::optional<golden_module<S>> module_at(const lowrank::peft_adapter& file, con
     }
     if (const auto* randlora = module.get<lowrank::peft_randlora>()) {
         return golden_module<S>{.adapter = in_scalar<S>(randlora->randlora)};
+    }
+    if (const auto* hira = module.get<lowrank::peft_hira>()) {
+        return golden_module<S>{.adapter = in_scalar<S>(hira->hira)};
     }
     std::optional<golden_module<S>> out;
     const auto try_kind = [&]<class M>() {

@@ -11,6 +11,7 @@
 #include <cstdlib>
 #include <filesystem>
 #include <string>
+#include <vector>
 
 #include <doctest/doctest.h>
 
@@ -23,13 +24,25 @@ inline std::filesystem::path shared_folder() {
                                                                     : std::filesystem::path();
 }
 
-/// The golden cases: LOWRANK_GOLDEN_DIR, or golden/cases of the shared folder.
-inline std::filesystem::path golden_folder() {
+/// The folders of golden cases: LOWRANK_GOLDEN_DIR, or those in golden/ of the shared folder.
+inline std::vector<std::filesystem::path> golden_folders() {
     if (const char* value = std::getenv("LOWRANK_GOLDEN_DIR"); value != nullptr) {
-        return std::filesystem::absolute(value);
+        return {std::filesystem::absolute(value)};
     }
     const auto shared = shared_folder();
-    return shared.empty() ? shared : shared / "golden" / "cases";
+    std::vector<std::filesystem::path> all;
+    for (const char* name : {"cases", "cases2"}) {
+        if (!shared.empty() && std::filesystem::is_directory(shared / "golden" / name)) {
+            all.push_back(shared / "golden" / name);
+        }
+    }
+    return all;
+}
+
+/// The first of them, or an empty path.
+inline std::filesystem::path golden_folder() {
+    const auto all = golden_folders();
+    return all.empty() ? std::filesystem::path() : all.front();
 }
 
 }  // namespace lowrank_tests

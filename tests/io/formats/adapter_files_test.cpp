@@ -126,6 +126,10 @@ TEST_CASE("invocation tokens travel through GGUF and are applied by nobody unask
     REQUIRE(gguf);
     CHECK(gguf->alora_invocation_tokens == std::vector<std::uint32_t>{7, 9});
     CHECK(peft_from_gguf(*gguf, layout)->config.alora_invocation_tokens == std::vector<std::int64_t>{7, 9});
+    CHECK(read_adapter(folder / "a.gguf", {.model = &layout}).error().code == errc::unsupported);
+    const auto again = read_adapter(folder / "a.gguf", {.model = &layout, .peft = {.activated_by_tokens = true}});
+    REQUIRE(again);
+    CHECK(again->adapter.config.alora_invocation_tokens == std::vector<std::int64_t>{7, 9});
     REQUIRE(write_adapter(folder / "p", made, "peft"));
     CHECK(read_adapter(folder / "p").error().message.find("alora_invocation_tokens") != std::string::npos);
     CHECK(read_adapter(folder / "p", {.peft = {.activated_by_tokens = true}}));

@@ -79,6 +79,18 @@ TEST_CASE("every format reads back what was written, with the same change of the
     }
 }
 
+TEST_CASE("two modules of one flattened name are refused by their names") {
+    temporary_folder folder;
+    modules all;
+    all["net.a_b.c"] = all["net.a.b_c"] = make_lora<float>(4, 4, {.r = 2});
+    const status why = write_lora_file(folder / "k", all, {.format = "kohya"});
+    CHECK(why.code == errc::unsupported);
+    for (const char* name : {"\"net.a_b.c\"", "\"net.a.b_c\"", "lora_unet_net_a_b_c"}) {
+        CHECK_MESSAGE(why.message.find(name) != std::string::npos, why.message);
+    }
+    CHECK(write_lora_file(folder / "k", all, {.format = "diffusers"}));
+}
+
 TEST_CASE("a real adapter travels through kohya without a changed bit") {
     LOWRANK_NEEDS_SHARED(shared);
     temporary_folder folder;

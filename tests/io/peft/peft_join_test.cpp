@@ -79,6 +79,10 @@ std::vector<made_kind> made_kinds() {
     all.push_back({"HIRA",
                    hira_adapter<float>{.hira_A = random_factor(3, 8, 10), .hira_B = random_factor(6, 3, 11)},
                    {"hira_A[3, 8]", "hira_B[6, 3]"}});
+    const hira_adapter<float> hira{.hira_A = random_factor(3, 8, 10), .hira_B = random_factor(6, 3, 11)};
+    all.push_back({"HIRA", peft_hira{.hira = hira, .kernel = {2, 2}}, {"hira_A[3, 2, 2, 2]", "hira_B[6, 3, 1, 1]"}});
+    all.push_back(
+        {"HIRA", peft_hira{.hira = hira, .is_table = true}, {"hira_embedding_A[3, 8]", "hira_embedding_B[6, 3]"}});
     return all;
 }
 

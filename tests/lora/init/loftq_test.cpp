@@ -46,6 +46,9 @@ TEST_CASE("any quantizer serves: ggml blocks, a lambda, and one that changes not
     const auto rounded =
         loftq(w, [](const row_matrix<float>& x) { return row_matrix<float>(x.array().round()); }, {.r = 2});
     CHECK((rounded.base.array() == rounded.base.array().round()).all());
+    const auto exact = loftq(
+        w, [](const row_matrix<double>& x) { return row_matrix<double>((16 * x).array().round() / 16); }, {.r = 2});
+    CHECK(exact.base == row_matrix<double>((16 * w).array().round() / 16));  // in double, rounded to no float
     const auto same = loftq(matrix<float>(w.cast<float>()), [](const row_matrix<float>& x) { return x; }, {.r = 2});
     CHECK(same.relative_without == 0);
     CHECK(same.adapter.delta().dense().isZero());

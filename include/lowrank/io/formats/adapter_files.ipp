@@ -311,7 +311,9 @@ LOWRANK_BODY status write_lora_file(const std::filesystem::path& path,
         }
     }
     lora_tensors out;
+    std::map<std::string, const std::string*> written;  // by tensor, the module that it is of
     for (const auto& [name, module] : modules) {
+        const std::size_t before = out.tensors.size();
         status why;
         if (is_plain(module)) {
             const lora_adapter<float>& lora = lora_of(module);
@@ -329,6 +331,15 @@ LOWRANK_BODY status write_lora_file(const std::filesystem::path& path,
         }
         if (!why) {
             return why;
+        }
+        for (std::size_t i = before; i < out.tensors.size(); ++i) {
+            const auto [at, is_new] = written.emplace(out.tensors[i].name, &name);
+            if (!is_new) {
+                return {errc::unsupported, "modules " + detail::in_quotes(*at->second) + " and " +
+                                               detail::in_quotes(name) + " would both have the tensor " +
+                                               detail::in_quotes(at->first) + " in a file of " + opt.format +
+                                               "; choose a format whose names keep their dots"};
+            }
         }
     }
     if (format.holds_scaling_in_header && first != nullptr) {

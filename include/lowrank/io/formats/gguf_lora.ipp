@@ -407,7 +407,7 @@ LOWRANK_API [[nodiscard]] result<adapter_file> read_gguf_adapter(const std::file
                                              " is a GGUF adapter: the base model is needed, whose heads say the order "
                                              "of rows"};
     }
-    const auto gguf = read_gguf_lora(path);
+    const auto gguf = read_gguf_lora(path, {.activated_by_tokens = opt.peft.activated_by_tokens});
     if (!gguf) {
         return gguf.error();
     }

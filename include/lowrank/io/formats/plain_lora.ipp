@@ -75,7 +75,7 @@ LOWRANK_BODY result<plain_lora_adapter> to_plain_lora(const peft_adapter& adapte
             return status{errc::unsupported, "module " + detail::in_quotes(module) + " is adapted by " + kind_of(from) +
                                                  ", which is no plain LoRA"};
         }
-        const bool is_table = lora != nullptr && lora->is_table;
+        const bool is_table = is_table_module(from);
         std::string stored = module;
         if (about) {
             auto placed = about->stored(module, notes);

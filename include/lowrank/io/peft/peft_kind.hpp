@@ -102,6 +102,7 @@ inline constexpr std::string_view usual_peft_defaults =
 struct module_shape {
     index out = 0;
     index in = 0;
+    bool is_table = false;  ///< The weight is the transpose: tokens x dim.
 };
 
 /// A linear layer that a module is for.

@@ -41,6 +41,9 @@ LOWRANK_API [[nodiscard]] bool is_of_type(const peft_module& module, std::string
 /// The shape of the weight that a module is for, as far as its tensors say it; 0 where they do not.
 [[nodiscard]] inline module_shape shape_of(const peft_module& module) { return module.kind().shape(module.data()); }
 
+/// Whether a module adapts an embedding table.
+[[nodiscard]] inline bool is_table_module(const peft_module& module) { return shape_of(module).is_table; }
+
 /// Tells a module the shape of its weight (of a convolution: out x (in * taps)).
 /// \return `mismatch`, with the module as it was, if it is for another shape. Types that know their shape from their
 ///         tensors are compared with the weight where they are used.

@@ -145,6 +145,18 @@ LOWRANK_API [[nodiscard]] bool may_unfold(std::uint64_t rows, std::uint64_t cols
     return columns;
 }
 
+/// The shape of a right factor as it is stored: the taps of its kernel are dimensions of their own.
+[[nodiscard]] inline std::vector<std::uint64_t> kernel_shape(const matrix<float>& a,
+                                                             const std::vector<std::uint64_t>& kernel) {
+    std::uint64_t taps = 1;
+    for (const std::uint64_t n : kernel) {
+        taps *= n;
+    }
+    std::vector<std::uint64_t> shape{extent(a.rows()), taps == 0 ? 0 : extent(a.cols()) / taps};
+    shape.insert(shape.end(), kernel.begin(), kernel.end());
+    return shape;
+}
+
 }  // namespace detail
 }  // namespace lowrank::inline LOWRANK_ABI
 

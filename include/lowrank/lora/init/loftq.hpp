@@ -9,13 +9,14 @@
 ///     use(start.base);                              // the dequantized Q
 ///     log(start.relative, start.relative_without);  // ||W - Q - scaling B A|| / ||W||, and without the adapter
 ///
-/// A quantizer maps a row-major float matrix to its quantized and dequantized version.
+/// A quantizer maps a row-major matrix, in float or in the scalar of W, to its quantized and dequantized version.
 ///
 /// Li et al., LoftQ, arXiv 2310.08659; PEFT, utils/loftq_utils.py.
 
 #include <concepts>
 #include <functional>
 #include <span>
+#include <type_traits>
 
 #include <lowrank/core/config.hpp>
 #include <lowrank/core/dense.hpp>
@@ -30,9 +31,10 @@
 namespace lowrank::inline LOWRANK_ABI {
 
 /// Turns R into the dequantized Q(R), both out x in.
-template <class Q>
-concept weight_quantizer = requires(const Q& q, const row_matrix<float>& w) {
-    { q(w) } -> std::convertible_to<row_matrix<float>>;
+template <class Q, class S = float>
+concept weight_quantizer = requires(const Q& q, const row_matrix<S>& w) {
+    { q(w) } -> std::convertible_to<row_matrix<S>>;
+    requires std::same_as<typename std::remove_cvref_t<decltype(q(w))>::Scalar, S>;
 };
 
 /// NormalFloat of 2, 4 or 8 bits: LoftQ's own.
@@ -57,7 +59,7 @@ struct loftq_options {
 template <real S>
 struct loftq_start : fallible {
     lora_adapter<S> adapter = {};
-    row_matrix<float> base = {};  ///< Q, dequantized: the weight under the adapter.
+    row_matrix<S> base = {};      ///< Q, dequantized: the weight under the adapter.
     double relative = 0;          ///< ||W - Q - C||_F / ||W||_F with C the correction (scaling B A, `peft`: B A).
     double relative_without = 0;  ///< The same of quantizing alone, without an adapter.
 };
@@ -66,7 +68,7 @@ namespace detail {
 
 template <real S>
 [[nodiscard]] loftq_start<S> loftq_of(const matrix<S>& w,
-                                      const std::function<row_matrix<float>(const row_matrix<float>&)>& quantize,
+                                      const std::function<row_matrix<S>(const row_matrix<S>&)>& quantize,
                                       const lora_options& options, const loftq_options& how);
 
 }  // namespace detail
@@ -76,11 +78,20 @@ template <real S>
 /// \pre    1 <= r <= min(out, in), lora_alpha > 0, iterations >= 1; the quantizer keeps the shape.
 /// \return `non_finite` if W holds NaN or infinity.
 /// \cost   One `svd` per iteration.
-template <detail::dense_weight W, weight_quantizer Q>
-[[nodiscard]] loftq_start<weight_scalar<W>> loftq(const W& w, const Q& quantize, const lora_options& options,
-                                                  const loftq_options& how = {}) {
+template <detail::dense_weight W, class Q>
+requires(weight_quantizer<Q, weight_scalar<W>> || weight_quantizer<Q>)
+    [[nodiscard]] loftq_start<weight_scalar<W>> loftq(const W& w, const Q& quantize, const lora_options& options,
+                                                      const loftq_options& how = {}) {
     using S = weight_scalar<W>;
-    return detail::loftq_of<S>(copy_in<S>(w), std::cref(quantize), options, how);
+    if constexpr (weight_quantizer<Q, S>) {
+        return detail::loftq_of<S>(copy_in<S>(w), std::cref(quantize), options, how);
+    } else {
+        const auto in_float = [&](const row_matrix<S>& rest) {
+            return row_matrix<S>(
+                row_matrix<float>(quantize(row_matrix<float>(rest.template cast<float>()))).template cast<S>());
+        };
+        return detail::loftq_of<S>(copy_in<S>(w), in_float, options, how);
+    }
 }
 
 }  // namespace lowrank::inline LOWRANK_ABI

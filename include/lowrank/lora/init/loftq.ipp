@@ -38,7 +38,7 @@ LOWRANK_BODY row_matrix<float> ggml_quantizer::operator()(const row_matrix<float
 namespace detail {
 
 template <real S>
-loftq_start<S> loftq_of(const matrix<S>& w, const std::function<row_matrix<float>(const row_matrix<float>&)>& quantize,
+loftq_start<S> loftq_of(const matrix<S>& w, const std::function<row_matrix<S>(const row_matrix<S>&)>& quantize,
                         const lora_options& options, const loftq_options& how) {
     expects_init("loftq", w.rows(), w.cols(), options);
     expects(how.iterations >= 1, "loftq: iterations must be at least 1");
@@ -52,17 +52,11 @@ loftq_start<S> loftq_of(const matrix<S>& w, const std::function<row_matrix<float
     matrix<S> rest = w;  // W - C
     matrix<S> missed(w.rows(), w.cols());
     for (int i = 0; i < how.iterations; ++i) {
-        row_matrix<float> wanted(w.rows(), w.cols());
-        for (index j = 0; j < w.cols(); ++j) {
-            for (index k = 0; k < w.rows(); ++k) {
-                wanted(k, j) = static_cast<float>(rest(k, j));
-            }
-        }
-        out.base = quantize(wanted);
+        out.base = quantize(row_matrix<S>(rest));
         expects_shape("loftq", "the quantized weight", out.base.rows(), out.base.cols(), w.rows(), w.cols());
         for (index j = 0; j < w.cols(); ++j) {
             for (index k = 0; k < w.rows(); ++k) {
-                missed(k, j) = w(k, j) - static_cast<S>(out.base(k, j));
+                missed(k, j) = w(k, j) - out.base(k, j);
             }
         }
         if (i == 0) {
@@ -90,9 +84,9 @@ loftq_start<S> loftq_of(const matrix<S>& w, const std::function<row_matrix<float
 }  // namespace detail
 
 #ifdef LOWRANK_COMPILED
-#define LOWRANK_LOFTQ_OF(S)                                                                                        \
-    template loftq_start<S> detail::loftq_of<S>(const matrix<S>&,                                                  \
-                                                const std::function<row_matrix<float>(const row_matrix<float>&)>&, \
+#define LOWRANK_LOFTQ_OF(S)                                                                                         \
+    template loftq_start<S> detail::loftq_of<S>(const matrix<S>&,                                                   \
+                                                const std::function<row_matrix<S>(const row_matrix<S>&)>& quantize, \
                                                 const lora_options&, const loftq_options&);
 LOWRANK_LOFTQ_OF(float)
 LOWRANK_LOFTQ_OF(double)

@@ -23,10 +23,10 @@ namespace lowrank::inline LOWRANK_ABI {
 namespace detail {
 
 /// The list.
-using described_kinds =
-    kind_list<lora_adapter<float>, peft_lora, adalora_adapter<float>, loha_adapter<float>, lokr_adapter<float>,
-              vera_adapter<float>, peft_ia3, oft_adapter<float>, output_rotation_adapter<float>, peft_boft,
-              hra_adapter<float>, miss_adapter<float>, miss_bat_adapter<float>, peft_randlora, hira_adapter<float>>;
+using described_kinds = kind_list<lora_adapter<float>, peft_lora, adalora_adapter<float>, loha_adapter<float>,
+                                  lokr_adapter<float>, vera_adapter<float>, peft_ia3, oft_adapter<float>,
+                                  output_rotation_adapter<float>, peft_boft, hra_adapter<float>, miss_adapter<float>,
+                                  miss_bat_adapter<float>, peft_randlora, hira_adapter<float>, peft_hira>;
 
 template <class... M>
 [[nodiscard]] peft_kind_list descriptions_of(kind_list<M...>) {

@@ -87,6 +87,10 @@ struct peft_kind<lokr_adapter<float>> {
         out.r = c.r;
         return out;
     }
+    LOWRANK_INLINE static const char* differs(const peft_options&, const std::string&, const module& m) {
+        const auto is_of_r = [&](const lokr_factor<float>& f) { return f.whole() || f.left.cols() == m.r; };
+        return is_of_r(m.w1) && is_of_r(m.w2) ? nullptr : "rank of a factor";
+    }
     LOWRANK_INLINE static void write(const module& m, peft_tensors& to) {
         const auto factor = [&](const std::string& name, const lokr_factor<float>& f) {
             to.add(f.whole() ? name : name + "_a", f.left);

@@ -76,7 +76,9 @@ struct peft_kind<peft_lora> {
     LOWRANK_API static std::vector<peft_type> types();
     LOWRANK_API static const char* label(const module& m);
     static bool in_peft(const module& m) { return !m.magnitude_of_inputs; }
-    static module_shape shape(const module& m) { return {m.lora.lora_B.rows(), m.lora.lora_A.cols()}; }
+    static module_shape shape(const module& m) {
+        return {.out = m.lora.lora_B.rows(), .in = m.lora.lora_A.cols(), .is_table = m.is_table};
+    }
     static bool fit(module&, index, index) { return true; }
     static peft_facts facts(const module& m) { return {m.lora.lora_A.rows(), m.lora.lora_alpha, m.lora.lora_dropout}; }
     LOWRANK_API static peft_change change(const module& m);
@@ -96,12 +98,6 @@ struct peft_kind<peft_lora> {
 /// The same. \pre there is one.
 LOWRANK_API [[nodiscard]] const lora_adapter<float>& lora_of(const peft_module& module);
 LOWRANK_API [[nodiscard]] lora_adapter<float>& lora_of(peft_module& module);
-
-/// Whether a module adapts an embedding table.
-[[nodiscard]] inline bool is_table_module(const peft_module& module) {
-    const auto* m = module.get<peft_lora>();
-    return m != nullptr && m->is_table;
-}
 
 /// Whether a module is two factors of an embedding table and nothing more.
 [[nodiscard]] inline bool is_plain_table(const peft_module& module) {

@@ -197,13 +197,7 @@ LOWRANK_BODY peft_change peft_kind<peft_lora>::change(const module& m) {
 }
 LOWRANK_BODY void peft_kind<peft_lora>::write(const module& m, peft_tensors& to) {
     const matrix<float> b = m.groups == 1 ? m.lora.lora_B : collect_groups(m.lora.lora_B, m.groups);
-    std::uint64_t taps = 1;
-    for (const std::uint64_t n : m.kernel) {
-        taps *= n;
-    }
-    std::vector<std::uint64_t> shape_a{detail::extent(m.lora.lora_A.rows()),
-                                       taps == 0 ? 0 : detail::extent(m.lora.lora_A.cols()) / taps};
-    shape_a.insert(shape_a.end(), m.kernel.begin(), m.kernel.end());
+    const std::vector<std::uint64_t> shape_a = detail::kernel_shape(m.lora.lora_A, m.kernel);
     std::vector<std::uint64_t> shape_b{detail::extent(b.rows()), detail::extent(b.cols())};
     shape_b.resize(shape_a.size(), 1);
     to.add(m.is_table ? "lora_embedding_A" : "lora_A.weight", shape_a, m.lora.lora_A);

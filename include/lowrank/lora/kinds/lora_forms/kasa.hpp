@@ -65,14 +65,14 @@ template <real S>
 template <real S>
 double kasa_penalty(const kasa_adapter<S>& a, kasa_adapter<S>& gradient, double beta = 1e-4, double gamma = 1e-3);
 
-/// Three parameters; a product of factors.
+/// Three parameters, named as in PEFT; a product of factors.
 template <real S>
 struct adapter_kind<kasa_adapter<S>> {
     static constexpr std::string_view name = "kasa";
     template <class A, class F>
     static void visit(A& a, F&& f) {
-        f(std::string_view("lora_A"), a.lora_A);
-        f(std::string_view("lora_B"), a.lora_B);
+        f(std::string_view("lora_A.weight"), a.lora_A);
+        f(std::string_view("lora_B.weight"), a.lora_B);
         f(std::string_view("lora_diag"), a.lora_diag);
     }
     static double dropout(const kasa_adapter<S>& a) { return a.lora_dropout; }
