@@ -21,10 +21,9 @@
 
 #include "process.hpp"
 
+namespace reports {
+
 using namespace lowrank_tests;
-
-namespace {
-
 using lowrank::dtype;
 using lowrank::tensor_of;
 using lowrank::tensor_to_write;
@@ -32,13 +31,13 @@ using nlohmann::json;
 using fmatrix = lowrank::row_matrix<float>;
 using dmatrix = lowrank::row_matrix<double>;
 
-fmatrix noise(lowrank::index rows, lowrank::index cols, std::uint64_t stream, float deviation = 0.1F) {
+inline fmatrix noise(lowrank::index rows, lowrank::index cols, std::uint64_t stream, float deviation = 0.1F) {
     fmatrix m(rows, cols);
     lowrank::fill_normal(m, deviation, lowrank::philox(12, stream));
     return m;
 }
 
-dmatrix product(const fmatrix& b, const fmatrix& a) { return b.cast<double>() * a.cast<double>(); }
+inline dmatrix product(const fmatrix& b, const fmatrix& a) { return b.cast<double>() * a.cast<double>(); }
 
 /// The same numbers under another shape.
 tensor_to_write shaped(tensor_to_write t, std::vector<std::uint64_t> shape) {
@@ -172,8 +171,6 @@ struct situation {
         REQUIRE((r).exit_code == 0);                    \
         CHECK(distance((s).merged(name), want) < 1e-5); \
     } while (false)
-
-}  // namespace
 
 TEST_CASE("report 01: alpha stands in the header of a file, or --alpha says it, or its absence is said") {
     const situation s;
@@ -732,3 +729,5 @@ TEST_CASE("report 49: spellings of adapter_config.json are read as they are mean
     }
     s.check_refused(as_text(R"({"r":4})"), {"no peft_type"});
 }
+
+}  // namespace reports
