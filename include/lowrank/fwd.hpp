@@ -278,6 +278,7 @@ struct merge_audit;
 struct merge_receipt;
 template <real S>
 struct merge_options;
+struct change_merge_options;
 template <storage T>
 class merge_stack;
 struct transformed_merge_options;
