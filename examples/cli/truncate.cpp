@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 /// \file
-/// `lowrank truncate`: a new checkpoint whose chosen matrices have lower rank, with the exact error of each.
+/// `lowrank truncate`: a new checkpoint whose chosen matrices have lower rank, with the error of each as it was written.
 
 #include <algorithm>
 #include <cmath>
@@ -11,6 +11,7 @@
 #include <vector>
 
 #include <lowrank/core/checksum.hpp>
+#include <lowrank/core/dense.hpp>
 #include <lowrank/factor/ranks/noise_threshold.hpp>
 #include <lowrank/factor/ranks/rank_rules.hpp>
 #include <lowrank/factor/svd.hpp>
@@ -82,13 +83,21 @@ index chosen_rank(const truncate_options& options, const lowrank::decomposition<
     return rank_by_rule(options.rule, s);
 }
 
-/// Names what was asked for that the checkpoint does not have, before anything is computed.
-void check_choice(const truncate_options& options, const matrix_choice& chosen) {
+/// Names what was asked for that the checkpoint does not have, before anything is computed. Returns the names of what
+/// the patterns meet and is no matrix: norms, biases, convolutions.
+std::vector<std::string> check_choice(const truncate_options& options, const matrix_choice& chosen) {
+    std::vector<std::string> passed_over;
+    bool any = false;
     for (const auto& t : list_tensors(options.model)) {
         if (!chosen.contains(t.name)) {
             continue;
         }
-        if (t.shape.size() != 2 || !lowrank::is_real(t.type)) {
+        if (t.shape.size() != 2) {
+            passed_over.push_back(t.name);
+            continue;
+        }
+        any = true;
+        if (!lowrank::is_real(t.type)) {
             fail(t.name + " is not a matrix of F64, F32, F16 or BF16 numbers, so it cannot be truncated",
                  lowrank::errc::unsupported);
         }
@@ -99,6 +108,13 @@ void check_choice(const truncate_options& options, const matrix_choice& chosen) 
         }
     }
     chosen.require_all_used();
+    if (!any && !passed_over.empty()) {
+        fail("--matrix meets no matrix: " + passed_over.front() +
+                 (passed_over.size() > 1 ? format(" and %zu others are", passed_over.size() - 1) : " is") +
+                 " of another shape; 'lowrank inspect' lists the matrices",
+             lowrank::errc::not_found);
+    }
+    return passed_over;
 }
 
 /// Of what the truncated matrices depend on beside the model.
@@ -111,7 +127,7 @@ std::uint64_t checksum_of(const truncate_options& options) {
 }
 
 void print_report(const truncate_options& options, const std::vector<truncated_matrix>& done,
-                  const lowrank::edit_checkpoint_report& report) {
+                  const std::vector<std::string>& passed_over, const lowrank::edit_checkpoint_report& report) {
     if (options.common.json) {
         json matrices = json::array();
         for (const auto& m : done) {
@@ -129,6 +145,7 @@ void print_report(const truncate_options& options, const std::vector<truncated_m
                     {"output", options.output.folder.string()},
                     {"resumed_files", report.kept_files},
                     {"resumed_matrices", report.kept_edits},
+                    {"passed_over", passed_over},
                     {"matrices", matrices}});
         return;
     }
@@ -140,6 +157,11 @@ void print_report(const truncate_options& options, const std::vector<truncated_m
                   format("%.0f %%", 100.0 * share)});
     }
     print(rows.text());
+    if (!passed_over.empty()) {
+        print(format("passed over %zu that %s no matrix: %s%s\n", passed_over.size(),
+                     passed_over.size() == 1 ? "is" : "are", passed_over.front().c_str(),
+                     passed_over.size() == 1 ? "" : ", ..."));
+    }
     if (report.kept_files + report.kept_edits > 0) {
         print(format("%lld files and %lld matrices of others were finished by an earlier run\n",
                      static_cast<long long>(report.kept_files), static_cast<long long>(report.kept_edits)));
@@ -152,20 +174,25 @@ void run_truncate(const truncate_options& options) {
         throw usage_error("say how much to keep: --rank, --rho, --parameters, --energy, --error or --rule");
     }
     const matrix_choice chosen(options.matrices);
-    check_choice(options, chosen);
+    const auto passed_over = check_choice(options, chosen);
     staged_folder out(options.output.folder, options.output.force, {options.model}, options.output.resume);
     progress_bar bar("truncating");
     const auto report = write_edited_checkpoint(
-        options.model, out.path(), [&](const lowrank::tensor_info& t) { return chosen.contains(t.name); },
+        options.model, out.path(),
+        [&](const lowrank::tensor_info& t) { return t.shape.size() == 2 && chosen.contains(t.name); },
         [&](const lowrank::tensor_info& t, std::span<std::byte> bytes) {
             std::vector<double> facts;
             with_matrix(t, bytes, [&]<lowrank::storage T>(lowrank::weight_view<T> w) {
                 const auto spectrum = take_named(t.name, lowrank::svd(w));
                 const index rank = chosen_rank(options, spectrum);
-                (void)take_named(t.name, lowrank::truncate_weight<T>(w, spectrum, rank));
-                facts = {static_cast<double>(w.rows()), static_cast<double>(w.cols()),
-                         static_cast<double>(rank),     spectrum.norm(),
-                         spectrum.error_at(rank),       spectrum.relative_error(rank)};
+                const double norm = lowrank::norm_of(w);
+                const auto done = take_named(t.name, lowrank::truncate_weight<T>(w, spectrum, rank));
+                facts = {static_cast<double>(w.rows()),
+                         static_cast<double>(w.cols()),
+                         static_cast<double>(rank),
+                         norm,
+                         done.removed_norm,
+                         done.relative_error};
             });
             return facts;
         },
@@ -180,7 +207,7 @@ void run_truncate(const truncate_options& options) {
         done.push_back({name, static_cast<index>(facts[0]), static_cast<index>(facts[1]), static_cast<index>(facts[2]),
                         facts[3], facts[4], facts[5]});
     }
-    print_report(options, done, report);
+    print_report(options, done, passed_over, report);
 }
 
 }  // namespace
@@ -191,8 +218,10 @@ void add_truncate(CLI::App& app) {
         app.add_subcommand("truncate", "Replace matrices by their best approximations of lower rank (SVD truncation)");
     command->add_option("model", options->model, "Model folder, of any architecture")->type_name("MODEL")->required();
     command
-        ->add_option("--matrix", options->matrices,
-                     "Matrices to truncate: names, ends of names or patterns with * and ?; may be given several times")
+        ->add_option(
+            "--matrix", options->matrices,
+            "Matrices to truncate: names, ends of names or patterns with * and ?; may be given several times. Vectors "
+            "that a pattern meets stay as they are")
         ->type_name("PATTERN")
         ->take_all()
         ->allow_extra_args(false)

@@ -19,7 +19,8 @@ TEST_CASE_TEMPLATE("a random change has the size asked for and comes off", T, fl
     const auto receipt = apply_random_change<T>(w, 2.5, 7).value();
     const double moved = (w.template cast<double>() - original.template cast<double>()).norm();
     CHECK(moved == doctest::Approx(2.5).epsilon(std::is_same_v<T, bfloat16> ? 3e-2 : 1e-6));
-    CHECK(receipt.relative_error == doctest::Approx(2.5 / original.template cast<double>().norm()));
+    CHECK(receipt.removed_norm == doctest::Approx(moved).epsilon(1e-12));
+    CHECK(receipt.relative_error == doctest::Approx(moved / original.template cast<double>().norm()).epsilon(1e-6));
     const row_matrix<T> first = w;
     REQUIRE(undo_edit<T>(w, receipt));
     CHECK(lowrank_tests::same_bits(w, original));

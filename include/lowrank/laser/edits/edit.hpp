@@ -116,6 +116,10 @@ std::uint64_t bits_hash(const const_weight_view<T>& w);
 template <storage T>
 void copy_bits(const const_weight_view<T>& from, weight_view<T> to);
 
+/// ||A - B||_F in double, of what is stored.
+template <storage T>
+double change_norm(const const_weight_view<T>& a, const const_weight_view<T>& b);
+
 /// Writes sum_{i in keep} s_i u_i v_i^T into `to`, by the cheaper of its two forms: the kept part, or, where the dropped
 /// part is known, `original` minus it. All components kept: the original's bits. \return whether all that was written is finite
 template <storage T>
@@ -152,7 +156,7 @@ struct edit_receipt {
     row_matrix<T> before = {};     ///< The weight as it was.
     std::uint64_t after_hash = 0;  ///< A fingerprint of the bits the edit wrote.
     component_set keep = {};       ///< What stayed.
-    double removed_norm = 0;       ///< ||W - W'||_F in exact arithmetic: sqrt of the sum of the dropped s_i^2.
+    double removed_norm = 0;       ///< ||W - W'||_F of the W' that was written, rounding to the stored type included.
     double relative_error = 0;     ///< removed_norm / ||W||_F; 0 for a zero weight.
 };
 

@@ -176,6 +176,19 @@ void copy_bits(const const_weight_view<T>& from, weight_view<T> to) {
 }
 
 template <storage T>
+double change_norm(const const_weight_view<T>& a, const const_weight_view<T>& b) {
+    vector<double> row(a.cols());
+    double norm = 0.0;
+    for (index i = 0; i < a.rows(); ++i) {
+        for (index j = 0; j < a.cols(); ++j) {
+            row(j) = to_double(a(i, j)) - to_double(b(i, j));
+        }
+        norm = std::hypot(norm, norm_of(row));
+    }
+    return norm;
+}
+
+template <storage T>
 bool write_components(const const_weight_view<T>& original, const decomposition<compute_t<T>>& s,
                       const component_set& keep, weight_view<T> to) {
     using S = compute_t<T>;
@@ -239,8 +252,8 @@ result<edit_receipt<T>> apply_edit(weight_view<T> w, const decomposition<compute
     if (!all_finite(w)) {
         return status{errc::non_finite, "apply_edit: the weight holds NaN or infinity; repair the checkpoint first"};
     }
-    const double norm = s.norm();
-    const bool same_norm = std::abs(norm_of(bits_now()) - norm) <= detail::norm_tolerance(s) * norm;
+    const double norm = norm_of(bits_now());
+    const bool same_norm = std::abs(norm - s.norm()) <= detail::norm_tolerance(s) * s.norm();
     if (!same_norm) {
         return status{errc::mismatch,
                       "apply_edit: the spectrum is not that of the weight (their norms differ); compute it again"};
@@ -250,12 +263,12 @@ result<edit_receipt<T>> apply_edit(weight_view<T> w, const decomposition<compute
     receipt.before.resize(w.rows(), w.cols());
     detail::copy_bits<T>(bits_now(), weight_view<T>(receipt.before));
     receipt.keep = keep;
-    receipt.removed_norm = s.error_at(keep.members());
-    receipt.relative_error = norm > 0 ? receipt.removed_norm / norm : 0.0;
     if (!detail::write_components<T>(const_weight_view<T>(receipt.before), s, keep, w)) {
         detail::copy_bits<T>(const_weight_view<T>(receipt.before), w);
         return status{errc::non_finite, "apply_edit: the edited weight does not fit its stored type"};
     }
+    receipt.removed_norm = detail::change_norm<T>(const_weight_view<T>(receipt.before), bits_now());
+    receipt.relative_error = norm > 0 ? receipt.removed_norm / norm : 0.0;
     receipt.after_hash = detail::bits_hash<T>(bits_now());
     return receipt;
 }
@@ -292,6 +305,7 @@ status undo_edit(weight_view<T> w, const edit_receipt<T>& receipt) {
 #define LOWRANK_EDIT_OF(T)                                                                                        \
     template std::uint64_t detail::bits_hash(const const_weight_view<T>&);                                        \
     template void detail::copy_bits(const const_weight_view<T>&, weight_view<T>);                                 \
+    template double detail::change_norm(const const_weight_view<T>&, const const_weight_view<T>&);                \
     template bool detail::write_components(const const_weight_view<T>&, const decomposition<compute_t<T>>&,       \
                                            const component_set&, weight_view<T>);                                 \
     template result<edit_receipt<T>> apply_edit(weight_view<T>, const decomposition<compute_t<T>>&,               \

@@ -24,7 +24,6 @@ result<edit_receipt<T>> apply_random_change(weight_view<T> w, double norm, std::
     edit_receipt<T> receipt;
     receipt.before.resize(w.rows(), w.cols());
     detail::copy_bits<T>(bits, weight_view<T>(receipt.before));
-    receipt.removed_norm = norm;
     row_matrix<S> row(1, w.cols());
     double squares = 0;
     for (int pass = 0; pass < 2; ++pass) {
@@ -44,7 +43,8 @@ result<edit_receipt<T>> apply_random_change(weight_view<T> w, double norm, std::
         return status{errc::non_finite, "apply_random_change: the changed weight does not fit its stored type"};
     }
     const double whole = norm_of(receipt.before);
-    receipt.relative_error = whole > 0 ? norm / whole : 0.0;
+    receipt.removed_norm = detail::change_norm<T>(const_weight_view<T>(receipt.before), bits);
+    receipt.relative_error = whole > 0 ? receipt.removed_norm / whole : 0.0;
     receipt.after_hash = detail::bits_hash<T>(bits);
     return receipt;
 }

@@ -33,9 +33,10 @@
 
 namespace lowrank::inline LOWRANK_ABI {
 
-/// How much an edit takes away, in exact arithmetic, and what its factors need.
+/// How much an edit takes away, and what its factors need.
 struct edit_size {
-    double removed_norm = 0;    ///< ||W - W'||_F.
+    double removed_norm = 0;  ///< ||W - W'||_F: of a W' that was written, rounding to the stored type included, else as
+                              ///< the singular values say it.
     double relative_error = 0;  ///< removed_norm / ||W||_F; 0 for a zero weight.
     index parameters = 0;       ///< Numbers in the factors of what stays: sum over groups of k (rows + cols);
                                 ///< of entries, those that stay.
@@ -117,22 +118,23 @@ private:
 
     [[nodiscard]] status does_not_fit() const;
 
-    [[nodiscard]] result<edit_size> write_part(const kept_components& part, weight_view<T> to);
+    /// Writes what stays and counts its numbers.
+    [[nodiscard]] result<index> write_part(const kept_components& part, weight_view<T> to);
 
     /// Blocks are kept for all ranks.
-    [[nodiscard]] result<edit_size> write_part(const kept_blocks& part, weight_view<T> to);
+    [[nodiscard]] result<index> write_part(const kept_blocks& part, weight_view<T> to);
 
     /// Clusters depend on the rank; the latest ones are kept.
-    [[nodiscard]] result<edit_size> write_part(const kept_clusters& part, weight_view<T> to);
+    [[nodiscard]] result<index> write_part(const kept_clusters& part, weight_view<T> to);
 
     /// Zero for every entry whose number in the order by magnitude is not kept.
-    [[nodiscard]] result<edit_size> write_part(const kept_entries& part, weight_view<T> to) const;
+    [[nodiscard]] result<index> write_part(const kept_entries& part, weight_view<T> to) const;
 
-    [[nodiscard]] result<edit_size> write_groups(const std::vector<group>& groups, const component_set& keep,
-                                                 weight_view<T> to) const;
+    [[nodiscard]] result<index> write_groups(const std::vector<group>& groups, const component_set& keep,
+                                             weight_view<T> to) const;
 
-    [[nodiscard]] bool write_group(const group& g, const component_set& keep, weight_view<T> to, index& parameters,
-                                   double& squares) const;
+    [[nodiscard]] bool write_group(const group& g, const component_set& keep, weight_view<T> to,
+                                   index& parameters) const;
 
     std::string name_ = {};
     row_matrix<T> original_ = {};

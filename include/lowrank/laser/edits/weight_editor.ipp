@@ -98,7 +98,12 @@ result<edit_size> weight_editor<T>::write(const edit& e, weight_view<T> to) {
     if (status why = check(e); !why) {
         return why;
     }
-    return std::visit([&](const auto& part) { return write_part(part, to); }, e.kept);
+    const auto parameters = std::visit([&](const auto& part) { return write_part(part, to); }, e.kept);
+    if (!parameters) {
+        return parameters.error();
+    }
+    const const_weight_view<T> written(to.data(), to.rows(), to.cols(), to.outerStride());
+    return sized(detail::change_norm<T>(original(), written), *parameters);
 }
 
 template <storage T>
@@ -168,7 +173,7 @@ status weight_editor<T>::does_not_fit() const {
 }
 
 template <storage T>
-result<edit_size> weight_editor<T>::write_part(const kept_components& part, weight_view<T> to) {
+result<index> weight_editor<T>::write_part(const kept_components& part, weight_view<T> to) {
     const auto& f = components(part.keep.bound());
     if (!f) {
         return f.why;
@@ -176,11 +181,11 @@ result<edit_size> weight_editor<T>::write_part(const kept_components& part, weig
     if (!detail::write_components<T>(original(), f, part.keep, to)) {
         return does_not_fit();
     }
-    return size_of(f, part.keep);
+    return part.keep.size() * (original_.rows() + original_.cols());
 }
 
 template <storage T>
-result<edit_size> weight_editor<T>::write_part(const kept_blocks& part, weight_view<T> to) {
+result<index> weight_editor<T>::write_part(const kept_blocks& part, weight_view<T> to) {
     auto known = blocks_.find(part.blocks);
     if (known == blocks_.end()) {
         auto made = svd_by_rows(original_, contiguous_blocks(original_.rows(), part.blocks));
@@ -193,7 +198,7 @@ result<edit_size> weight_editor<T>::write_part(const kept_blocks& part, weight_v
 }
 
 template <storage T>
-result<edit_size> weight_editor<T>::write_part(const kept_clusters& part, weight_view<T> to) {
+result<index> weight_editor<T>::write_part(const kept_clusters& part, weight_view<T> to) {
     if (const std::pair key(part.clusters, part.keep.bound()); cluster_key_ != key) {
         const auto found = cluster_rows(original_, part.clusters, part.keep.bound());
         if (!found) {
@@ -210,7 +215,7 @@ result<edit_size> weight_editor<T>::write_part(const kept_clusters& part, weight
 }
 
 template <storage T>
-result<edit_size> weight_editor<T>::write_part(const kept_entries& part, weight_view<T> to) const {
+result<index> weight_editor<T>::write_part(const kept_entries& part, weight_view<T> to) const {
     const index all = part.of;
     std::vector<index> order(static_cast<std::size_t>(all));
     std::iota(order.begin(), order.end(), index{0});
@@ -228,39 +233,32 @@ result<edit_size> weight_editor<T>::write_part(const kept_entries& part, weight_
         std::sort(order.begin(), order.end(), larger);
     }
     detail::copy_bits<T>(original(), to);
-    const double unit = norm_ > 0 ? norm_ : 1.0;
-    double squares = 0;
     const component_set dropped = part.keep.complement(all);
     for (const auto& range : dropped.ranges()) {
         for (index number = range.begin; number < range.end; ++number) {
             const index i = order[static_cast<std::size_t>(number)];
-            const double x = static_cast<double>(magnitude(i)) / unit;
-            squares += x * x;
             to(i / original_.cols(), i % original_.cols()) = T(0);
         }
     }
-    return sized(unit * std::sqrt(squares), part.keep.size());
+    return part.keep.size();
 }
 
 template <storage T>
-result<edit_size> weight_editor<T>::write_groups(const std::vector<group>& groups, const component_set& keep,
-                                                 weight_view<T> to) const {
+result<index> weight_editor<T>::write_groups(const std::vector<group>& groups, const component_set& keep,
+                                             weight_view<T> to) const {
     index parameters = 0;
-    double squares = 0;
     bool finite = true;
     for (const auto& g : groups) {
-        finite = write_group(g, keep, to, parameters, squares) && finite;
+        finite = write_group(g, keep, to, parameters) && finite;
     }
-    return finite ? result<edit_size>(sized(std::sqrt(squares), parameters)) : does_not_fit();
+    return finite ? result<index>(parameters) : does_not_fit();
 }
 
 template <storage T>
-bool weight_editor<T>::write_group(const group& g, const component_set& keep, weight_view<T> to, index& parameters,
-                                   double& squares) const {
+bool weight_editor<T>::write_group(const group& g, const component_set& keep, weight_view<T> to,
+                                   index& parameters) const {
     std::vector<index> kept = keep.members();
     std::erase_if(kept, [&](index i) { return i >= g.factors.size(); });
-    const double error = g.factors.error_at(kept);
-    squares += error * error;
     parameters += static_cast<index>(kept.size()) * (g.factors.rows() + g.factors.cols());
     const bool all = static_cast<index>(kept.size()) == g.factors.size();
     const low_rank<scalar> part = g.factors.select(kept);
