@@ -2,6 +2,7 @@
 // Situations from public bug reports of other tools, each made anew: the result is right, or a refusal says what to do.
 #include <doctest/doctest.h>
 
+#include <algorithm>
 #include <array>
 #include <cmath>
 #include <cstdint>
@@ -20,6 +21,10 @@
 #include <lowrank/io/containers/safetensors.hpp>
 
 #include "process.hpp"
+
+#ifndef LOWRANK_DOCS
+#define LOWRANK_DOCS "docs"
+#endif
 
 namespace reports {
 
@@ -79,6 +84,26 @@ json llama_config(const std::string& type = "llama") {
 }
 
 json lora_config() { return {{"peft_type", "LORA"}, {"r", 4}, {"lora_alpha", 16}, {"target_modules", {"q_proj"}}}; }
+
+/// The messages that docs/my-adapter-does-not-map.md has a heading for, each as the parts around its three dots.
+inline const std::vector<std::vector<std::string>>& messages_of_page() {
+    static const auto all = [] {
+        std::vector<std::vector<std::string>> messages;
+        const std::string page = read_text(std::filesystem::path(LOWRANK_DOCS) / "my-adapter-does-not-map.md");
+        const std::string dots = " \xE2\x80\xA6 ", start = "\n### `";
+        for (std::size_t at = 0; (at = page.find(start, at)) != std::string::npos; ++at) {
+            std::string heading = page.substr(at + start.size(), page.find("`\n", at) - at - start.size());
+            auto& parts = messages.emplace_back();
+            for (std::size_t end = 0; (end = heading.find(dots)) != std::string::npos;) {
+                parts.push_back(heading.substr(0, end));
+                heading.erase(0, end + dots.size());
+            }
+            parts.push_back(std::move(heading));
+        }
+        return messages;
+    }();
+    return all;
+}
 
 /// A base, an adapter and what the tool makes of them.
 struct situation {
@@ -151,7 +176,7 @@ struct situation {
         return run_tool(line);
     }
     [[nodiscard]] dmatrix merged(const std::string& name) const { return weight("out/model.safetensors", name); }
-    /// Nothing is left behind, and the message has these words.
+    /// Nothing is left behind; the message has these words, and the page says what to do about it.
     void check_refused(const process_result& r, const std::vector<std::string>& words) const {
         CAPTURE(r.err);
         CHECK(r.exit_code == 1);
@@ -161,6 +186,9 @@ struct situation {
             CAPTURE(w);
             CHECK(r.err.find(w) != std::string::npos);
         }
+        const auto is_in_message = [&](const std::string& part) { return r.err.find(part) != std::string::npos; };
+        CHECK(std::any_of(messages_of_page().begin(), messages_of_page().end(),
+                          [&](const auto& parts) { return std::all_of(parts.begin(), parts.end(), is_in_message); }));
     }
 };
 
