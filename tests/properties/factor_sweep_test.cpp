@@ -4,6 +4,8 @@
 // against the error of what was returned, computed in double.
 
 #include <lowrank/core/linear_operator.hpp>
+#include <lowrank/factor/factored_algebra.hpp>
+#include <lowrank/factor/low_rank.hpp>
 #include <lowrank/factor/sketched/adaptive_svd.hpp>
 #include <lowrank/factor/sketched/krylov_svd.hpp>
 #include <lowrank/factor/sketched/randomized_svd.hpp>
@@ -93,6 +95,44 @@ TEST_CASE_TEMPLATE("sweep: svd, singular_values, truncated_svd", S, float, doubl
         }
         for (const idx k : {idx{0}, idx{1}, x.full() / 2}) {
             check_best(x, truncated_svd(x.w, k), k);
+        }
+    });
+}
+
+TEST_CASE_TEMPLATE("sweep: svd of a product of two factors, never formed", S, float, double) {
+    sweep<S>([](const swept<S>& x) {
+        // The other factor has the opposite scale, or the same where the product then still has digits.
+        const int other = std::abs(x.exponent) < 62 ? x.exponent : -x.exponent / 2;
+        swept<S> y;
+        y.seed = x.seed;
+        y.exponent = x.exponent + other;
+        const idx cols = 5;
+        const matrix<double> right = swept_matrix<S>(x.w.cols(), cols, 0, 40 + x.seed).template cast<double>();
+        low_rank<S> factors{.left = x.w, .right = matrix<S>(x.w.cols(), cols)};
+        for (idx i = 0; i < right.size(); ++i) {
+            factors.right.data()[i] = std::ldexp(static_cast<S>(right.data()[i]), other);
+        }
+        matrix<double> right_in_unit(x.w.cols(), cols);
+        for (idx i = 0; i < right.size(); ++i) {
+            right_in_unit.data()[i] = std::ldexp(static_cast<double>(factors.right.data()[i]), -other);
+        }
+        y.wide = x.wide * right_in_unit;
+        y.w.setZero(x.w.rows(), cols);
+        y.values = jacobi_values(y.wide);
+        const auto f = svd(factors);
+        if (f) {
+            // Rounding is that of the factors: their norms, not that of the product.
+            const double roundings =
+                20 * std::max(1.0, x.values.norm() * right_in_unit.norm() / std::max(y.values.norm(), 1e-300));
+            const idx k = std::min({x.w.rows(), x.w.cols(), cols});
+            REQUIRE(f.size() == k);
+            CHECK(swept_error(y, f) <= roundings * y.rounding());
+            CHECK(std::abs(y.in_unit(frobenius_norm(factors)) - y.values.norm()) <= roundings * y.rounding());
+            for (idx i = 0; i < k; ++i) {
+                CHECK(std::abs(y.in_unit(static_cast<double>(f.s(i))) - y.values(i)) <= roundings * y.rounding());
+            }
+        } else {
+            CHECK_FALSE(y.fits());
         }
     });
 }

@@ -103,8 +103,7 @@ template <real S>
     if (!f) {
         return std::move(f.why);
     }
-    f.s /= unit_l;
-    f.s /= unit_r;
+    std::transform(f.s.begin(), f.s.end(), f.s.begin(), [&](double x) { return without_scales(x, unit_l, unit_r); });
     vector<S> values = head_in<S>(f.s, p);
     if (!all_finite(values)) {
         return value_beyond_range(function);

@@ -57,13 +57,12 @@ double frobenius_norm(const low_rank<S>& a) {
     const auto core = [](matrix<double> factor) {
         return factor.rows() > factor.cols() ? triangular_factor(std::move(factor)) : std::move(factor);
     };
-    matrix<double> l = core(copy_in<double>(a.left));
-    matrix<double> r = core(copy_in<double>(transposed(a.right)));
-    const double scale_l = detail::power_of_two_scale(max_abs(l));
-    const double scale_r = detail::power_of_two_scale(max_abs(r));
+    matrix<double> l = copy_in<double>(a.left), r = copy_in<double>(transposed(a.right));
+    const double scale_l = detail::power_of_two_scale(max_abs(l)), scale_r = detail::power_of_two_scale(max_abs(r));
     l *= scale_l;
     r *= scale_r;
-    return norm_of(product(l, transposed(r))) / scale_l / scale_r;
+    const double norm = norm_of(product(core(std::move(l)), transposed(core(std::move(r)))));
+    return detail::without_scales(norm, scale_l, scale_r);
 }
 
 #ifdef LOWRANK_COMPILED

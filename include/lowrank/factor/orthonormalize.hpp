@@ -47,6 +47,11 @@ template <real S>
     return std::ldexp(S(1), std::min(-std::ilogb(magnitude), std::numeric_limits<S>::max_exponent - 1));
 }
 
+/// x / (a b) for powers of two, where neither a b nor x / a need be in the range.
+[[nodiscard]] inline double without_scales(double x, double a, double b) {
+    return std::ldexp(x, -std::ilogb(a) - std::ilogb(b));
+}
+
 /// Householder QR: A becomes Q if asked for, `r` the triangle if not null. Q has `q_cols` orthonormal columns if that
 /// is more than min(m, n). \pre A is of magnitude about one.
 template <real S>

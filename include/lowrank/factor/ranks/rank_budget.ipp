@@ -3,10 +3,12 @@
 #define LOWRANK_FACTOR_RANKS_RANK_BUDGET_IPP
 
 #include <algorithm>
+#include <cmath>
 #include <cstddef>
 #include <vector>
 
 #include <lowrank/core/check.hpp>
+#include <lowrank/factor/orthonormalize.hpp>
 #include <lowrank/factor/ranks/rank_budget.hpp>
 #include <lowrank/factor/ranks/rank_rules.hpp>
 
@@ -30,6 +32,18 @@ LOWRANK_BODY rank_plan allocate_ranks(const std::vector<budget_item>& items, ind
         const bool dense = w.may_stay_dense && k == w.values.size();
         return dense ? stored_numbers(k, w.rows, w.cols) : k * (w.rows + w.cols);
     };
+    double largest = 0.0;
+    for (const auto& w : items) {
+        detail::expects_spectrum("allocate_ranks", w.values);
+        detail::expects(w.importance >= 0.0 && w.min_rank >= 0 && w.rows >= 0 && w.cols >= 0,
+                        "allocate_ranks: importance, min_rank, rows and cols must not be negative");
+        largest = std::max(largest, w.values.size() > 0 ? std::sqrt(w.importance) * w.values(0) : 0.0);
+    }
+    const double unit = detail::power_of_two_scale(largest);  // squares neither overflow nor underflow
+    const auto loss_of = [&](const budget_item& w, index i) {
+        const double x = std::sqrt(w.importance) * w.values(i) * unit;
+        return x * x;
+    };
     std::vector<vector<double>> tails;  // of each item, what every rank leaves
     // The best price of an item among one more component and, if `whole`, all of them.
     const auto push = [&](std::size_t at, bool whole) {
@@ -39,7 +53,7 @@ LOWRANK_BODY rank_plan allocate_ranks(const std::vector<budget_item>& items, ind
             return;
         }
         const index now = cost(w, k), one = cost(w, k + 1), most = cost(w, all);
-        bid best{w.importance * w.values(k) * w.values(k) / static_cast<double>(one - now), at, k + 1};
+        bid best{loss_of(w, k) / static_cast<double>(one - now), at, k + 1};
         const bool useless = w.may_stay_dense && k + 1 < all && one >= most;  // for that, everything is to be had
         if (whole && w.may_stay_dense && limit(w) == all && most > now) {
             const double price = tails[at](k) / static_cast<double>(most - now);
@@ -53,9 +67,6 @@ LOWRANK_BODY rank_plan allocate_ranks(const std::vector<budget_item>& items, ind
         std::push_heap(heap.begin(), heap.end(), worse);
     };
     for (const auto& w : items) {
-        detail::expects_spectrum("allocate_ranks", w.values);
-        detail::expects(w.importance >= 0.0 && w.min_rank >= 0 && w.rows >= 0 && w.cols >= 0,
-                        "allocate_ranks: importance, min_rank, rows and cols must not be negative");
         index k = std::min(w.min_rank, limit(w));
         if (limit(w) == w.values.size() && cost(w, k) >= cost(w, limit(w))) {
             k = limit(w);
@@ -65,7 +76,7 @@ LOWRANK_BODY rank_plan allocate_ranks(const std::vector<budget_item>& items, ind
         vector<double>& tail = tails.emplace_back();
         tail.setZero(w.values.size() + 1);
         for (index i = w.values.size(); i-- > 0;) {
-            tail(i) = tail(i + 1) + w.importance * w.values(i) * w.values(i);
+            tail(i) = tail(i + 1) + loss_of(w, i);
         }
     }
     detail::expects(plan.parameters <= budget, "allocate_ranks: the min_ranks alone exceed the budget");
@@ -87,7 +98,7 @@ LOWRANK_BODY rank_plan allocate_ranks(const std::vector<budget_item>& items, ind
         }
     }
     for (std::size_t i = 0; i < items.size(); ++i) {
-        plan.loss += tails[i](plan.ranks[i]);
+        plan.loss += tails[i](plan.ranks[i]) / unit / unit;
     }
     return plan;
 }
