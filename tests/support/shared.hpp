@@ -10,6 +10,7 @@
 
 #include <cstdlib>
 #include <filesystem>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -39,7 +40,20 @@ inline std::vector<std::filesystem::path> golden_folders() {
     return all;
 }
 
-/// The first of them, or an empty path.
+/// The folders of all cases, sorted.
+inline std::set<std::filesystem::path> golden_cases() {
+    std::set<std::filesystem::path> cases;
+    for (const auto& folder : golden_folders()) {
+        for (const auto& entry : std::filesystem::directory_iterator(folder)) {
+            if (std::filesystem::exists(entry.path() / "case.json")) {
+                cases.insert(entry.path());
+            }
+        }
+    }
+    return cases;
+}
+
+/// The first of the folders, or an empty path.
 inline std::filesystem::path golden_folder() {
     const auto all = golden_folders();
     return all.empty() ? std::filesystem::path() : all.front();
