@@ -20,7 +20,7 @@
 #include <lowrank/core/types.hpp>
 #include <lowrank/factor/error_evidence.hpp>
 
-#include <support/matrices.hpp>
+#include "matrices.hpp"
 
 namespace lowrank_tests {
 
