@@ -1,6 +1,9 @@
 // SPDX-License-Identifier: MIT
 #include <lowrank/laser/edits/joint_ranks.hpp>
 
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
 #include <vector>
 
 #include <doctest/doctest.h>
@@ -83,6 +86,37 @@ TEST_CASE("no plan within the budget predicts less than the hull's, for random s
                         CHECK(weights[0].loss_change(a, true) + weights[1].loss_change(b, true) >=
                               plan.predicted_change - 1e-12);
                     }
+                }
+            }
+        }
+    }
+}
+
+TEST_CASE("a joint plan does not know the unit of the loss") {
+    for (std::uint64_t seed = 0; seed < 40; ++seed) {
+        const philox rng(seed, 9);
+        std::uint64_t at = 0;
+        for (const auto& shape : {weight_shape{1, 1}, weight_shape{2, 7}, weight_shape{9, 4}, weight_shape{64, 33}}) {
+            const auto n = std::min(shape.rows, shape.cols);
+            std::vector<double> sigma, gradient;
+            for (lowrank::index i = 0; i < n; ++i) {
+                sigma.push_back(static_cast<double>(n - i));
+                gradient.push_back(rng.uniform<double>(at++) - 0.7);
+            }
+            const std::vector<weight_shape> shapes = {shape, shape};
+            const lowrank::index all = 2 * shape.rows * shape.cols;
+            for (const int exponent : {-400, -126, -40, 126, 400}) {
+                std::vector<double> scaled = gradient;
+                for (double& g : scaled) {
+                    g = std::ldexp(g, exponent);
+                }
+                for (const lowrank::index budget : {all / 4, all / 2, all}) {
+                    CAPTURE(exponent);
+                    CAPTURE(budget);
+                    const std::vector<sigma_scores> one = {scores_of(sigma, gradient), scores_of(sigma, gradient)};
+                    const std::vector<sigma_scores> other = {scores_of(sigma, scaled), scores_of(sigma, scaled)};
+                    CHECK(joint_ranks(one, shapes, budget, false).ranks ==
+                          joint_ranks(other, shapes, budget, false).ranks);
                 }
             }
         }

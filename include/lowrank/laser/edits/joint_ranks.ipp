@@ -53,7 +53,7 @@ LOWRANK_BODY joint_plan joint_ranks(std::span<const sigma_scores> weights, std::
     if (plan.parameters <= budget) {
         return plan;
     }
-    double low = 0, high = steepest + 1;  // at this price no component is worth its cost
+    double low = 0, high = 2 * steepest;  // at this price no component is worth its cost
     plan = plan_at(high);
     for (int i = 0; i < 100; ++i) {
         const double middle = 0.5 * (low + high);
