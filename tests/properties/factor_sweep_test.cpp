@@ -7,6 +7,7 @@
 #include <lowrank/factor/factored_algebra.hpp>
 #include <lowrank/factor/low_rank.hpp>
 #include <lowrank/factor/sketched/adaptive_svd.hpp>
+#include <lowrank/factor/sketched/interpolative.hpp>
 #include <lowrank/factor/sketched/krylov_svd.hpp>
 #include <lowrank/factor/sketched/randomized_svd.hpp>
 #include <lowrank/factor/sketched/single_pass_svd.hpp>
@@ -197,6 +198,48 @@ TEST_CASE_TEMPLATE("sweep: other operators, whose error is estimated", S, float,
     });
     CHECK(count > 1000);
     CHECK(std::sqrt(squares / count) == doctest::Approx(1.0).epsilon(0.02));  // |A G|^2 / columns has no bias
+}
+
+TEST_CASE_TEMPLATE("sweep: pivoted QR, interpolative and CUR state the error of what they return", S, float, double) {
+    sweep<S>([](const swept<S>& x) {
+        const auto in_unit = [&](const matrix<S>& a, int exponent) {
+            matrix<double> wide = a.template cast<double>();
+            for (idx i = 0; i < wide.size(); ++i) {
+                wide.data()[i] = std::ldexp(wide.data()[i], -exponent);
+            }
+            return wide;
+        };
+        for (const idx k : {idx{1}, x.full() / 2, x.full()}) {
+            const auto f = pivoted_qr(x.w, {.max_rank = k});
+            if (f) {
+                const double error = (x.wide - f.q.template cast<double>() * in_unit(f.r, x.exponent)).norm();
+                CHECK(std::abs(error - x.in_unit(f.error)) <= 20 * x.rounding());
+            } else {
+                CHECK(f.why.code == errc::non_finite);
+                CHECK(x.exponent > 0);
+            }
+            const auto g = interpolative(x.w, k);
+            REQUIRE(g);
+            matrix<double> chosen(x.w.rows(), static_cast<idx>(g.columns.size()));
+            for (idx j = 0; j < chosen.cols(); ++j) {
+                chosen.col(j) = x.wide.col(g.columns[static_cast<std::size_t>(j)]);
+            }
+            const matrix<double> z = g.z.template cast<double>();
+            CHECK(std::abs((x.wide - chosen * z).norm() - x.in_unit(g.error)) <=
+                  20 * std::max(x.rounding(), eps<S> * chosen.norm() * z.norm()));
+
+            const auto h = cur(x.w, k);
+            if (!h) {
+                CHECK(h.why.code == errc::non_finite);
+                CHECK(x.exponent < 0);
+                continue;
+            }
+            const matrix<double> c = in_unit(h.c, x.exponent), u = in_unit(h.u, -x.exponent),
+                                 r = in_unit(h.r, x.exponent);
+            CHECK(std::abs((x.wide - c * u * r).norm() - x.in_unit(h.error)) <=
+                  x.rounding() + 1e-14 * (x.values.norm() + c.norm() * u.norm() * r.norm()));
+        }
+    });
 }
 
 TEST_CASE_TEMPLATE("sweep: single_pass_sketch", S, float, double) {

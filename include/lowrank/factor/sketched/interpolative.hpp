@@ -79,7 +79,8 @@ template <real S>
 /// Rank-revealing QR with column pivoting of a dense W, stopped by rank or tolerance.
 ///
 /// \pre    max_rank <= min(m, n), tolerance >= 0.
-/// \return `non_finite` if W holds NaN or infinity. Fewer columns than asked for where W has lower rank.
+/// \return `non_finite` if W holds NaN or infinity, or R does not fit the scalar. Fewer columns than asked for where W has
+///         lower rank.
 /// \cost   4 m n k flops in double for rank k.
 template <detail::dense_expression W>
 [[nodiscard]] pivoted_qr_result<weight_scalar<W>> pivoted_qr(const W& w, const pivoted_qr_options& options = {}) {
@@ -100,7 +101,8 @@ template <detail::dense_expression W>
 ///
 /// Columns by pivoting on W, rows by pivoting on the transpose of the chosen columns' span.
 /// \pre    0 <= k <= min(m, n)
-/// \return `non_finite` if W holds NaN or infinity. Fewer of each where W has lower rank.
+/// \return `non_finite` if W holds NaN or infinity, or U, which is as large as W is small, does not fit the scalar. Fewer of
+///         each where W has lower rank.
 /// \cost   6 m n k flops in double.
 template <detail::dense_expression W>
 [[nodiscard]] cur_result<weight_scalar<W>> cur(const W& w, index k) {

@@ -92,6 +92,9 @@ pivoted_qr_result<S> pivoted_qr_as(matrix<double> w, const pivoted_qr_options& o
     pivoted_qr_result<S> out;
     out.q = copy_in<S>(f.q);
     out.r = copy_in<S>(f.r);
+    if (!all_finite(out.r)) {
+        return {{.why = value_beyond_range("pivoted_qr")}};
+    }
     out.columns = std::move(f.columns);
     out.error = f.error;
     out.relative = f.relative;
@@ -104,6 +107,8 @@ interpolative_result<S> interpolative_as(matrix<double> w, index k) {
     if (!all_finite(w)) {
         return {{.why = non_finite_matrix("interpolative")}};
     }
+    const double unit = power_of_two_scale(max_abs(w));
+    w *= unit;  // Z has no unit, and R keeps its digits
     auto f = pivoted_qr_of(std::move(w), k, 0.0);
     // Z = R(:, columns)^-1 R, the identity on the columns exactly, not only to rounding.
     solve_left_upper(gather_columns(f.r, f.columns), f.r);
@@ -114,7 +119,7 @@ interpolative_result<S> interpolative_as(matrix<double> w, index k) {
     interpolative_result<S> out;
     out.columns = std::move(f.columns);
     out.z = copy_in<S>(f.r);
-    out.error = f.error;
+    out.error = f.error / unit;
     out.relative = f.relative;
     return out;
 }
@@ -142,14 +147,22 @@ cur_result<S> cur_as(matrix<double> w, index k) {
     solve_left_upper(qc.r, u);
     matrix<double> ut = copy_in<double>(transposed(u));
     solve_left_upper(qr.r, ut);
+    ut *= unit;
+    out.u = copy_in<S>(transposed(ut));
+    if (!all_finite(out.u)) {
+        return {{.why = failed_in(
+                     "cur", errc::non_finite,
+                     "U, which is as large as W is small, exceeds the range of the scalar; scale the matrix up")}};
+    }
+    // The error of the U that is returned.
+    u = copy_in<double>(out.u);
+    u /= unit;
     const double whole = norm_of(w);
-    add_product(-1.0, product(qc.q, core), transposed(qr.q), w);
+    add_product(-1.0, product(c, u), transposed(rt), w);
     const double rest = norm_of(w);
     c /= unit;
     rt /= unit;
-    ut *= unit;
     out.c = copy_in<S>(c);
-    out.u = copy_in<S>(transposed(ut));
     out.r = copy_in<S>(transposed(rt));
     out.error = rest / unit;
     out.relative = whole > 0.0 ? rest / whole : 0.0;
