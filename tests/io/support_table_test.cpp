@@ -511,10 +511,9 @@ void try_conversions(workshop& shop, const kind_row& row, const cells& says) {
     const status why = !plain ? plain.error()
                        : std::all_of(plain->adapter.modules.begin(), plain->adapter.modules.end(),
                                      [](const auto& m) { return is_plain_lora(m.second); })
-                           ? can_hold(**find_adapter_format("loralib"), plain->adapter)
+                           ? can_hold(**find_adapter_format(row.module == table ? "gguf" : "loralib"), plain->adapter)
                            : status{errc::unsupported, "some of its modules are no LoRA then"};
-    const status as_table = plain && row.module == table ? status{} : why;  // plain LoRA, of a table
-    expect(row.name, "convert to LoRA", targets.contains("LoRA"), as_table);
+    expect(row.name, "convert to LoRA", targets.contains("LoRA"), why);
     if (plain && want && targets.contains("LoRA")) {
         CHECK(difference(*merged(shop, plain->adapter), *want) < 1e-2);
     }
