@@ -162,3 +162,17 @@ TEST_CASE_TEMPLATE("NaN anywhere is a status", S, float, double) {
                          contract_violation);
     CHECK_THROWS_AS((void)randomized_svd(gaussian<S>(4, 6, 1), 2, {.oversample = -1}), contract_violation);
 }
+
+TEST_CASE("without oversampling and powers the range of small and regular matrices is found, whatever the seed") {
+    const matrix<double> ones = matrix<double>::Ones(60, 40);
+    const matrix<double> diagonal = vector<double>::LinSpaced(3, 0.0, 2.0).asDiagonal();
+    matrix<double> alike(2, 2);
+    alike << -896, -896, -19, -19;
+    for (std::uint64_t seed = 0; seed < 40; ++seed) {
+        CAPTURE(seed);
+        const randomized_svd_options bare{.oversample = 0, .power_iterations = 0, .seed = seed};
+        CHECK(randomized_svd(ones, 1, bare).error.relative < 1e-9);
+        CHECK(randomized_svd(diagonal, 2, bare).error.relative < 1e-9);
+        CHECK(randomized_svd(alike, 1, bare).error.relative < 1e-9);
+    }
+}

@@ -28,8 +28,8 @@ namespace detail {
 template <real S>
 void fill_signs(const philox& rng, std::uint64_t word, index count, S* to, index stride);
 
-/// `sign_sketch` of k + more columns, of which the first k are the identity if k is n: signs may then be singular, and
-/// with few columns often are.
+/// An n x (k + more) matrix: k columns to find a range with, uniform in [-1, 1), or the identity if k is n, and `more` of
+/// signs for evidence. A few columns of signs miss what a matrix of ones or zeros holds too often.
 template <real S>
 [[nodiscard]] matrix<S> range_sketch(index n, index k, index more, const philox& rng);
 

@@ -40,9 +40,16 @@ matrix<S> sign_sketch(index n, index k, const philox& rng) {
 
 template <real S>
 matrix<S> detail::range_sketch(index n, index k, index more, const philox& rng) {
-    matrix<S> omega = sign_sketch<S>(n, k + more, rng);
+    matrix<S> omega(n, k + more);
     if (k == n) {
         omega.leftCols(k).setIdentity();
+    } else {
+        fill_uniform(omega.leftCols(k), S(-1), S(1), rng);
+    }
+    const auto used = static_cast<std::uint64_t>(2 * n * k);  // words, of doubles; of floats half as many
+    const index words = (n + 31) / 32;
+    for (index j = 0; j < more; ++j) {
+        fill_signs(rng, used + static_cast<std::uint64_t>(j * words), n, omega.data() + (k + j) * n, index{1});
     }
     return omega;
 }
