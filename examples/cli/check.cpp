@@ -2,6 +2,7 @@
 /// \file
 /// `lowrank check`: what an adapter would do to a model, and what other programs can hold of it.
 
+#include <algorithm>
 #include <filesystem>
 #include <memory>
 #include <optional>
@@ -108,11 +109,20 @@ void print_as_json(const check_command_options& options, const checked& found) {
                 {"programs", programs}});
 }
 
+/// The first lines; JSON has them all.
+void print_some(const char* label, const std::vector<std::string>& lines) {
+    constexpr std::size_t most = 10;
+    for (std::size_t i = 0; i < std::min(most, lines.size()); ++i) {
+        print(std::string(label) + ": " + lines[i] + "\n");
+    }
+    if (lines.size() > most) {
+        print(std::string(label) + format(": and %zu more; --json lists them\n", lines.size() - most));
+    }
+}
+
 void print_as_text(const checked& found) {
     table rows({"module", "kind", "rank", "used", "tensor", "dtype", "change / weight", "lost by rounding"});
-    std::size_t idle = 0;
     for (const auto& m : found.check.modules) {
-        idle += m.changes_nothing() ? 1 : 0;
         const std::string rank = m.rank > 0 ? std::to_string(m.rank) : "-";
         const std::string used = m.rank > 0 ? std::to_string(m.rank_used) : "-";
         if (m.tensors.empty()) {
@@ -124,23 +134,23 @@ void print_as_text(const checked& found) {
                       format("%.1f %%", 100.0 * t.unchanged_fraction)});
         }
     }
-    print(rows.text() + "\n");
+    print(rows.text());
+    std::vector<std::string> nowhere;
+    std::vector<std::string> idle_modules;
     for (const auto& m : found.check.modules) {
         if (!m.why) {
-            print("no place: " + m.path + ": " + m.why.message + "\n");
+            nowhere.push_back(m.path + ": " + m.why.message);
         } else if (m.changes_nothing()) {
-            print("changes nothing: " + m.path +
-                  (m.rank > 0 && m.rank_used == 0 ? " (a factor is zero)\n" : " (the change is lost by rounding)\n"));
+            idle_modules.push_back(m.path + (m.rank > 0 && m.rank_used == 0 ? " (a factor is zero)"
+                                                                            : " (the change is lost by rounding)"));
         }
     }
-    for (const auto& line : found.file.unmapped) {
-        print("not understood: " + line + "\n");
-    }
-    for (const auto& note : found.check.notes) {
-        print("note: " + note + "\n");
-    }
+    print_some("no place", nowhere);
+    print_some("changes nothing", idle_modules);
+    print_some("not understood", found.file.unmapped);
+    print_some("note", found.check.notes);
     print(format("\n%zu of %zu modules have a place in the model", found.mapped, found.check.modules.size()) +
-          (idle > 0 ? format(", %zu of them change nothing", idle) : std::string()) + "\n");
+          (idle_modules.empty() ? std::string() : format(", %zu of them change nothing", idle_modules.size())) + "\n");
     print(found.check.merges ? "the adapter can be merged\n"
                              : "the adapter cannot be merged: " + found.check.merges.message + "\n");
     for (std::size_t i = 0; i < found.programs.size(); ++i) {
