@@ -10,6 +10,7 @@
 
 #include <lowrank/core/check.hpp>
 #include <lowrank/core/philox.hpp>
+#include <lowrank/factor/ranks/rank_rules.hpp>
 
 using namespace lowrank;
 

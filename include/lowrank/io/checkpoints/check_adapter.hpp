@@ -6,7 +6,7 @@
 /// What an adapter would do to a checkpoint, found out without writing anything: which modules have a place, how large
 /// each change is, how much of its rank is used, what is assumed.
 ///
-///     auto check = lowrank::check_adapter(*base, *adapter);
+///     auto check = lowrank::check_adapter(*before, *poet);
 ///     for (const lowrank::checked_module& m : check->modules)
 ///         if (!m.why) log(m.path + ": " + m.why.message);
 

@@ -6,7 +6,7 @@
 /// What other programs can hold of an adapter, module by module, before it is handed to them.
 ///
 ///     for (const lowrank::adapter_program& program : lowrank::adapter_programs()) {
-///         const auto support = lowrank::support_by(program, *adapter, {.model = &config});
+///         const auto support = lowrank::support_by(program, *poet, {.model = &config});
 ///         for (const auto& [module, why] : support.lost) log(why.message);
 ///     }
 
