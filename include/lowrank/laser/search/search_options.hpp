@@ -64,7 +64,7 @@ struct candidate_edit {
     double fraction = 0;    ///< rho, or the share of entries kept,
     index rank = 0;         ///< and the rank it means for this shape (of each group of rows, if there are groups;
                             ///< the full rank for entries).
-    edit_size size = {};    ///< How much it takes away, exactly.
+    edit_size size = {};    ///< How much it takes away.
     score validation = {};  ///< The model with this edit and those before it; set in a winner.
 };
 
@@ -72,10 +72,12 @@ struct candidate_edit {
 struct search_candidate {
     std::string name = {};  ///< Of the weight that is edited, or of the group of weights.
     std::vector<candidate_edit> edits = {};
-    double relative_error = 0;  ///< ||W - W'||_F / ||W||_F over all weights that are edited, exact.
-    index parameters = 0;       ///< Numbers in the factors of what stays of them.
-    score validation = {};      ///< On the validation samples; a halving search scores poor candidates on fewer.
-    status why = {};            ///< Not ok: the edit cannot be written, or the loss is not finite; it cannot win.
+    /// ||W - W'||_F / ||W||_F over all weights that are edited: of what was written, or, where ranks are tried together
+    /// and nothing is written, as the singular values say it.
+    double relative_error = 0;
+    index parameters = 0;   ///< Numbers in the factors of what stays of them.
+    score validation = {};  ///< On the validation samples; a halving search scores poor candidates on fewer.
+    status why = {};        ///< Not ok: the edit cannot be written, or the loss is not finite; it cannot win.
     std::optional<double> predicted = {};  ///< Change of the mean log-loss to first order, where a gradient was taken.
 
     /// The edit that is new in this candidate, or the last of those.
