@@ -3,6 +3,7 @@
 
 #include <utility>
 
+#include <lowrank/io/formats/original_base.hpp>
 #include <lowrank/io/models/model_config.hpp>
 #include <lowrank/io/models/module_names.hpp>
 #include <lowrank/io/peft/to_any_adapters.hpp>
@@ -67,6 +68,7 @@ lowrank::adapter_file load_any_adapter(const fs::path& path, const adapter_base&
     reading.modules = base.modules;
     reading.model = base.model ? &*base.model : nullptr;
     reading.peft.skip_unsupported = skip_unsupported;
+    reading.peft.base_is_residual = reading.peft.base_is_residual || base.is_original;
     auto source = take_named(path.string(), lowrank::read_adapter(path, reading));
     for (const auto& warning : source.adapter.warnings) {
         say("warning: " + path.string() + ": " + warning);
@@ -79,6 +81,9 @@ lowrank::adapter_file load_any_adapter(const fs::path& path, const adapter_base&
                  " tensors would be left out, the first is " + source.unmapped.front() +
                  "; --skip-unsupported goes on without them",
              lowrank::errc::unsupported);
+    }
+    if (base.is_original) {
+        source.adapter = take_named(path.string(), lowrank::on_original_base(source.adapter, *base.weights));
     }
     return source;
 }

@@ -48,12 +48,13 @@ struct adapter_base {
     std::vector<std::string> modules = {};
     std::optional<lowrank::model_config> model = {};
     std::string why_no_model = {};  ///< What is wrong with its config.json.
+    bool is_original = false;       ///< Adapters that took a part of it away (PiSSA, OLoRA) are to become plain LoRA.
 };
 /// That of a folder or file; nothing is known for an empty path.
 [[nodiscard]] adapter_base open_adapter_base(const std::filesystem::path& model);
 
 /// An adapter folder or file of any tool; what it says of itself goes to stderr. Fails if a tensor would be left out,
-/// unless `skip_unsupported`.
+/// unless `skip_unsupported`. For an original base it is made plain LoRA of it.
 [[nodiscard]] lowrank::adapter_file load_any_adapter(const std::filesystem::path& path, const adapter_base& base,
                                                      lowrank::adapter_read_options reading, bool skip_unsupported);
 

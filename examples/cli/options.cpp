@@ -73,6 +73,13 @@ void add_adapters(CLI::App& command, adapter_options& options, bool required) {
         ->needs(option);
 }
 
+CLI::Option* add_base_is_original(CLI::App& command, bool& is_original) {
+    return command.add_flag(
+        "--base-is-original", is_original,
+        "The model holds the weights of before such an initialization: what PiSSA or OLoRA took from "
+        "them is found anew, and the adapter becomes plain LoRA of twice the rank");
+}
+
 void add_output(CLI::App& command, output_options& options, bool required, const char* what) {
     command.add_option("--output", options.folder, what)->type_name("DIR")->required(required);
     command.add_flag("--force", options.force, "Replace the output folder if it holds a checkpoint or an adapter");

@@ -37,6 +37,8 @@ struct adapter_options {
     bool base_is_residual = false;
 };
 void add_adapters(CLI::App& command, adapter_options& options, bool required);
+/// `--base-is-original`, for commands that can make such an adapter plain LoRA.
+CLI::Option* add_base_is_original(CLI::App& command, bool& is_original);
 
 /// A PEFT folder and how strongly it applies.
 struct adapter_choice {

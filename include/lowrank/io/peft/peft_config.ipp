@@ -250,8 +250,9 @@ LOWRANK_BODY result<peft_lora_config> parse_peft_config(std::span<const std::byt
             if (how.starts_with(changes) && in.why) {
                 in.why = {errc::unsupported,
                           "init_lora_weights is " + detail::in_quotes(how) +
-                              ", which changed the base weights; convert the adapter to plain LoRA when saving it, or "
-                              "set base_is_residual (--base-is-residual) if your base is the changed one"};
+                              ", which changed the base weights; convert the adapter to plain LoRA (on_original_base, "
+                              "--base-is-original with the base of before), or set base_is_residual "
+                              "(--base-is-residual) if your base is the changed one"};
             }
         }
     }

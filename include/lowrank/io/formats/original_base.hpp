@@ -1,0 +1,34 @@
+// SPDX-License-Identifier: MIT
+#ifndef LOWRANK_IO_FORMATS_ORIGINAL_BASE_HPP
+#define LOWRANK_IO_FORMATS_ORIGINAL_BASE_HPP
+
+/// \file
+/// Adapters whose initialization took a part of the base away, as plain LoRA on the base of before.
+///
+///     auto plain = lowrank::on_original_base(*poet, *before);   // read with base_is_residual; merges into `before` now
+
+#include <lowrank/core/config.hpp>
+#include <lowrank/core/status.hpp>
+#include <lowrank/io/containers/checkpoint.hpp>
+#include <lowrank/io/peft/peft_adapter.hpp>
+
+namespace lowrank::inline LOWRANK_ABI {
+
+/// The adapter with what its initialization took from the base put back: B A - B0 A0 of rank 2 r, where B0 A0 is made anew
+/// from the original weights, as PEFT does when it loads such an adapter. An adapter whose init_lora_weights changed no
+/// weight is returned as it is.
+///
+/// \return `unsupported` for an initialization that weights alone do not determine ("pissa_niter_[n]" is random, CorDA
+///         and LoRA-GA need data, LoftQ a quantized base) and for modules that are no plain LoRA of a layer; `mismatch` for
+///         a module without a weight of its shape; `non_finite`.
+/// \cost   PiSSA: an SVD of each weight. OLoRA: a QR of r columns.
+LOWRANK_API [[nodiscard]] result<peft_adapter> on_original_base(const peft_adapter& adapter,
+                                                                const checkpoint& original);
+
+}  // namespace lowrank::inline LOWRANK_ABI
+
+#ifdef LOWRANK_DEFINITIONS
+#include <lowrank/io/formats/original_base.ipp>
+#endif
+
+#endif  // LOWRANK_IO_FORMATS_ORIGINAL_BASE_HPP

@@ -1,0 +1,99 @@
+// SPDX-License-Identifier: MIT
+#ifndef LOWRANK_IO_FORMATS_ORIGINAL_BASE_IPP
+#define LOWRANK_IO_FORMATS_ORIGINAL_BASE_IPP
+
+#include <algorithm>
+#include <set>
+#include <span>
+#include <string>
+#include <utility>
+
+#include <lowrank/io/checkpoints/detail/merge_plan.hpp>
+#include <lowrank/io/containers/detail/json.hpp>
+#include <lowrank/io/containers/detail/text.hpp>
+#include <lowrank/io/formats/original_base.hpp>
+#include <lowrank/io/peft.hpp>
+#include <lowrank/lora/convert/convert.hpp>
+#include <lowrank/lora/init/spectral_init.hpp>
+
+namespace lowrank::inline LOWRANK_ABI {
+namespace detail {
+
+/// init_lora_weights of a configuration, where it is a name.
+LOWRANK_API [[nodiscard]] std::string initialization_of(const peft_lora_config& config) {
+    const auto document = read_json(std::as_bytes(std::span(config.document)));
+    const auto how = document && document->is_object() ? document->value("init_lora_weights", json()) : json();
+    return how.is_string() ? how.template get<std::string>() : std::string();
+}
+
+/// The factors that a module began with.
+LOWRANK_API [[nodiscard]] result<lora_adapter<float>> initial_factors(const std::string& how, const matrix<float>& w,
+                                                                      const lora_adapter<float>& trained) {
+    if (trained.rows() != w.rows() || trained.cols() != w.cols() || trained.rank() < 1 ||
+        trained.rank() > std::min(w.rows(), w.cols()) || !(trained.lora_alpha > 0)) {
+        return status{errc::mismatch, "is for a weight of " + std::to_string(trained.rows()) + " x " +
+                                          std::to_string(trained.cols()) + " with a rank and an alpha, the base has " +
+                                          std::to_string(w.rows()) + " x " + std::to_string(w.cols())};
+    }
+    const lora_options options{.r = trained.rank(), .lora_alpha = trained.lora_alpha, .use_rslora = trained.use_rslora};
+    return how == "pissa" ? pissa(w, options) : olora(w, options, init_scaling::peft);
+}
+
+}  // namespace detail
+
+LOWRANK_BODY result<peft_adapter> on_original_base(const peft_adapter& adapter, const checkpoint& original) {
+    const std::string how = detail::initialization_of(adapter.config);
+    const auto begins = [&](const char* name) { return how.starts_with(name); };
+    if (begins("pissa_niter") || begins("corda") || begins("lora_ga") || begins("loftq")) {
+        return status{errc::unsupported,
+                      "init_lora_weights is " + detail::in_quotes(how) +
+                          ", which the weights of the base do not determine; save the adapter as plain "
+                          "LoRA (path_initial_model_for_weight_conversion in PEFT), or use it on its "
+                          "residual base"};
+    }
+    if (how != "pissa" && how != "olora") {
+        return adapter;
+    }
+    const detail::base_view about(original);
+    std::set<std::string> notes;
+    peft_adapter out{.metadata = adapter.metadata, .warnings = adapter.warnings};
+    for (const auto& [path, module] : adapter.modules) {
+        const auto failed = [&](const status& why) {
+            return detail::in_context("module " + detail::in_quotes(path), why);
+        };
+        if (stored_tensor(module) != nullptr) {
+            out.modules.emplace(path, module);
+            continue;
+        }
+        if (!is_plain_lora(module)) {
+            return failed({errc::unsupported, "is " + kind_of(module) + ", and only plain LoRA has such a beginning"});
+        }
+        const auto stored = about.stored(path, notes);
+        if (!stored) {
+            return stored.error();
+        }
+        const auto w = original.matrix<float>(*stored + ".weight");
+        if (!w) {
+            return failed(w.error());
+        }
+        const bool turned =
+            detail::is_stored_in_by_out(about, *stored, adapter.config.fan_in_fan_out, shape_of(module), notes);
+        const lora_adapter<float>& trained = lora_of(module);
+        const auto initial =
+            detail::initial_factors(how, turned ? matrix<float>(w->transpose()) : matrix<float>(*w), trained);
+        if (!initial) {
+            return failed(initial.error());
+        }
+        out.modules.emplace(path, plain_lora(trained, *initial));
+    }
+    out.warnings.insert(out.warnings.end(), notes.begin(), notes.end());
+    out.config = peft_config_for(out, {.fan_in_fan_out = adapter.config.fan_in_fan_out,
+                                       .modules_to_save = adapter.config.modules_to_save,
+                                       .base_model_name_or_path = adapter.config.base_model_name_or_path,
+                                       .task_type = adapter.config.task_type});
+    return out;
+}
+
+}  // namespace lowrank::inline LOWRANK_ABI
+
+#endif  // LOWRANK_IO_FORMATS_ORIGINAL_BASE_IPP
