@@ -57,7 +57,9 @@ LOWRANK_BODY result<peft_adapter> on_original_base(const peft_adapter& adapter, 
     const detail::base_view about(original);
     std::set<std::string> notes;
     peft_adapter out{.metadata = adapter.metadata, .warnings = adapter.warnings};
-    for (const auto& [path, module] : adapter.modules) {
+    for (const auto& entry : adapter.modules) {
+        const std::string& path = entry.first;
+        const peft_module& module = entry.second;
         const auto failed = [&](const status& why) {
             return detail::in_context("module " + detail::in_quotes(path), why);
         };
