@@ -84,7 +84,7 @@ LOWRANK_BODY std::size_t search_journal::place(sample_range range, std::string_v
                                          const sample_range r = known.range;
                                          return r.begin != range.begin ? r.begin < range.begin
                                                 : r.end != range.end   ? r.end < range.end
-                                                                       : known.edits < wanted;
+                                                                       : known.edits.compare(wanted) < 0;
                                      });
     return static_cast<std::size_t>(at - scored_.begin());
 }
