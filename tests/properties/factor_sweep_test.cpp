@@ -266,7 +266,7 @@ TEST_CASE_TEMPLATE("sweep: single_pass_sketch", S, float, double) {
 TEST_CASE_TEMPLATE("every 2 x 2 and 3 x 3 matrix of -1, 0 and 1", S, float, double) {
     for (const idx n : {idx{2}, idx{3}}) {
         const int all = n == 2 ? 81 : 19683;
-        for (int number = 0; number < all; ++number) {
+        for (int number = 0; number < all; number += sanitized ? 8 : 1) {
             swept<S> x;
             x.seed = static_cast<std::uint64_t>(number % 7);
             x.w.resize(n, n);

@@ -4,20 +4,13 @@
 #include <cerrno>
 #include <cstddef>
 
+#include "sanitized.hpp"
+
 // Everything on the heap ends in malloc: operator new in all its forms, and Eigen, which calls malloc directly.
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-#define LOWRANK_TESTS_COUNT 0
-#elif defined(__has_feature)
-#if __has_feature(address_sanitizer) || __has_feature(thread_sanitizer) || __has_feature(memory_sanitizer)
-#define LOWRANK_TESTS_COUNT 0
-#endif
-#endif
-#if !defined(LOWRANK_TESTS_COUNT)
-#if defined(__GLIBC__)
+#if defined(__GLIBC__) && !LOWRANK_TESTS_SANITIZED
 #define LOWRANK_TESTS_COUNT 1
 #else
 #define LOWRANK_TESTS_COUNT 0
-#endif
 #endif
 
 namespace {

@@ -147,13 +147,13 @@ TEST_CASE_TEMPLATE("maps, seeds, scales, empty, NaN", S, float, double) {
 
 TEST_CASE("by default the space ends where the values have settled, and only there") {
     constexpr idx k = 4;
-    vector<double> fast(600), repeated(600);
-    for (idx i = 0; i < 600; ++i) {
+    vector<double> fast(300), repeated(300);
+    for (idx i = 0; i < 300; ++i) {
         fast(i) = std::pow(10.0, -static_cast<double>(i) / 12.0);
         repeated(i) = i < 20 ? 1.0 : 0.1 * fast(i - 20);  // more copies than a block is wide
     }
     const auto columns = [&](const vector<double>& s, int depth) {
-        const auto w = with_values<float>(700, 600, s, 8);
+        const auto w = with_values<float>(350, 300, s, 8);
         idx count = 0;
         const auto f = krylov_svd(counting_operator{&w, &count}, k, {.depth = depth});
         REQUIRE(f);
