@@ -173,6 +173,9 @@ enum class init_scaling;
 template <real S>
 struct adalora_adapter;
 struct adalora_options;
+struct delora_options;
+template <real S>
+struct delora_adapter;
 template <real S>
 struct dora_adapter;
 template <real S>
@@ -265,6 +268,20 @@ template <real S>
 struct output_rotation_adapter;
 template <real S>
 class applied_output_rotation;
+struct road_options;
+template <real S>
+struct road_adapter;
+template <real S>
+class applied_road;
+struct c3a_options;
+template <real S>
+struct c3a_adapter;
+struct fourierft_options;
+template <real S>
+struct fourierft_adapter;
+struct shira_options;
+template <real S>
+struct shira_adapter;
 template <real S>
 struct vera_projections;
 template <real S>

@@ -89,6 +89,7 @@
 #include <lowrank/lora/init/precondition.hpp>
 #include <lowrank/lora/init/spectral_init.hpp>
 #include <lowrank/lora/kinds/adalora.hpp>
+#include <lowrank/lora/kinds/delora.hpp>
 #include <lowrank/lora/kinds/dora.hpp>
 #include <lowrank/lora/kinds/hira.hpp>
 #include <lowrank/lora/kinds/ia3.hpp>
@@ -109,6 +110,11 @@
 #include <lowrank/lora/kinds/rotations/hra.hpp>
 #include <lowrank/lora/kinds/rotations/oft.hpp>
 #include <lowrank/lora/kinds/rotations/output_rotation.hpp>
+#include <lowrank/lora/kinds/rotations/road.hpp>
+#include <lowrank/lora/kinds/structured/c3a.hpp>
+#include <lowrank/lora/kinds/structured/entry_positions.hpp>
+#include <lowrank/lora/kinds/structured/fourierft.hpp>
+#include <lowrank/lora/kinds/structured/shira.hpp>
 #include <lowrank/lora/kinds/vera.hpp>
 #include <lowrank/lora/layers/conv.hpp>
 #include <lowrank/lora/layers/embedding.hpp>

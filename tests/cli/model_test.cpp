@@ -345,11 +345,14 @@ TEST_CASE("finetune trains other kinds, and eval reads them back") {
     }
 }
 
-TEST_CASE("rotations, MiSS, RandLoRA, HiRA and AdaLoRA travel from finetune through PEFT folders to eval and merge") {
+TEST_CASE(
+    "rotations, MiSS, RandLoRA, HiRA, AdaLoRA and structured changes travel from finetune through PEFT folders to eval "
+    "and merge") {
     LOWRANK_NEEDS_SHARED(shared);
     const reference ref(shared);
     temporary_folder scratch;
-    for (const char* variant : {"oft", "boft", "hra", "miss", "randlora", "hira", "adalora"}) {
+    for (const char* variant :
+         {"oft", "boft", "hra", "miss", "randlora", "hira", "adalora", "road", "shira", "c3a", "fourierft", "delora"}) {
         CAPTURE(variant);
         const std::string adapter = (scratch / variant).string();
         const std::string merged = (scratch / "merged").string();

@@ -17,8 +17,9 @@
 
 namespace fuzzing {
 
-inline constexpr std::string_view types[] = {"LORA", "ADALORA", "LOHA", "LOKR", "VERA", "IA3",      "OFT",
-                                             "BOFT", "HRA",     "MISS", "BONE", "HIRA", "RANDLORA", ""};
+inline constexpr std::string_view types[] = {"LORA",  "ADALORA", "LOHA", "LOKR",      "VERA",   "IA3",      "OFT",
+                                             "BOFT",  "HRA",     "MISS", "BONE",      "HIRA",   "RANDLORA", "",
+                                             "SHIRA", "C3A",     "ROAD", "FOURIERFT", "DELORA", "LN_TUNING"};
 /// Last parts of names: PEFT's of LORA, then those of other tools.
 inline constexpr std::string_view tails[] = {
     "lora_A.weight",
@@ -46,6 +47,8 @@ inline constexpr std::string_view tails[] = {
     "scalar",
     "token_adapter.trainable_tokens_delta",
     "default.hada_w1_a",
+    "ln_tuning_layers.weight",
+    "ln_tuning_layers.bias",
 };
 inline constexpr std::string_view modules[] = {"", "a", "b.c", "lora_unet_d", "model.layers.0.mlp.up_proj"};
 inline constexpr std::uint64_t extents[] = {1, 2, 3, 4, 0, 5, 6, 8, 9, 12, 16, 32, 64, 1024, 4096, 8192};
@@ -141,6 +144,9 @@ inline adapter parse(std::span<const std::uint8_t> bytes) {
     const std::string form = from.one_of(forms);
     set("init_weights", form.empty() ? lowrank::peft_value(true) : lowrank::peft_value(form));
     set("mini_r", static_cast<std::int64_t>(from.one_of(extents)));
+    set("variant", std::string(form.empty() ? "road_1" : form == "bat" ? "road_2" : "road_4"));
+    set("group_size", size);
+    set("random_loc_seed", count);
     c.target_modules = {"a"};
     const std::vector<std::string>& leaves = all_leaves();
     while (!from.done() && out.tensors.size() < 20) {

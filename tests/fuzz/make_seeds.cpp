@@ -90,6 +90,12 @@ void config_seeds(const fs::path& folder) {
     put(folder / "boft", R"({"peft_type":"BOFT","boft_block_num":4,"boft_block_size":0,"bias":"boft_only"})");
     put(folder / "miss", R"({"peft_type":"MISS","init_weights":"mini","mini_r":2,"r":4})");
     put(folder / "hira", R"({"peft_type":"HIRA","r":4,"rank_pattern":{"q":2}})");
+    put(folder / "c3a", R"({"peft_type":"C3A","block_size":4,"block_size_pattern":{"q":2},"bias":"c3a_only"})");
+    put(folder / "road", R"({"peft_type":"ROAD","variant":"road_4","group_size":2})");
+    put(folder / "fourierft", R"({"peft_type":"FOURIERFT","n_frequency":3,"scaling":1.5,"random_loc_seed":9})");
+    put(folder / "delora", R"({"peft_type":"DELORA","r":2,"lambda_pattern":{"q":3},"module_dropout":0.1})");
+    put(folder / "shira", R"({"peft_type":"SHIRA","r":2,"random_seed":null,"mask_type":"random"})");
+    put(folder / "ln_tuning", R"({"peft_type":"LN_TUNING","target_modules":["norm"]})");
     put(folder / "ia3", R"({"peft_type":"IA3","feedforward_modules":["down"],"fan_in_fan_out":true})");
     put(folder / "dora", R"({"peft_type":"LORA","use_dora":true,"lora_bias":true,"alpha_pattern":{"q":1}})");
     put(folder / "minimal", R"({"peft_type":"LORA","target_modules":["q"],"unknown":{"a":[1,2.5,"\ud83d\ude00"]}})");
@@ -141,7 +147,7 @@ public:
         byte(place(fuzzing::extents, 3));  // mini_r
     }
     script_writer& operator()(std::string_view leaf, std::initializer_list<std::uint64_t> shape,
-                              std::string_view module = "a") {
+                              std::string_view module = "a", std::size_t numbers = 31) {
         const auto& leaves = fuzzing::all_leaves();
         std::size_t at = place(fuzzing::tails, leaf) + leaves.size();
         for (std::size_t i = 0; i < leaves.size(); ++i) {
@@ -153,7 +159,7 @@ public:
         for (const std::uint64_t n : shape) {
             byte(place(fuzzing::extents, n));
         }
-        byte(31);  // some numbers
+        byte(numbers);  // 0: zeros; 31: some
         return *this;
     }
     [[nodiscard]] const std::string& text() const { return text_; }
@@ -199,6 +205,13 @@ void adapter_seeds(const fs::path& folder) {
         {"hira_table", make("HIRA")("hira_embedding_A", {2, 5})("hira_embedding_B", {4, 2})},
         {"randlora", make("RANDLORA")("randlora_lambda", {2, 2})("randlora_gamma", {2, 4})("randlora_A", {2, 1, 6}, "")(
                          "randlora_B", {6, 2, 2}, "")},
+        {"shira", make("SHIRA")("shira_weight", {16})("shira_indices", {2, 16}, "a", 0)},
+        {"c3a", make("C3A")("c3a_kernel", {3, 4, 2})},
+        {"road", make("ROAD")("road_theta", {4})("road_alpha", {4})},
+        {"road_4", make("ROAD", 0, 4, 2)("road_theta", {16})("road_alpha", {16})},
+        {"fourierft", make("FOURIERFT")("fourierft_spectrum", {2})},
+        {"delora", make("DELORA")("delora_A", {2, 4})("delora_B", {6, 2})("delora_lambda", {1})("delora_w_norm", {4})},
+        {"ln_tuning", make("LN_TUNING")("ln_tuning_layers.weight", {6})("ln_tuning_layers.bias", {6})},
         {"kohya", make("")("lora_down.weight", {2, 4})("lora_up.weight", {6, 2})("alpha", {})("dora_scale", {6, 1})},
         {"diffusers", make("")("lora.down.weight", {2, 4})("lora.up.weight", {6, 2})},
         {"mlx", make("")("lora_a", {4, 2})("lora_b", {2, 6})("m", {6})},

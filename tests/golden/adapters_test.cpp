@@ -2,6 +2,7 @@
 // Every family whose cases are PEFT folders: read by the library, applied, differentiated and merged as `any_adapter`,
 // whatever kind of adapter it is.
 #include <algorithm>
+#include <filesystem>
 #include <memory>
 #include <string>
 #include <string_view>
@@ -11,6 +12,7 @@
 #include <lowrank/core/linear_operator.hpp>
 #include <lowrank/core/workspace.hpp>
 #include <lowrank/factor/svd.hpp>
+#include <lowrank/io/checkpoints/merge_checkpoint.hpp>
 #include <lowrank/lora/algebra/tucker.hpp>
 #include <lowrank/lora/any_adapter.hpp>
 #include <lowrank/lora/kinds/lora_forms/kasa.hpp>
@@ -61,6 +63,28 @@ std::string table_name(std::string name) {
     return name;
 }
 
+/// What RoAd makes of a bias, which it turns as an output of a layer with the one input 1, and the gradient of its
+/// parameters through that.
+template <class S>
+std::pair<vector<S>, vector<S>> through_bias(any_adapter<S> adapter, const vector<S>& bias, const matrix<S>& dy) {
+    std::pair<vector<S>, vector<S>> out{bias, vector<S>::Zero(adapter.parameter_count())};
+    if (adapter.kind() != "road") {
+        return out;
+    }
+    const row_matrix<S> b = bias;
+    road_adapter<S> of_one = *adapter.template get<road_adapter<S>>();
+    of_one.in = 1;
+    adapter = of_one;
+    workspace ws;
+    matrix<S> turned = matrix<S>::Zero(bias.size(), 1);
+    adapter.add_product(as_operator(b), S(1), matrix<S>(matrix<S>::Ones(1, 1)), turned, ws);
+    auto gradient = adapter.zero_gradient();
+    adapter.backward(as_operator(b), S(1), matrix<S>(matrix<S>::Ones(1, dy.cols())), dy, gradient, nullptr, ws);
+    adapter.pull_back(gradient, {out.second.data(), static_cast<std::size_t>(out.second.size())});
+    out.first = turned.col(0);
+    return out;
+}
+
 /// The gradients of one module under the names of its file.
 template <class S>
 void put_gradients(const golden_case& c, const layer<S>& l, active_module<S>& a, const matrix<S>& x, computed<S>& out) {
@@ -70,6 +94,9 @@ void put_gradients(const golden_case& c, const layer<S>& l, active_module<S>& a,
     adapter.backward(l.base(), S(1), x, l.dy(), gradient, nullptr, ws);
     vector<S> values = vector<S>::Zero(adapter.parameter_count());
     adapter.pull_back(gradient, {values.data(), static_cast<std::size_t>(values.size())});
+
+    // The bias is an output of a layer with the one input 1.
+    const vector<S> of_bias = through_bias<S>(adapter, l.bias(), l.dy()).second;
 
     const std::string module = peft_prefix + l.name() + ".", prefix = "grad[" + a.name + "]." + module;
     const auto& file = c.adapters.at(a.name).weights;
@@ -84,6 +111,9 @@ void put_gradients(const golden_case& c, const layer<S>& l, active_module<S>& a,
         }
         if (leaf == "lora_B.weight") {
             g = collect_groups<S>(g, l.groups());
+        }
+        if (adapter.kind() == "road") {
+            g += matrix<S>(of_bias.segment(at - g.size(), g.size()));
         }
         if (adapter.kind() == "ia3") {
             const auto scales = static_cast<lowrank::index>(file.at(module + leaf).values.size());
@@ -132,6 +162,7 @@ void run_modules(const golden_case& c, const layer<S>& l, std::vector<active_mod
         if (const auto* ia3 = a.module.adapter.template get<ia3_adapter<S>>(); ia3 != nullptr && !ia3->is_feedforward) {
             bias = bias.cwiseProduct(ia3->ia3_l);
         }
+        bias = through_bias<S>(a.module.adapter, bias, matrix<S>(bias.size(), 0)).first;
     }
     if (whole && modules.size() != 1) {
         out.fail("several adapters, of which one replaces the output");
@@ -202,6 +233,45 @@ void run_kasa(const golden_case& c, computed<S>& out) {
     }
 }
 
+/// Layer norms, whose weight and bias an adapter replaces: merged into the base, and applied as they are then.
+template <class S>
+void run_norms(const golden_case& c, computed<S>& out) {
+    const std::string active = c.info.at("active").at(0);
+    const auto to = std::filesystem::temp_directory_path() / ("lowrank-norms-" + c.id + std::to_string(sizeof(S)));
+    std::filesystem::remove_all(to);
+    const auto base = checkpoint::open(c.folder / "base.safetensors").value();
+    (void)merge_checkpoint(base, read_golden_adapter(c, active), to).value();
+    const auto merged = checkpoint::open(to / "base.safetensors").value();
+    for (const auto& [name, description] : c.info.at("layers").items()) {
+        const auto parameter = [&, &layer_name = name](const char* leaf) {
+            return vector<S>(merged.matrix<S>(layer_name + leaf).value().reshaped());
+        };
+        const vector<S> w = parameter(".weight");
+        const vector<S> b = parameter(".bias");
+        const matrix<S> x = c.inputs.at("x." + name).template columns<S>();
+        const matrix<S> g = c.inputs.at("g." + name).template columns<S>();
+        const auto n = static_cast<S>(x.rows());
+        const matrix<S> centred = x.rowwise() - x.colwise().mean();
+        const auto deviation =
+            (centred.colwise().squaredNorm().array() / n + S(description.at("eps").template get<double>()))
+                .sqrt()
+                .eval();
+        const matrix<S> normal = centred.array().rowwise() / deviation;
+        const matrix<S> gw = w.asDiagonal() * g;
+        const auto along = (gw.cwiseProduct(normal).colwise().sum() / n).eval();
+        const matrix<S> dx =
+            ((gw.rowwise() - gw.colwise().mean()) - normal * along.asDiagonal()).array().rowwise() / deviation;
+        out.put_columns("y." + name, matrix<S>((w.asDiagonal() * normal).colwise() + b));
+        out.put_columns("grad.x." + name, dx);
+        const std::string of = "grad[" + active + "]." + peft_prefix + name + ".ln_tuning_layers.";
+        out.put(of + "weight", vector<S>(g.cwiseProduct(normal).rowwise().sum()));
+        out.put(of + "bias", vector<S>(g.rowwise().sum()));
+        out.put("merged." + name + ".weight", w);
+        out.put("merged." + name + ".bias", b);
+    }
+    std::filesystem::remove_all(to);
+}
+
 /// One batch whose rows use different adapters.
 template <class S>
 void run_mixed(const golden_case& c, const std::string& name, computed<S>& out) {
@@ -252,6 +322,9 @@ const register_family kinds[] = {
     {"boft", run<float>, run<double>},     {"hra", run<float>, run<double>},
     {"miss", run<float>, run<double>},     {"hira", run<float>, run<double>},
     {"randlora", run<float>, run<double>}, {"lora-kasa", run_kasa<float>, run_kasa<double>},
+    {"shira", run<float>, run<double>},    {"c3a", run<float>, run<double>},
+    {"road", run<float>, run<double>},     {"fourierft", run<float>, run<double>},
+    {"delora", run<float>, run<double>},   {"ln-tuning", run_norms<float>, run_norms<double>},
 };
 
 }  // namespace

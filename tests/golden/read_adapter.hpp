@@ -23,15 +23,20 @@
 #include <lowrank/factor/factored_algebra.hpp>
 #include <lowrank/io/peft.hpp>
 #include <lowrank/io/peft/kinds/adalora.hpp>
-#include <lowrank/io/peft/kinds/boft.hpp>
+#include <lowrank/io/peft/kinds/delora.hpp>
 #include <lowrank/io/peft/kinds/hira.hpp>
-#include <lowrank/io/peft/kinds/hra.hpp>
 #include <lowrank/io/peft/kinds/ia3.hpp>
 #include <lowrank/io/peft/kinds/loha.hpp>
 #include <lowrank/io/peft/kinds/lokr.hpp>
 #include <lowrank/io/peft/kinds/miss.hpp>
-#include <lowrank/io/peft/kinds/oft.hpp>
 #include <lowrank/io/peft/kinds/randlora.hpp>
+#include <lowrank/io/peft/kinds/rotations/boft.hpp>
+#include <lowrank/io/peft/kinds/rotations/hra.hpp>
+#include <lowrank/io/peft/kinds/rotations/oft.hpp>
+#include <lowrank/io/peft/kinds/rotations/road.hpp>
+#include <lowrank/io/peft/kinds/structured/c3a.hpp>
+#include <lowrank/io/peft/kinds/structured/fourierft.hpp>
+#include <lowrank/io/peft/kinds/structured/shira.hpp>
 #include <lowrank/io/peft/kinds/vera.hpp>
 #include <lowrank/lora/any_adapter.hpp>
 #include <lowrank/lora/kinds/dora.hpp>
@@ -82,6 +87,11 @@ LOWRANK_TESTS_REBOUND(miss_bat_adapter)
 LOWRANK_TESTS_REBOUND(oft_adapter)
 LOWRANK_TESTS_REBOUND(randlora_adapter)
 LOWRANK_TESTS_REBOUND(randlora_projections)
+LOWRANK_TESTS_REBOUND(c3a_adapter)
+LOWRANK_TESTS_REBOUND(delora_adapter)
+LOWRANK_TESTS_REBOUND(fourierft_adapter)
+LOWRANK_TESTS_REBOUND(road_adapter)
+LOWRANK_TESTS_REBOUND(shira_adapter)
 LOWRANK_TESTS_REBOUND(vera_adapter)
 LOWRANK_TESTS_REBOUND(vera_projections)
 #undef LOWRANK_TESTS_REBOUND
@@ -198,12 +208,14 @@ std::optional<golden_module<S>> module_at(const lowrank::peft_adapter& file, con
         }
     };
     const auto try_kinds = [&]<class... M>(lowrank::kind_list<M...>) { (try_kind.template operator()<M>(), ...); };
-    using lowrank::adalora_adapter, lowrank::hira_adapter, lowrank::hra_adapter, lowrank::loha_adapter,
+    using lowrank::adalora_adapter, lowrank::c3a_adapter, lowrank::delora_adapter, lowrank::fourierft_adapter,
+        lowrank::road_adapter, lowrank::hira_adapter, lowrank::hra_adapter, lowrank::loha_adapter,
         lowrank::lokr_adapter, lowrank::lora_adapter, lowrank::miss_adapter, lowrank::miss_bat_adapter,
-        lowrank::oft_adapter, lowrank::vera_adapter;
+        lowrank::oft_adapter, lowrank::shira_adapter, lowrank::vera_adapter;
     try_kinds(lowrank::kind_list<lora_adapter<float>, adalora_adapter<float>, hira_adapter<float>, hra_adapter<float>,
                                  loha_adapter<float>, lokr_adapter<float>, miss_adapter<float>, miss_bat_adapter<float>,
-                                 oft_adapter<float>, vera_adapter<float>>());
+                                 oft_adapter<float>, shira_adapter<float>, vera_adapter<float>, c3a_adapter<float>,
+                                 delora_adapter<float>, fourierft_adapter<float>, road_adapter<float>>());
     if (!out) {
         throw std::runtime_error(kind_of(module) + " only merges");
     }

@@ -12,16 +12,10 @@
 namespace lowrank_tests {
 
 inline const std::vector<std::string_view> unsupported_families = {
-    "c3a",                     // circulant blocks
-    "delora",                  // normalised products of rank one
-    "fourierft",               // a sparse spectrum
     "gralora",                 // a grid of low-rank blocks
-    "ln-tuning",               // layer norms
     "lora-bdlora",             // block-diagonal factors
     "lora-qalora",             // pooled inputs
     "lora-target-parameters",  // stacks of experts
-    "road",                    // rotations of pairs of outputs
-    "shira",                   // a sparse difference
     "tinylora",                // shared vectors between SVD factors
     "vblora",                  // vectors mixed from a bank
 };

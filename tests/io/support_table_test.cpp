@@ -149,7 +149,12 @@ std::vector<kind_row> kinds_of_table() {
         {"conv_lora", "ConvLoRA of loralib"},
         {"merged_linear", "fused projection of loralib"},
         {"output_rotation", "OFT, BOFT of the outputs (LyCORIS)"},
-        {"replacement", "saved module"}};
+        {"replacement", "saved module"},
+        {"shira", "SHiRA"},
+        {"c3a", "C3A"},
+        {"road", "RoAd"},
+        {"fourierft", "FourierFT"},
+        {"delora", "DeLoRA"}};
     std::vector<kind_row> all;
     for (auto& a : lowrank_tests::some_adapters<float>(base_weight())) {
         const auto name = names.find(a.kind());
@@ -205,6 +210,11 @@ std::vector<kind_row> kinds_of_table() {
                            token_rows{tensor_of(rows, lowrank_tests::random_matrix<float>(2, 12, 23)), {1, 5}});
     tokens.config = peft_config_for(tokens, {.trainable_token_indices = {{"embed_tokens", {1, 5}}}});
     all.push_back({.name = "trained tokens", .adapter = std::move(tokens)});
+    peft_adapter norm;
+    norm.modules.emplace("norm.ln_tuning_layers.weight",
+                         whole_tensor{tensor_of("base_model.model.norm.ln_tuning_layers.weight", outs)});
+    norm.config = peft_config_for(norm, {.peft_type = "LN_TUNING"});
+    all.push_back({.name = "layer norms (LN tuning)", .module = "norm", .adapter = std::move(norm)});
     return all;
 }
 
@@ -219,6 +229,7 @@ public:
             tensor_of(std::string(table) + ".weight", row_matrix<float>(w.transpose())),
             tensor_of(std::string(convolution) + ".weight", w),
             tensor_of(std::string(projection) + ".bias", vector<float>(vector<float>::Zero(some_out))),
+            tensor_of("norm.weight", vector<float>(vector<float>::Ones(some_out))),
             tensor_of("lm_head.weight", row_matrix<float>(w.transpose()))};
         tensors[3].shape = {12, 2, 2, 2};
         std::filesystem::create_directory(folder_ / "base");

@@ -51,7 +51,9 @@ TEST_CASE_TEMPLATE("all kinds at once add their changes of the original weight, 
     CHECK(flat.cwiseAbs().maxCoeff() > 0);
 }
 
-TEST_CASE("no adapter, an empty entry, and LoRA whose B is zero, leave the base's output bit for bit; dropout is LoRA's own") {
+TEST_CASE(
+    "no adapter, an empty entry, and LoRA whose B is zero, leave the base's output bit for bit; dropout is LoRA's "
+    "own") {
     const row_matrix<float> w = random_weight<float>(some_out, some_in, 1);
     const auto x = random_matrix<float>(some_in, 9, 2);
     workspace ws;

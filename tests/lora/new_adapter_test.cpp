@@ -19,6 +19,8 @@ TEST_CASE("the layers say what kinds with something in common need to know") {
     CHECK(all.max_out == 12);
     CHECK(all.max_in == 20);
     CHECK(all.common_in == 4);
+    CHECK(all.common_out == 4);
+    CHECK(all.largest_rank == 3);  // of 4 x 20; of 12 x 8 it is 4
 }
 
 TEST_CASE("fresh adapters of every kind leave the layer as it is, fit it, and honour or refuse a dropout") {
@@ -46,7 +48,7 @@ TEST_CASE("fresh adapters of every kind leave the layer as it is, fit it, and ho
             CHECK(dropping.error().message.find(kind.name) != std::string::npos);
         }
     }
-    CHECK(with_dropout == std::set<std::string>{"adalora", "dora", "lora"});
+    CHECK(with_dropout == std::set<std::string>{"adalora", "delora", "dora", "lora"});
     CHECK(find_makeable_kind<double>("ia3") != nullptr);
     CHECK(find_makeable_kind<double>("alora") == nullptr);
     CHECK(find_makeable_kind<double>("nothing") == nullptr);

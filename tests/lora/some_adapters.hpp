@@ -74,6 +74,27 @@ std::vector<lowrank::any_adapter<S>> some_adapters(const lowrank::row_matrix<S>&
     all.emplace_back(
         output_rotation_adapter<S>{.blocks = m(24, 2, 42), .block_count = 6, .is_butterfly = true, .constraint = 0.05});
     all.emplace_back(replacement_adapter<S>{.weight = m(12, 8, 43)});
+    auto shira = make_shira<S>(12, 8, {.r = 2, .seed = 3});
+    shira.shira_weight = m(40, 1, 44);
+    all.emplace_back(shira);
+    auto c3a = make_c3a<S>(12, 8, {.block_size = 4});
+    c3a.c3a_kernel = 4 * m(6, 4, 45);
+    all.emplace_back(c3a);
+    for (const lowrank::index variant : {1, 2, 4}) {
+        auto road = make_road<S>(12, {.variant = variant, .group_size = 4});
+        road.road_theta = m(6 * variant, 1, 46);
+        road.road_alpha += m(6 * variant, 1, 47);
+        all.emplace_back(road);
+    }
+    for (const lowrank::index n : {2, 40}) {  // of low rank, and in two panels of full rank
+        auto fourierft = make_fourierft<S>(12, 8, {.n_frequency = n, .random_loc_seed = 3});
+        fourierft.fourierft_spectrum = m(n, 1, 48);
+        all.emplace_back(fourierft);
+    }
+    all.emplace_back(delora_adapter<S>{.delora_A = m(3, 8, 49),
+                                       .delora_B = m(12, 3, 50),
+                                       .delora_lambda = vector<S>::Constant(1, S(1.5)),
+                                       .delora_w_norm = m(8, 1, 51)});
     for (auto& a : all) {
         a.refresh(as_operator(w));
     }

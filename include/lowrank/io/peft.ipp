@@ -4,6 +4,9 @@
 
 #include <algorithm>
 #include <cstddef>
+#include <cstdint>
+#include <cstring>
+#include <memory>
 #include <system_error>
 
 #include <lowrank/core/check.hpp>
@@ -227,6 +230,15 @@ LOWRANK_BODY peft_lora_config peft_config_for(const std::map<std::string, peft_m
     if (!type) {
         return base;
     }
+    const std::string replaced_in = "." + std::string(type->type.replaced_in) + ".";
+    for (const auto& [path, module] : modules) {
+        const std::size_t end = type->type.replaced_in.empty() ? std::string::npos : path.find(replaced_in);
+        const std::string name = path.substr(0, end).substr(path.substr(0, end).rfind('.') + 1);
+        if (end != std::string::npos &&
+            std::find(base.target_modules.begin(), base.target_modules.end(), name) == base.target_modules.end()) {
+            base.target_modules.push_back(name);
+        }
+    }
     base.options.complete(type->type.keys);
     for (const peft_description* kind : kinds) {
         std::vector<std::string> names;
@@ -283,6 +295,20 @@ LOWRANK_INLINE [[nodiscard]] status check_against_config(const std::string& path
     return other != nullptr ? differs(other) : status{};
 }
 
+/// Indices, which are whole numbers in float, as a tensor of integers.
+template <class I>
+[[nodiscard]] tensor_to_write integers_of(std::string name, dtype type, const matrix<float>& x) {
+    auto bytes = std::make_shared<std::vector<std::byte>>(static_cast<std::size_t>(x.size()) * sizeof(I));
+    std::byte* to = bytes->data();
+    for (index i = 0; i < x.rows(); ++i) {
+        for (index j = 0; j < x.cols(); ++j, to += sizeof(I)) {
+            const auto value = static_cast<I>(x(i, j));
+            std::memcpy(to, &value, sizeof value);
+        }
+    }
+    return {.name = std::move(name), .type = type, .bytes = *bytes, .owned = bytes};
+}
+
 /// A tensor of the file, rounded once if its storage type is narrower than float.
 LOWRANK_INLINE [[nodiscard]] tensor_to_write stored_as(std::string name, dtype type, const peft_tensors::part& part) {
     tensor_to_write out;
@@ -290,6 +316,8 @@ LOWRANK_INLINE [[nodiscard]] tensor_to_write stored_as(std::string name, dtype t
         case dtype::f16: out = tensor_of(std::move(name), row_matrix<half>(part.values.cast<half>())); break;
         case dtype::bf16: out = tensor_of(std::move(name), row_matrix<bfloat16>(part.values.cast<bfloat16>())); break;
         case dtype::f64: out = tensor_of(std::move(name), row_matrix<double>(part.values.cast<double>())); break;
+        case dtype::i32: out = integers_of<std::int32_t>(std::move(name), type, part.values); break;
+        case dtype::i64: out = integers_of<std::int64_t>(std::move(name), type, part.values); break;
         default: out = tensor_of(std::move(name), part.values);
     }
     out.shape = part.shape;
@@ -305,7 +333,7 @@ LOWRANK_INLINE [[nodiscard]] result<std::vector<tensor_to_write>> peft_tensors_o
             names.push_back(path);
         }
     }
-    const auto rules = peft_rules::compile(adapter.config, names);
+    const auto rules = peft_rules::compile(adapter.config, names, type.rank_pattern_key);
     if (!rules) {
         return rules.error();
     }
@@ -324,8 +352,8 @@ LOWRANK_INLINE [[nodiscard]] result<std::vector<tensor_to_write>> peft_tensors_o
             const std::string leaf(i < type.leaves.size() ? type.leaves[i] : part.leaf);
             const auto stored = adapter.types.find(path + "." + leaf);
             const std::string prefix = path.empty() ? "base_model" : std::string(peft_prefix) + path;
-            out.push_back(
-                stored_as(prefix + "." + leaf, stored != adapter.types.end() ? stored->second : dtype::f32, part));
+            out.push_back(stored_as(prefix + "." + leaf,
+                                    stored != adapter.types.end() ? stored->second : type.usual_type(leaf), part));
         }
     };
     bool wrote_shared = false;

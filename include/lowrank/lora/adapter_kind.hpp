@@ -21,11 +21,11 @@
 ///     inline const lowrank::any_adapter<float> mine = my_adapter<float>{lora_A, lora_B};     // any_adapter.hpp
 ///
 /// `applied` is a class over the adapter: `applied_factors` for a product of two factors (`factored_adapter`),
-/// `applied_rotation` (algebra/rotation.hpp) for a rotation of the inputs, or one of its own, with the members that
+/// `applied_operator` for an adapter that is multiplied with itself (`operator_adapter`), `applied_rotation` (algebra/rotation.hpp) for a rotation of the inputs, or one of its own, with the members that
 /// `applied_adapter` lists. What is missing does not compile, and the message says which part it is. A description may
 /// say more: `lora(a)`, the plain LoRA in it; `dropout(a)`, how often training drops an input; `permute_rows(a, rows)`,
-/// new outputs from old ones; `not_merged`, why it cannot be merged; `maker(layers, options)` and `learning_rate`, how
-/// fresh ones are made (new_adapter.hpp). The kinds of the library stand in kinds/, and in kinds/list.hpp.
+/// new outputs from old ones; `not_merged`, why it cannot be merged; `maker(layers, options)`, `check_layers(layers)`
+/// and `learning_rate`, how fresh ones are made, and for which layers (new_adapter.hpp). The kinds of the library stand in kinds/, and in kinds/list.hpp.
 
 #include <algorithm>
 #include <concepts>
@@ -196,6 +196,56 @@ public:
 
 private:
     low_rank<S> delta_;
+};
+
+/// An adapter that is itself the linear operator W' - W, which does not depend on W. `check()` ends in a contract
+/// violation where its parameters do not fit each other; it is called once, before everything else. `backward(x, dy, g, dx, ws)` adds the
+/// gradients of its parameters for Y += (W' - W) X to `g`, an adapter of the same form, and that of X to `*dx` unless
+/// it is null.
+template <class A>
+concept operator_adapter = requires(const A& a, A& g, typename A::scalar s, const_column_view<typename A::scalar> x,
+                                    column_view<typename A::scalar> y, workspace& ws) {
+    { a.rows() } -> std::convertible_to<index>;
+    { a.cols() } -> std::convertible_to<index>;
+    a.check();
+    a.add_product(s, x, y, ws);
+    a.add_transposed_product(s, x, y, ws);
+    a.backward(x, x, g, &y, ws);
+    { a.change() } -> std::convertible_to<weight_change<typename A::scalar>>;
+};
+
+/// An `operator_adapter`, applied as what it is.
+template <operator_adapter A>
+class applied_operator {
+public:
+    using scalar = typename A::scalar;
+    using S = scalar;
+    static constexpr bool additive = true;
+    using gradient = A;
+
+    explicit applied_operator(A a) : adapter(std::move(a)) { adapter.check(); }
+
+    A adapter;
+
+    [[nodiscard]] index rows() const { return adapter.rows(); }
+    [[nodiscard]] index cols() const { return adapter.cols(); }
+    void refresh(operator_reference<S> /*base*/) {}
+
+    [[nodiscard]] gradient zero_gradient() const { return detail::with_zero_parameters(adapter); }
+    static std::vector<std::span<S>> spans(gradient& g) { return detail::parameter_spans(g); }
+
+    void add_product(operator_reference<S> /*base*/, S alpha, const_column_view<S> x, column_view<S> y, workspace& ws,
+                     const dropout_key& /*key*/) const {
+        adapter.add_product(alpha, x, y, ws);
+    }
+    void add_transposed_product(operator_reference<S> /*base*/, S alpha, const_column_view<S> x, column_view<S> y,
+                                workspace& ws) const {
+        adapter.add_transposed_product(alpha, x, y, ws);
+    }
+    void backward(operator_reference<S> base, S alpha, const_column_view<S> x, const_column_view<S> dy, gradient& g,
+                  column_view<S>* dx, workspace& ws, const dropout_key& key) const;
+    void pull_back(const gradient& g, S* out) const { detail::add_parameters(g, out); }
+    [[nodiscard]] weight_change<S> change() const { return adapter.change(); }
 };
 
 }  // namespace lowrank::inline LOWRANK_ABI

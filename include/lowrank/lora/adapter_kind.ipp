@@ -61,6 +61,14 @@ void applied_factors<A>::pull_back(const gradient& g, S* out) const {
     detail::add_parameters(adapter.pull_back(g), out);
 }
 
+template <operator_adapter A>
+void applied_operator<A>::backward(operator_reference<S> /*base*/, S alpha, const_column_view<S> x,
+                                   const_column_view<S> dy, gradient& g, column_view<S>* dx, workspace& ws,
+                                   const dropout_key& /*key*/) const {
+    detail::with_scaled(alpha, dy, ws,
+                        [&](const const_column_view<S>& scaled) { adapter.backward(x, scaled, g, dx, ws); });
+}
+
 }  // namespace lowrank::inline LOWRANK_ABI
 
 #endif  // LOWRANK_LORA_ADAPTER_KIND_IPP

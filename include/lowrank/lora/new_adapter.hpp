@@ -37,12 +37,17 @@ struct lora_options {
 struct adapted_layers {
     index max_out = 1;  ///< The largest outputs and inputs: for factors that all layers share.
     index max_in = 1;
-    index common_in = 0;  ///< The greatest common divisor of the inputs: for one size of blocks.
+    index common_in = 0;     ///< The greatest common divisor of the inputs: for one size of blocks.
+    index common_out = 0;    ///< Of the outputs.
+    index largest_rank = 0;  ///< The largest r with r (out + in) <= out in for every layer; before the first one 0.
 
     void add(index out, index in) {
+        const index rank = out + in > 0 ? out * in / (out + in) : 0;
+        largest_rank = common_out == 0 || rank < largest_rank ? rank : largest_rank;
         max_out = out > max_out ? out : max_out;
         max_in = in > max_in ? in : max_in;
         common_in = std::gcd(common_in, in);
+        common_out = std::gcd(common_out, out);
     }
 };
 

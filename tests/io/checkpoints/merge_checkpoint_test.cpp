@@ -10,7 +10,7 @@
 #include <vector>
 
 #include <lowrank/core/philox.hpp>
-#include <lowrank/io/peft/kinds/oft.hpp>
+#include <lowrank/io/peft/kinds/rotations/oft.hpp>
 
 #include "io_support.hpp"
 #include "support/shared.hpp"

@@ -13,7 +13,7 @@
 #include <lowrank/io/checkpoints/merge_checkpoint.hpp>
 #include <lowrank/io/formats/plain_lora.hpp>
 #include <lowrank/io/peft.hpp>
-#include <lowrank/io/peft/kinds/hra.hpp>
+#include <lowrank/io/peft/kinds/rotations/hra.hpp>
 #include <lowrank/io/peft/kinds/ia3.hpp>
 #include <lowrank/io/peft/kinds/loha.hpp>
 #include <lowrank/io/peft/kinds/lokr.hpp>

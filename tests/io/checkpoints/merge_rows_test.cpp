@@ -6,9 +6,9 @@
 
 #include <lowrank/core/philox.hpp>
 #include <lowrank/io/checkpoints/merge_checkpoint.hpp>
-#include <lowrank/io/peft/kinds/boft.hpp>
+#include <lowrank/io/peft/kinds/rotations/boft.hpp>
 #include <lowrank/io/peft/kinds/hira.hpp>
-#include <lowrank/io/peft/kinds/hra.hpp>
+#include <lowrank/io/peft/kinds/rotations/hra.hpp>
 #include <lowrank/io/peft/kinds/miss.hpp>
 #include <lowrank/lora/merge/merge_change.hpp>
 

@@ -12,7 +12,7 @@
 #include <lowrank/io/peft.hpp>
 #include <lowrank/io/peft/kinds/loha.hpp>
 #include <lowrank/io/peft/kinds/lokr.hpp>
-#include <lowrank/io/peft/kinds/oft.hpp>
+#include <lowrank/io/peft/kinds/rotations/oft.hpp>
 
 #include "io_support.hpp"
 #include "support/shared.hpp"

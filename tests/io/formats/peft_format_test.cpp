@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 #include <lowrank/io/formats/peft_format.hpp>
 #include <lowrank/io/peft/kinds/loha.hpp>
-#include <lowrank/io/peft/kinds/oft.hpp>
+#include <lowrank/io/peft/kinds/rotations/oft.hpp>
 
 #include <string>
 

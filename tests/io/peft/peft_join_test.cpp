@@ -7,12 +7,17 @@
 
 #include <lowrank/core/philox.hpp>
 #include <lowrank/io/peft.hpp>
-#include <lowrank/io/peft/kinds/boft.hpp>
+#include <lowrank/io/peft/kinds/delora.hpp>
 #include <lowrank/io/peft/kinds/hira.hpp>
-#include <lowrank/io/peft/kinds/hra.hpp>
 #include <lowrank/io/peft/kinds/miss.hpp>
-#include <lowrank/io/peft/kinds/oft.hpp>
 #include <lowrank/io/peft/kinds/randlora.hpp>
+#include <lowrank/io/peft/kinds/rotations/boft.hpp>
+#include <lowrank/io/peft/kinds/rotations/hra.hpp>
+#include <lowrank/io/peft/kinds/rotations/oft.hpp>
+#include <lowrank/io/peft/kinds/rotations/road.hpp>
+#include <lowrank/io/peft/kinds/structured/c3a.hpp>
+#include <lowrank/io/peft/kinds/structured/fourierft.hpp>
+#include <lowrank/io/peft/kinds/structured/shira.hpp>
 #include <lowrank/lora/kinds/randlora.hpp>
 #include <lowrank/lora/merge/merge_change.hpp>
 
@@ -83,6 +88,29 @@ std::vector<made_kind> made_kinds() {
     all.push_back({"HIRA", peft_hira{.hira = hira, .kernel = {2, 2}}, {"hira_A[3, 2, 2, 2]", "hira_B[6, 3, 1, 1]"}});
     all.push_back(
         {"HIRA", peft_hira{.hira = hira, .is_table = true}, {"hira_embedding_A[3, 8]", "hira_embedding_B[6, 3]"}});
+    auto shira = make_shira<float>(layer_out, layer_in, {.r = 3, .seed = 1});
+    shira.shira_weight = random_factor(42, 1, 13);
+    all.push_back({"SHIRA", shira, {"shira_indices[2, 42]", "shira_weight[42]"}});
+    auto c3a = make_c3a<float>(layer_out, layer_in, {.block_size = 2});
+    c3a.c3a_kernel = random_factor(12, 2, 14);
+    all.push_back({"C3A", c3a, {"c3a_kernel[3, 4, 2]"}});
+    for (const lowrank::index variant : {1, 2, 4}) {
+        auto road = make_road<float>(layer_out, {.variant = variant, .group_size = 2});
+        road.road_theta = random_factor(3 * variant, 1, 15);
+        const std::string shape = "[" + std::to_string(3 * variant) + "]";
+        all.push_back({"ROAD", road, {"road_alpha" + shape, "road_theta" + shape}});
+    }
+    auto fourierft =
+        make_fourierft<float>(layer_out, layer_in, {.n_frequency = 5, .scaling = 60, .random_loc_seed = 9});
+    fourierft.fourierft_spectrum = random_factor(5, 1, 16);
+    all.push_back({"FOURIERFT", fourierft, {"fourierft_spectrum[5]"}});
+    all.push_back({"DELORA",
+                   delora_adapter<float>{.delora_A = random_factor(3, 8, 17),
+                                         .delora_B = random_factor(6, 3, 18),
+                                         .delora_lambda = vector<float>::Constant(1, 2.5F),
+                                         .delora_w_norm = random_factor(8, 1, 19).cwiseAbs(),
+                                         .module_dropout = 0.25},
+                   {"delora_A[3, 8]", "delora_B[6, 3]", "delora_lambda[1]", "delora_w_norm[8]"}});
     return all;
 }
 
@@ -119,7 +147,7 @@ void write_config(const std::filesystem::path& folder, nlohmann::json config, co
 
 }  // namespace
 
-TEST_CASE("rotations, MiSS, RandLoRA and HiRA are written as PEFT names them and read back without a changed bit") {
+TEST_CASE("rotations, MiSS and all other kinds are written as PEFT names them and read back without a changed bit") {
     temporary_folder folder;
     for (const made_kind& kind : made_kinds()) {
         CAPTURE(std::string(kind.type) + " " + kind.tensors.front());
@@ -157,6 +185,7 @@ TEST_CASE("rotations, MiSS, RandLoRA and HiRA are written as PEFT names them and
         CHECK(lowrank_tests::text_of(folder / "a" / "adapter_model.safetensors") == before);
         CHECK(lowrank_tests::text_of(folder / "a" / "adapter_config.json") == said);
         peft_module other = again;
+        REQUIRE(fit_module(other, layer_out, layer_in));
         CHECK(fit_module(other, layer_out + 1, layer_in + 1).code == errc::mismatch);
     }
 }
@@ -178,6 +207,17 @@ TEST_CASE("a configuration that does not describe the tensors is refused, naming
         {10, "r", 2, "rank 4"},
         {12, "r", 2, "rank 3"},
         {12, "target_parameters", {"x"}, "target_parameters is set"},
+        {15, "r", 5, "42 entries"},
+        {16, "block_size", 4, "blocks of 2"},
+        {16, "block_size_pattern", {{"q_proj", 8}}, "blocks of 2"},
+        {16, "block_size_pattern", {{"k_proj", 8}}, "of block_size_pattern matches no module"},
+        {17, "variant", "road_2", "3 angles"},
+        {17, "variant", "road_3", "road_1, road_2 and road_4"},
+        {17, "group_size", 4, "3 angles"},
+        {17, "group_size", 3, "group_size must be even"},
+        {20, "n_frequency", 6, "5 frequencies"},
+        {20, "random_loc_seed", "x", "random_loc_seed must be"},
+        {21, "r", 2, "rank 3"},
     };
     for (const auto& [kind, key, value, says] : wrong) {
         const auto config = write_kind(at, kinds[kind]);

@@ -3,8 +3,8 @@
 
 #include <doctest/doctest.h>
 
-#include <lowrank/io/peft/kinds/hra.hpp>
 #include <lowrank/io/peft/kinds/lora.hpp>
+#include <lowrank/io/peft/kinds/rotations/hra.hpp>
 
 using namespace lowrank;
 

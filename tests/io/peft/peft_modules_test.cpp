@@ -1,15 +1,15 @@
 // SPDX-License-Identifier: MIT
 #include <lowrank/io/peft/kinds/adalora.hpp>
-#include <lowrank/io/peft/kinds/boft.hpp>
 #include <lowrank/io/peft/kinds/hira.hpp>
-#include <lowrank/io/peft/kinds/hra.hpp>
 #include <lowrank/io/peft/kinds/ia3.hpp>
 #include <lowrank/io/peft/kinds/loha.hpp>
 #include <lowrank/io/peft/kinds/lokr.hpp>
 #include <lowrank/io/peft/kinds/lora.hpp>
 #include <lowrank/io/peft/kinds/miss.hpp>
-#include <lowrank/io/peft/kinds/oft.hpp>
 #include <lowrank/io/peft/kinds/randlora.hpp>
+#include <lowrank/io/peft/kinds/rotations/boft.hpp>
+#include <lowrank/io/peft/kinds/rotations/hra.hpp>
+#include <lowrank/io/peft/kinds/rotations/oft.hpp>
 #include <lowrank/io/peft/kinds/vera.hpp>
 #include <lowrank/io/peft/peft_modules.hpp>
 

@@ -37,7 +37,7 @@ struct plain_lora_adapter {
 
 /// The same adapter in plain LoRA modules. `base` may be null if nothing scales its weight.
 ///
-/// \return `unsupported` for a bias on lora_B, convolutions, and without a base a scaled weight and one of over 2^28
+/// \return `unsupported` for a bias on lora_B, convolutions, changes of a bias that the base has, and without a base a scaled weight and one of over 2^28
 ///         entries; `mismatch` for a base of another model; as `to_lora`.
 /// \cost   An SVD per scaled weight and per product of full rank.
 LOWRANK_API [[nodiscard]] result<plain_lora_adapter> to_plain_lora(const peft_adapter& adapter,

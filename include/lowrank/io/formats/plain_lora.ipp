@@ -49,6 +49,16 @@ LOWRANK_API [[nodiscard]] result<matrix<float>> dense_change(const checkpoint* b
     return matrix<float>((changed(change.weight, w) - w).cast<float>());
 }
 
+/// Whether a layer of the base has a bias that is not zero.
+LOWRANK_INLINE [[nodiscard]] bool has_bias(const checkpoint* base, const std::string& module) {
+    const std::string name = module + ".bias";
+    if (base == nullptr || base->find(name) == nullptr) {
+        return false;
+    }
+    const auto bias = base->matrix<float>(name);
+    return !bias || !all_zero(*bias);
+}
+
 }  // namespace detail
 
 LOWRANK_BODY result<plain_lora_adapter> to_plain_lora(const peft_adapter& adapter, const checkpoint* base,
@@ -121,6 +131,11 @@ LOWRANK_BODY result<plain_lora_adapter> to_plain_lora(const peft_adapter& adapte
         if (change.is_unknown()) {
             return status{errc::unsupported, "module " + detail::in_quotes(module) + " is " + kind_of(from) +
                                                  ", whose shape the base model must say: give the base"};
+        }
+        if (change.acts_on_bias && detail::has_bias(base, stored)) {
+            return status{errc::unsupported, "module " + detail::in_quotes(module) + " is " + kind_of(from) +
+                                                 ", which changes the bias of its layer, too, and plain LoRA cannot; "
+                                                 "merge the adapter instead"};
         }
         if (const auto* delta = std::get_if<low_rank<float>>(&change.weight)) {
             put(as_lora(*delta));

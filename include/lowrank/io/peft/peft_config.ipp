@@ -73,7 +73,7 @@ LOWRANK_INLINE [[nodiscard]] bool is_known_peft_key(std::string_view key, const 
     return among(common_peft_keys) || std::any_of(types.begin(), types.end(), [&](const typed_kind& t) {
                const peft_type& type = t.type;
                return key == type.r_key || key == type.alpha_key || key == type.dropout_key || key == type.folded_key ||
-                      among(type.known) ||
+                      (type.has_rank_pattern && key == type.rank_pattern_key) || among(type.known) ||
                       std::any_of(type.keys.begin(), type.keys.end(), [&](auto& k) { return k.name == key; }) ||
                       std::any_of(type.refused.begin(), type.refused.end(), [&](auto& k) { return k.first == key; });
            });
@@ -200,14 +200,15 @@ LOWRANK_BODY result<peft_lora_config> parse_peft_config(std::span<const std::byt
     in.names("modules_to_save", c.modules_to_save);
     in.text("base_model_name_or_path", c.base_model_name_or_path);
     in.text("task_type", c.task_type);
-    for (const char* key : {"rank_pattern", "alpha_pattern"}) {
-        if (const auto* v = in.find(key); v != nullptr && !v->is_object()) {
+    const std::string rank_pattern(type.rank_pattern_key);
+    for (const std::string& key : {std::string("alpha_pattern"), rank_pattern}) {
+        if (const auto* v = in.find(key.c_str()); v != nullptr && !v->is_object()) {
             in.wrong(key, "an object", *v);
         }
     }
     for (const auto& [outer, key] : in.why ? inner_keys : decltype(inner_keys){}) {  // in the order of the file
-        if (outer == "rank_pattern" && type.has_rank_pattern) {
-            in.rank("rank_pattern of " + detail::in_quotes(key), (*document)[outer][key],
+        if (outer == rank_pattern && type.has_rank_pattern) {
+            in.rank(rank_pattern + " of " + detail::in_quotes(key), (*document)[outer][key],
                     c.rank_pattern.emplace_back(key, 0).second);
         } else if (outer == "alpha_pattern" && type.has_alpha_pattern) {
             in.number("alpha_pattern of " + detail::in_quotes(key), (*document)[outer][key],
@@ -215,7 +216,7 @@ LOWRANK_BODY result<peft_lora_config> parse_peft_config(std::span<const std::byt
         }
     }
     if (const auto rules = detail::module_rules<index>::compile(c.rank_pattern); in.why && !rules) {
-        return detail::in_context("rank_pattern", rules.error());
+        return detail::in_context(rank_pattern, rules.error());
     }
     if (const auto rules = detail::module_rules<double>::compile(c.alpha_pattern); in.why && !rules) {
         return detail::in_context("alpha_pattern", rules.error());
@@ -352,8 +353,9 @@ LOWRANK_BODY std::string format_peft_config(const peft_lora_config& c, peft_kind
     };
     const bool has[] = {type.has_rank_pattern && !c.rank_pattern.empty(),
                         type.has_alpha_pattern && !c.alpha_pattern.empty()};
-    for (const auto& [key, is_there, wanted] : {std::tuple("rank_pattern", type.has_rank_pattern, has[0]),
-                                                {"alpha_pattern", type.has_alpha_pattern, has[1]}}) {
+    const std::string rank_pattern(type.rank_pattern_key);
+    for (const auto& [key, is_there, wanted] : {std::tuple(rank_pattern, type.has_rank_pattern, has[0]),
+                                                {std::string("alpha_pattern"), type.has_alpha_pattern, has[1]}}) {
         if (is_there && !out.contains(key) && (wanted || is_new)) {
             out[key] = json::object();
         }
@@ -364,7 +366,7 @@ LOWRANK_BODY std::string format_peft_config(const peft_lora_config& c, peft_kind
         const json& value = entry.value();
         text += text.size() > 1 ? ",\n  " : "\n  ";
         text += json(key).dump(-1, ' ', true, json::error_handler_t::replace) + ": ";
-        if (key == "rank_pattern" && type.has_rank_pattern && !(value.is_null() && !has[0])) {
+        if (key == rank_pattern && type.has_rank_pattern && !(value.is_null() && !has[0])) {
             text += patterns(c.rank_pattern, value);
         } else if (key == "alpha_pattern" && type.has_alpha_pattern && !(value.is_null() && !has[1])) {
             text += patterns(c.alpha_pattern, value);

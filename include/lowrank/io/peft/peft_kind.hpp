@@ -19,7 +19,7 @@
 ///     change(m)             what it does to a weight
 ///     join(parts, context)  a module from its tensors; the first thing that is wrong is told to `parts`
 ///     write(m, tensors)     its tensors
-///     adapter(m, weight), from(any_adapter)   where M is no adapter with an `adapter_kind` itself,
+///     adapter(m, weight), from(any_adapter)   where M is no adapter with an `adapter_kind` itself, or not for each weight,
 ///     only_merges           or why there is no such adapter
 ///
 /// and, where there is something to say:
@@ -28,6 +28,7 @@
 ///     fit_options(options, names, modules)   options that describe all these modules
 ///     differs(options, name, m)        what of m the options say otherwise, or null
 ///     join_shared(parts), write_shared(m, tensors)   what all modules share, with names of no module
+///     misfit(m, out, in)               why `fit` says no, where more is wrong than the shape; else null
 ///     formed_rank(m), change_without_factors(m)      where `change` forms factors larger than the parameters
 ///     constant(m)                      a number that its change depends on besides tensors and facts
 ///     in_peft(m)                       false for what PEFT's files cannot hold of the kind
@@ -49,6 +50,7 @@
 #include <lowrank/core/config.hpp>
 #include <lowrank/core/status.hpp>
 #include <lowrank/core/types.hpp>
+#include <lowrank/io/containers/dtype.hpp>
 #include <lowrank/io/peft/peft_options.hpp>
 #include <lowrank/lora/adapter_kind.hpp>
 #include <lowrank/lora/any_adapter.hpp>
@@ -75,6 +77,7 @@ struct peft_type {
     bool alpha_of_zero_is_r = false;
     std::string_view dropout_key = {};
     bool has_rank_pattern = false;
+    std::string_view rank_pattern_key = "rank_pattern";
     bool has_alpha_pattern = false;
     bool has_bias = false;
     std::string_view bias_only = {};  ///< The one value of bias beside "none" and "all"; empty: any "..._only".
@@ -83,6 +86,20 @@ struct peft_type {
     /// name before ".weight" or ".bias", or at the end.
     std::vector<std::string_view> leaves = {};
     bool may_end_in_weight = false;  ///< Names without an ending may have ".weight".
+    /// Instead of leaves: what stands between a module and a parameter of it that the adapter replaces.
+    std::string_view replaced_in = {};
+    /// Those of them that hold indices below 2^24, which are I32 unless the file had another type.
+    std::vector<std::string_view> integers = {};
+
+    /// What a tensor is stored as, unless the file had another type.
+    [[nodiscard]] dtype usual_type(std::string_view leaf) const {
+        for (const std::string_view one : integers) {
+            if (one == leaf) {
+                return dtype::i32;
+            }
+        }
+        return dtype::f32;
+    }
     /// Leaves that are folded into others while they are read, and the key that says that there are such: false in what is
     /// written again.
     std::vector<std::string_view> folded = {};
@@ -124,8 +141,9 @@ struct peft_change {
     /// Of the weight as out x in (of a convolution: out x (in * taps), an input scale per channel). Factors of no size
     /// stand in scales for none, and alone for a module that lacks the shape of its weight.
     weight_change<float> weight = {};
-    vector<float> bias = {};  ///< Is added to the layer's bias.
-    bool is_table = false;    ///< The weight is the transpose: tokens x dim.
+    vector<float> bias = {};    ///< Is added to the layer's bias.
+    bool is_table = false;      ///< The weight is the transpose: tokens x dim.
+    bool acts_on_bias = false;  ///< `weight` is a change of the outputs, and the layer's bias goes through it too.
 
     /// The module lacks the shape of its weight: `fit_module` tells it.
     [[nodiscard]] bool is_unknown() const {
@@ -184,6 +202,7 @@ struct peft_description {
     std::string_view (*label)(const void* m);
     module_shape (*shape)(const void* m);
     bool (*fit)(void* m, index out, index in);
+    const char* (*misfit)(const void* m, index out, index in);
     peft_facts (*facts)(const void* m);
     peft_change (*change)(const void* m);
     peft_change (*change_without_factors)(const void* m);
@@ -279,6 +298,7 @@ struct described {
     static std::string_view label(const void* m) { return kind::label(of(m)); }
     static module_shape shape(const void* m) { return kind::shape(of(m)); }
     static bool fit(void* m, index out, index in) { return kind::fit(*static_cast<M*>(m), out, in); }
+    static const char* misfit(const void* m, index out, index in) { return kind::misfit(of(m), out, in); }
     static peft_facts facts(const void* m) { return kind::facts(of(m)); }
     static peft_change change(const void* m) { return kind::change(of(m)); }
     static peft_change change_without_factors(const void* m) { return kind::change_without_factors(of(m)); }
@@ -316,10 +336,10 @@ struct described {
     static result<any_adapter<float>> adapter(const void* m, [[maybe_unused]] const adapted_weight& weight) {
         if constexpr (requires { kind::only_merges; }) {
             return status{errc::unsupported, std::string(kind::only_merges) + ", which is applied only by merging it"};
-        } else if constexpr (is_adapter<M>) {
-            return any_adapter<float>(of(m));
-        } else {
+        } else if constexpr (requires { kind::adapter(of(m), weight); }) {
             return kind::adapter(of(m), weight);
+        } else {
+            return any_adapter<float>(of(m));
         }
     }
     static std::optional<peft_module> from([[maybe_unused]] const any_adapter<float>& a) {
@@ -350,6 +370,9 @@ consteval peft_description describe() {
     out.change = &d::change;
     out.write = &d::write;
     out.copy = &d::copy;
+    if constexpr (requires(const M& m) { kind::misfit(m, index{}, index{}); }) {
+        out.misfit = &d::misfit;
+    }
     if constexpr (requires(const M& m) { kind::change_without_factors(m); }) {
         out.change_without_factors = &d::change_without_factors;
         out.formed_rank = &d::formed_rank;

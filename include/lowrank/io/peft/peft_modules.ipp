@@ -23,10 +23,13 @@ LOWRANK_BODY bool is_of_type(const peft_module& module, std::string_view type) {
 }
 
 LOWRANK_BODY status fit_module(peft_module& module, index out, index in) {
-    return module.kind().fit(module.data(), out, in)
-               ? status{}
-               : status{errc::mismatch, "this " + kind_of(module) + " module is not for a " + std::to_string(out) +
-                                            " x " + std::to_string(in) + " weight"};
+    const peft_description& kind = module.kind();
+    if (kind.fit(module.data(), out, in)) {
+        return {};
+    }
+    const char* more = kind.misfit != nullptr ? kind.misfit(module.data(), out, in) : nullptr;
+    return {errc::mismatch, "this " + kind_of(module) + " module is not for a " + std::to_string(out) + " x " +
+                                std::to_string(in) + " weight" + (more != nullptr ? std::string(": ") + more : "")};
 }
 
 LOWRANK_BODY peft_change change_without_factors(const peft_module& module) {

@@ -83,6 +83,8 @@ public:
     LOWRANK_API vector<float> take_vector(std::string_view leaf, index size = 0);
     /// A tensor of `dimensions` dimensions as a matrix of its last one's columns.
     LOWRANK_API matrix<float> take_blocks(std::string_view leaf, std::size_t dimensions);
+    /// Indices, `rows` of them side by side: I32 or I64, or F32 that are whole numbers. Each is at least 0 and below 2^24.
+    LOWRANK_API matrix<std::int32_t> take_indices(std::string_view leaf, index rows);
     /// Taps of a kernel: the product of the dimensions beyond the second.
     LOWRANK_API [[nodiscard]] index taps(std::string_view leaf) const;
     /// "Effective" kernels: sum_ij t[i, j, k] a[i, p] b[j, q] as the product of a^T and one wide factor.

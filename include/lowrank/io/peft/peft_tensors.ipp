@@ -2,6 +2,9 @@
 #ifndef LOWRANK_IO_PEFT_PEFT_TENSORS_IPP
 #define LOWRANK_IO_PEFT_PEFT_TENSORS_IPP
 
+#include <cmath>
+#include <cstring>
+
 #include <lowrank/core/finite.hpp>
 #include <lowrank/io/containers/detail/text.hpp>
 #include <lowrank/io/containers/safetensors.hpp>
@@ -112,6 +115,41 @@ LOWRANK_BODY matrix<float> peft_parts::take_blocks(std::string_view leaf, std::s
         rows *= shape[i];
     }
     return finite_matrix(*p, rows, shape.back());
+}
+
+LOWRANK_BODY matrix<std::int32_t> peft_parts::take_indices(std::string_view leaf, index rows) {
+    const part* p = find_or_fail(leaf);
+    if (p == nullptr) {
+        return {};
+    }
+    const tensor_info& t = *p->info;
+    const std::size_t size = t.type == dtype::i64 ? 8 : 4;
+    if (t.shape.size() != 2 || t.shape[0] != detail::extent(rows) ||
+        (t.type != dtype::i32 && t.type != dtype::i64 && t.type != dtype::f32)) {
+        fail(errc::mismatch, t,
+             "has shape " + detail::shape_in_words(t.shape) + " and type " + std::string(name_of(t.type)) +
+                 ", expected [" + std::to_string(rows) + ", n] and I32");
+        return {};
+    }
+    matrix<std::int32_t> out(rows, static_cast<index>(t.shape[1]));
+    const std::byte* from = p->bytes.data();
+    const auto read = [&]<class I>(I value) {
+        std::memcpy(&value, from, sizeof value);
+        return static_cast<double>(value);
+    };
+    for (index i = 0; i < rows; ++i) {
+        for (index j = 0; j < out.cols(); ++j, from += size) {
+            const double value = t.type == dtype::i64   ? read(std::int64_t{})
+                                 : t.type == dtype::i32 ? read(std::int32_t{})
+                                                        : read(float{});
+            if (!(value >= 0 && value < 16777216 && value == std::floor(value))) {
+                fail(errc::invalid_format, t, "holds " + detail::in_words(value) + ", which is no index below 2^24");
+                return {};
+            }
+            out(i, j) = static_cast<std::int32_t>(value);
+        }
+    }
+    return out;
 }
 
 LOWRANK_BODY index peft_parts::taps(std::string_view leaf) const {

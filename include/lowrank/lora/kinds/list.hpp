@@ -20,6 +20,7 @@
 #include <lowrank/lora/adapter_kind.hpp>
 #include <lowrank/lora/any_adapter.hpp>
 #include <lowrank/lora/kinds/adalora.hpp>
+#include <lowrank/lora/kinds/delora.hpp>
 #include <lowrank/lora/kinds/dora.hpp>
 #include <lowrank/lora/kinds/hira.hpp>
 #include <lowrank/lora/kinds/ia3.hpp>
@@ -39,6 +40,10 @@
 #include <lowrank/lora/kinds/rotations/hra.hpp>
 #include <lowrank/lora/kinds/rotations/oft.hpp>
 #include <lowrank/lora/kinds/rotations/output_rotation.hpp>
+#include <lowrank/lora/kinds/rotations/road.hpp>
+#include <lowrank/lora/kinds/structured/c3a.hpp>
+#include <lowrank/lora/kinds/structured/fourierft.hpp>
+#include <lowrank/lora/kinds/structured/shira.hpp>
 #include <lowrank/lora/kinds/vera.hpp>
 #include <lowrank/lora/new_adapter.hpp>
 
@@ -50,7 +55,8 @@ using adapter_kinds =
     kind_list<lora_adapter<S>, dora_adapter<S>, adalora_adapter<S>, vera_adapter<S>, loha_adapter<S>, lokr_adapter<S>,
               ia3_adapter<S>, oft_adapter<S>, boft_adapter<S>, hra_adapter<S>, miss_adapter<S>, randlora_adapter<S>,
               hira_adapter<S>, kasa_adapter<S>, alora_adapter<S>, conv_lora_adapter<S>, merged_linear_adapter<S>,
-              table_lora_adapter<S>, miss_bat_adapter<S>, output_rotation_adapter<S>, replacement_adapter<S>>;
+              table_lora_adapter<S>, miss_bat_adapter<S>, output_rotation_adapter<S>, replacement_adapter<S>,
+              shira_adapter<S>, c3a_adapter<S>, road_adapter<S>, fourierft_adapter<S>, delora_adapter<S>>;
 
 namespace detail {
 
@@ -82,7 +88,8 @@ struct makeable_kind {
     bool allocates_ranks = false;  ///< Its ranks may be allocated anew in training.
     /// Adapters that leave the layers as they are until they train.
     /// \pre    options.r >= 1
-    /// \return `unsupported` if the options ask for a dropout that the kind does not have.
+    /// \return `unsupported` if the options ask for a dropout that the kind does not have, or the layers have sizes
+    ///         that it is not made for.
     std::function<result<new_adapter<S>>(const adapted_layers&, const lora_options&)> make = {};
 };
 

@@ -33,6 +33,11 @@ makeable_kind<S> makeable_kind_of() {
             return status{errc::unsupported,
                           std::string(kind::name) + " has no dropout of its inputs; leave it at 0, or choose lora"};
         }
+        if constexpr (requires { kind::check_layers(all); }) {
+            if (status why = kind::check_layers(all); !why) {
+                return why;
+            }
+        }
         return new_adapter<S>(kind::maker(all, options));
     };
     return made;

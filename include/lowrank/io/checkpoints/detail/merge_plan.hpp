@@ -85,11 +85,11 @@ template <class Make>
         const vector<float> add = static_cast<float>(strength) * change.bias;
         return add_to_bias({.left = add, .right = matrix<float>::Ones(1, 1)});
     }
-    const auto* scaled = std::get_if<scaled_change<float>>(&change.weight);
-    if (scaled != nullptr && scaled->row_scale.size() != 0 && base.find(bias) != nullptr) {
-        const vector<float> by_out = scale_at_strength(scaled->row_scale, strength);
-        return add_to_bias(
-            {.left = matrix<float>(by_out.size(), 0), .right = matrix<float>(0, 1), .row_scale = by_out});
+    if (change.acts_on_bias && base.find(bias) != nullptr) {
+        stored_change through =
+            stored_change_of({.weight = change.weight}, {layout.transposed ? has.in : has.out, 1}, false, strength);
+        through.rows_checksum = stored.rows_checksum;
+        return add_to_bias(std::move(through));
     }
     return {};
 }

@@ -43,7 +43,8 @@ namespace detail {
     std::string out(without_prefix(path));
     for (const std::string_view inner :
          {std::string_view(".base_layer."), std::string_view(".modules_to_save.default."),
-          std::string_view(".modules_to_save.")}) {
+          std::string_view(".modules_to_save."), std::string_view(".ln_tuning_layers.default."),
+          std::string_view(".ln_tuning_layers.")}) {
         if (const std::size_t at = out.rfind(inner); at != std::string::npos) {
             out.replace(at, inner.size(), ".");
         }

@@ -187,7 +187,7 @@ LOWRANK_INLINE [[nodiscard]] status read_peft_tensors(const checkpoint& file, co
         if (!modules.try_emplace(module, module).first->second.add(name->leaf, t, file.bytes(p))) {
             return twice(t.name);
         }
-        if (t.type != dtype::f32) {
+        if (t.type != of->type.usual_type(name->leaf)) {
             out.types[module + "." + std::string(name->leaf)] = t.type;
         }
     }
@@ -225,7 +225,12 @@ LOWRANK_INLINE [[nodiscard]] status read_peft_tensors(const checkpoint& file, co
         }
         modules.erase(at);
     }
-    if (modules.empty()) {
+    const std::string replaced_in = "." + std::string(of->type.replaced_in) + ".";
+    const bool replaces =
+        !of->type.replaced_in.empty() && std::any_of(out.modules.begin(), out.modules.end(), [&](const auto& entry) {
+            return entry.first.find(replaced_in) != std::string::npos;
+        });
+    if (modules.empty() && !replaces) {
         std::string there;
         for (std::size_t i = 0; i < std::min<std::size_t>(file.tensors().size(), 3); ++i) {
             there += (i == 0 ? "; there are " : ", ") + in_quotes(file.tensors()[i].info->name);
@@ -237,7 +242,7 @@ LOWRANK_INLINE [[nodiscard]] status read_peft_tensors(const checkpoint& file, co
     for (const auto& [module, parts] : modules) {
         names.push_back(module);
     }
-    const auto rules = peft_rules::compile(out.config, names);
+    const auto rules = peft_rules::compile(out.config, names, of->type.rank_pattern_key);
     if (!rules) {
         return in_file(config_path, rules.error());
     }

@@ -30,11 +30,13 @@ class peft_rules {
 public:
     /// \return `mismatch` for a key that matches no module: it was misspelt; as `module_rules::compile`.
     [[nodiscard]] static result<peft_rules> compile(const peft_lora_config& c,
-                                                    const std::vector<std::string_view>& modules) {
+                                                    const std::vector<std::string_view>& modules,
+                                                    std::string_view rank_key = "rank_pattern") {
         auto ranks = module_rules<index>::compile(c.rank_pattern);
         auto alphas = module_rules<double>::compile(c.alpha_pattern);
         if (!ranks || !alphas) {
-            return ranks ? in_context("alpha_pattern", alphas.error()) : in_context("rank_pattern", ranks.error());
+            return ranks ? in_context("alpha_pattern", alphas.error())
+                         : in_context(std::string(rank_key), ranks.error());
         }
         std::size_t bytes = 0;
         for (const auto module : modules) {
@@ -44,7 +46,7 @@ public:
         if (bytes != 0 && ranks->cost() + alphas->cost() > most_steps / bytes) {
             return status{errc::unsupported, "the patterns are too large for so many modules; use simpler ones"};
         }
-        status why = check_used("rank_pattern", c.rank_pattern, *ranks, modules);
+        status why = check_used(rank_key, c.rank_pattern, *ranks, modules);
         if (why) {
             why = check_used("alpha_pattern", c.alpha_pattern, *alphas, modules);
         }
@@ -68,12 +70,13 @@ private:
         : r_(c.r), alpha_(c.lora_alpha), ranks_(std::move(ranks)), alphas_(std::move(alphas)) {}
 
     template <class T>
-    static status check_used(const char* what, const module_pattern<T>& patterns, const module_rules<T>& rules,
+    static status check_used(std::string_view what, const module_pattern<T>& patterns, const module_rules<T>& rules,
                              const std::vector<std::string_view>& modules) {
         for (std::size_t i = 0; i < patterns.size(); ++i) {
             const module_key& key = rules.rules()[i].first;
             if (std::none_of(modules.begin(), modules.end(), [&](auto m) { return key.matches(m); })) {
-                return {errc::mismatch, std::string("the key ") + in_quotes(patterns[i].first) + " of " + what +
+                return {errc::mismatch, std::string("the key ") + in_quotes(patterns[i].first) + " of " +
+                                            std::string(what) +
                                             " matches no module of the adapter; correct or remove it"};
             }
         }

@@ -73,7 +73,7 @@ struct peft_kind<peft_ia3> {
     LOWRANK_INLINE static peft_change change(const module& m) {
         scaled_change<float> c;
         (m.is_feedforward ? c.column_scale : c.row_scale) = m.scale;
-        return {.weight = std::move(c)};
+        return {.weight = std::move(c), .acts_on_bias = !m.is_feedforward};
     }
     LOWRANK_INLINE static module join(peft_parts& p, const peft_context& c) { return detail::join_ia3(p, c.options); }
     LOWRANK_INLINE static void fit_options(peft_options& o, const std::vector<std::string>& names,

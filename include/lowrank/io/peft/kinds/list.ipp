@@ -3,17 +3,22 @@
 #define LOWRANK_IO_PEFT_KINDS_LIST_IPP
 
 #include <lowrank/io/peft/kinds/adalora.hpp>
-#include <lowrank/io/peft/kinds/boft.hpp>
+#include <lowrank/io/peft/kinds/delora.hpp>
 #include <lowrank/io/peft/kinds/hira.hpp>
-#include <lowrank/io/peft/kinds/hra.hpp>
 #include <lowrank/io/peft/kinds/ia3.hpp>
 #include <lowrank/io/peft/kinds/list.hpp>
 #include <lowrank/io/peft/kinds/loha.hpp>
 #include <lowrank/io/peft/kinds/lokr.hpp>
 #include <lowrank/io/peft/kinds/lora.hpp>
 #include <lowrank/io/peft/kinds/miss.hpp>
-#include <lowrank/io/peft/kinds/oft.hpp>
 #include <lowrank/io/peft/kinds/randlora.hpp>
+#include <lowrank/io/peft/kinds/rotations/boft.hpp>
+#include <lowrank/io/peft/kinds/rotations/hra.hpp>
+#include <lowrank/io/peft/kinds/rotations/oft.hpp>
+#include <lowrank/io/peft/kinds/rotations/road.hpp>
+#include <lowrank/io/peft/kinds/structured/c3a.hpp>
+#include <lowrank/io/peft/kinds/structured/fourierft.hpp>
+#include <lowrank/io/peft/kinds/structured/shira.hpp>
 #include <lowrank/io/peft/kinds/vera.hpp>
 #include <lowrank/io/peft/kinds/whole_tensor.hpp>
 #include <lowrank/lora/adapter_kind.hpp>
@@ -23,10 +28,12 @@ namespace lowrank::inline LOWRANK_ABI {
 namespace detail {
 
 /// The list.
-using described_kinds = kind_list<lora_adapter<float>, peft_lora, adalora_adapter<float>, loha_adapter<float>,
-                                  lokr_adapter<float>, vera_adapter<float>, peft_ia3, oft_adapter<float>,
-                                  output_rotation_adapter<float>, peft_boft, hra_adapter<float>, miss_adapter<float>,
-                                  miss_bat_adapter<float>, peft_randlora, hira_adapter<float>, peft_hira>;
+using described_kinds =
+    kind_list<lora_adapter<float>, peft_lora, adalora_adapter<float>, loha_adapter<float>, lokr_adapter<float>,
+              vera_adapter<float>, peft_ia3, oft_adapter<float>, output_rotation_adapter<float>, peft_boft,
+              hra_adapter<float>, miss_adapter<float>, miss_bat_adapter<float>, peft_randlora, hira_adapter<float>,
+              peft_hira, shira_adapter<float>, c3a_adapter<float>, road_adapter<float>, fourierft_adapter<float>,
+              delora_adapter<float>, whole_tensor>;
 
 template <class... M>
 [[nodiscard]] peft_kind_list descriptions_of(kind_list<M...>) {

@@ -4,7 +4,8 @@
 
 /// \file
 /// Tensors of an adapter's file that take the place of ones of the base, whatever the adapter's type: saved modules
-/// (modules_to_save), trained biases, new rows of an embedding table (trainable_token_indices).
+/// (modules_to_save), trained biases, new rows of an embedding table (trainable_token_indices). An adapter of peft_type
+/// LN_TUNING (Zhao et al., arXiv 2312.11420) consists of them: trained weights and biases of layer norms.
 ///
 ///     const lowrank::whole_tensor head{lowrank::tensor_of("lm_head.weight", w)};
 ///     poet->modules.insert_or_assign("lm_head.weight", head);
@@ -45,13 +46,17 @@ template <>
 struct peft_kind<whole_tensor> {
     using module = whole_tensor;
     static constexpr const char* only_merges = "replaces a tensor of the base";
-    static constexpr bool is_second_form = true;
-    static std::vector<peft_type> types() { return {}; }
+    LOWRANK_INLINE static std::vector<peft_type> types() {
+        return {{.name = "LN_TUNING", .replaced_in = "ln_tuning_layers", .defaults = R"({"exclude_modules":null})"}};
+    }
+    static bool in_peft(const module&) { return false; }  // beside modules of every type
     static const char* label(const module&) { return "a tensor that replaces one of the base"; }
     static module_shape shape(const module&) { return {}; }
     static bool fit(module&, index, index) { return true; }
     static peft_facts facts(const module&) { return {}; }
     static peft_change change(const module&) { return {}; }
+    /// Of nothing: its type has no leaves, and tensors with other names are whole ones.
+    static module join(peft_parts&, const peft_context&) { return {}; }
     static void write(const module& m, peft_tensors& to) { to.whole = m.tensor; }
 };
 

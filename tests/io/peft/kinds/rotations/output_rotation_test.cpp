@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-#include <lowrank/io/peft/kinds/oft.hpp>
+#include <lowrank/io/peft/kinds/rotations/oft.hpp>
 #include <lowrank/lora/kinds/rotations/output_rotation.hpp>
 
 #include <cmath>

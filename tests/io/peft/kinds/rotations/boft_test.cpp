@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-#include <lowrank/io/peft/kinds/boft.hpp>
+#include <lowrank/io/peft/kinds/rotations/boft.hpp>
 
 #include "io/peft/kinds/one_kind.hpp"
 

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
-#ifndef LOWRANK_IO_PEFT_KINDS_OFT_HPP
-#define LOWRANK_IO_PEFT_KINDS_OFT_HPP
+#ifndef LOWRANK_IO_PEFT_KINDS_ROTATIONS_OFT_HPP
+#define LOWRANK_IO_PEFT_KINDS_ROTATIONS_OFT_HPP
 
 /// \file
 /// OFT in an adapter of PEFT: the triangles of its blocks; and OFT of the outputs as LyCORIS has it, which PEFT has not.
@@ -236,4 +236,4 @@ struct peft_kind<output_rotation_adapter<float>> {
 
 }  // namespace lowrank::inline LOWRANK_ABI
 
-#endif  // LOWRANK_IO_PEFT_KINDS_OFT_HPP
+#endif  // LOWRANK_IO_PEFT_KINDS_ROTATIONS_OFT_HPP

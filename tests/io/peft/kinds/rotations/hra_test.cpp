@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-#include <lowrank/io/peft/kinds/hra.hpp>
+#include <lowrank/io/peft/kinds/rotations/hra.hpp>
 
 #include "io/peft/kinds/one_kind.hpp"
 

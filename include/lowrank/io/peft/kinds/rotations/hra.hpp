@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
-#ifndef LOWRANK_IO_PEFT_KINDS_HRA_HPP
-#define LOWRANK_IO_PEFT_KINDS_HRA_HPP
+#ifndef LOWRANK_IO_PEFT_KINDS_ROTATIONS_HRA_HPP
+#define LOWRANK_IO_PEFT_KINDS_ROTATIONS_HRA_HPP
 
 /// \file
 /// HRA in an adapter of PEFT: the directions of its reflections.
@@ -87,4 +87,4 @@ struct peft_kind<hra_adapter<float>> {
 
 }  // namespace lowrank::inline LOWRANK_ABI
 
-#endif  // LOWRANK_IO_PEFT_KINDS_HRA_HPP
+#endif  // LOWRANK_IO_PEFT_KINDS_ROTATIONS_HRA_HPP

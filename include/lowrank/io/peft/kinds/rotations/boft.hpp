@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
-#ifndef LOWRANK_IO_PEFT_KINDS_BOFT_HPP
-#define LOWRANK_IO_PEFT_KINDS_BOFT_HPP
+#ifndef LOWRANK_IO_PEFT_KINDS_ROTATIONS_BOFT_HPP
+#define LOWRANK_IO_PEFT_KINDS_ROTATIONS_BOFT_HPP
 
 /// \file
 /// BOFT in an adapter of PEFT: the blocks of its factors and a scale of the outputs.
@@ -138,4 +138,4 @@ struct peft_kind<peft_boft> {
 
 }  // namespace lowrank::inline LOWRANK_ABI
 
-#endif  // LOWRANK_IO_PEFT_KINDS_BOFT_HPP
+#endif  // LOWRANK_IO_PEFT_KINDS_ROTATIONS_BOFT_HPP

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-#include <lowrank/io/peft/kinds/oft.hpp>
+#include <lowrank/io/peft/kinds/rotations/oft.hpp>
 
 #include "io/peft/kinds/one_kind.hpp"
 
