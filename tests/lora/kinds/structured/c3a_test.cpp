@@ -33,12 +33,15 @@ matrix<double> dense(const c3a_adapter<double>& a) {
 }  // namespace
 
 TEST_CASE("circulant blocks of every size are multiplied with, transposed, added and differentiated as what they are") {
-    for (const auto& [out, in, b] : {std::tuple<lowrank::index, lowrank::index, lowrank::index>{12, 8, 4},
-                                     {6, 9, 3},
-                                     {5, 5, 5},
-                                     {3, 2, 1},
-                                     {150, 300, 150},
-                                     {256, 128, 128}}) {
+    for (const auto& each : {std::tuple<lowrank::index, lowrank::index, lowrank::index>{12, 8, 4},
+                             {6, 9, 3},
+                             {5, 5, 5},
+                             {3, 2, 1},
+                             {150, 300, 150},
+                             {256, 128, 128}}) {
+        const lowrank::index out = std::get<0>(each);
+        const lowrank::index in = std::get<1>(each);
+        const lowrank::index b = std::get<2>(each);
         CAPTURE(b);
         auto a = make_c3a<double>(out, in, {.block_size = b});
         CHECK(detail::all_zero(a.c3a_kernel));

@@ -38,7 +38,7 @@ matrix<double> dense(const fourierft_adapter<double>& a) {
 }  // namespace
 
 TEST_CASE("a sparse spectrum is multiplied with, transposed, added and factored as the matrix it stands for") {
-    for (const auto& [out, in, n] :
+    for (const auto& each :
          {std::tuple<lowrank::index, lowrank::index, lowrank::index>{12, 8, 3}, {7, 9, 63}, {1, 5, 2}, {40, 30, 100}}) {
         const lowrank::index out = std::get<0>(each);
         const lowrank::index in = std::get<1>(each);
