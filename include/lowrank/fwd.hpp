@@ -277,6 +277,7 @@ struct c3a_options;
 template <real S>
 struct c3a_adapter;
 struct fourierft_options;
+struct fourierft_waves;
 template <real S>
 struct fourierft_adapter;
 struct shira_options;

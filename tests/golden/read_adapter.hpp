@@ -95,6 +95,8 @@ LOWRANK_TESTS_REBOUND(shira_adapter)
 LOWRANK_TESTS_REBOUND(vera_adapter)
 LOWRANK_TESTS_REBOUND(vera_projections)
 #undef LOWRANK_TESTS_REBOUND
+template <lowrank::real S>
+lowrank::fourierft_waves rebound(const lowrank::fourierft_waves&);
 
 template <class S, class T>
 auto in_scalar_members(const T& value) {

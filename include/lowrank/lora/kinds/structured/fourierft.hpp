@@ -9,7 +9,7 @@
 ///     auto a = lowrank::make_fourierft<float>(out, in, {.n_frequency = 1000});      // zero: changes nothing yet
 ///     lowrank::workspace ws;
 ///     a.add_product(1.0F, x, y, ws);                                                // y += change x
-///     if (2 * a.fourierft_spectrum.size() < in) auto exact = a.delta();             // two factors
+///     if (a.rank() < in) auto exact = a.delta();                                    // two factors
 ///
 /// Gao et al., Parameter-Efficient Fine-Tuning with Discrete Fourier Transform, arXiv 2405.03003; parameters and
 /// positions as in PEFT. Each frequency is two products of a wave along the outputs with one along the inputs: rank 2.
@@ -36,12 +36,25 @@ struct fourierft_options {
     std::uint64_t random_loc_seed = 777;
 };
 
+/// Frequencies and the waves that they are made of. A frequency i and its mirror image `length` - i have one cosine, and one
+/// sine up to its sign, so that there are at most `length` / 2 + 1 waves along a side.
+struct fourierft_waves {
+    entry_positions positions = {};           ///< 2 x n: i and j. Files do not hold them; the seed says them.
+    matrix<std::int32_t> along_outputs = {};  ///< 1 x I: frequencies of the waves along the outputs, ascending
+    matrix<std::int32_t> along_inputs = {};   ///< 1 x J
+    entry_positions places = {};              ///< 2 x n: which of them belong to a frequency
+    matrix<std::int32_t> signs = {};          ///< 1 x n: of the product of the sines
+};
+
+/// The waves of some positions of an out x in matrix. \pre The positions lie inside.
+LOWRANK_API [[nodiscard]] fourierft_waves make_fourierft_waves(index out, index in, entry_positions positions);
+
 /// The change D(p, q) = scaling / (out in) sum_k c_k cos(2 pi (i_k p / out + j_k q / in)), an `operator_adapter`.
 template <real S>
 struct fourierft_adapter {
     using scalar = S;
 
-    entry_positions positions = {};     ///< 2 x n: i and j. Files do not hold them; the seed says them.
+    fourierft_waves waves = {};
     vector<S> fourierft_spectrum = {};  ///< c
     double scaling = 150;
     std::uint64_t random_loc_seed = 777;
@@ -54,7 +67,8 @@ struct fourierft_adapter {
     /// A position inside of the weight for each coefficient: what all of the following expect.
     void check() const;
 
-    /// Y += alpha D X. \cost 4 n (out + in) flops for each column; scratch: waves of 32 frequencies, made anew.
+    /// Y += alpha D X. \cost 4 (J in + I out + n) flops for each column, with I, J at most n and half of the side: never more
+    /// than twice a dense square change. Scratch: 2 (I + J) numbers for each column, and 32 waves, made anew.
     void add_product(S alpha, const_column_view<S> x, column_view<S> y, workspace& ws) const;
     /// Y += alpha D^T X.
     void add_transposed_product(S alpha, const_column_view<S> x, column_view<S> y, workspace& ws) const;
@@ -62,13 +76,15 @@ struct fourierft_adapter {
     void backward(const_column_view<S> x, const_column_view<S> dy, fourierft_adapter& gradient, column_view<S>* dx,
                   workspace& ws) const;
 
-    /// The change as a product of 2 n columns and rows. \cost 2 n (out + in) scalars.
+    /// Columns of `delta()`: two for each wave along the outputs.
+    [[nodiscard]] index rank() const noexcept { return 2 * waves.along_outputs.cols(); }
+    /// The change as a product of waves along the outputs and rows of the inputs. \cost rank() (out + in) scalars.
     [[nodiscard]] low_rank<S> delta() const;
     /// The same, of which no more than a few rows are formed at a time.
     [[nodiscard]] added_rows_change row_sums() const;
     /// As two factors where they have less entries than the weight, else as rows.
     [[nodiscard]] weight_change<S> change() const;
-    /// Adds rows first, first + 1, ... of D, one a column, times a factor. \cost 4 n in flops a row.
+    /// Adds rows first, first + 1, ... of D, one a column, times a factor. \cost 4 J in flops a row.
     void add_rows(double factor, index first, column_view<double> to) const;
 };
 

@@ -4,8 +4,10 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstddef>
 #include <cstdint>
 #include <numbers>
+#include <utility>
 #include <vector>
 
 #include <lowrank/core/check.hpp>
@@ -15,14 +17,72 @@
 
 namespace lowrank::inline LOWRANK_ABI {
 
+namespace detail {
+
+/// The distinct waves along one side, and which of them each frequency is made of.
+LOWRANK_INLINE void find_waves(index length, index side, const entry_positions& at, matrix<std::int32_t>& waves,
+                               entry_positions& places, matrix<std::int32_t>& signs) {
+    std::vector<std::int32_t> place(static_cast<std::size_t>(length / 2 + 1), -1);
+    const auto mirrored = [&](index k) { return 2 * index{at(side, k)} > length; };
+    const auto wave_of = [&](index k) {
+        return static_cast<std::size_t>(mirrored(k) ? length - at(side, k) : index{at(side, k)});
+    };
+    for (index k = 0; k < at.cols(); ++k) {
+        place[wave_of(k)] = 0;
+    }
+    std::int32_t count = 0;
+    for (std::int32_t& x : place) {
+        x = x == 0 ? count++ : -1;
+    }
+    waves.resize(1, count);
+    for (std::size_t f = 0; f < place.size(); ++f) {
+        if (place[f] >= 0) {
+            waves(0, place[f]) = static_cast<std::int32_t>(f);
+        }
+    }
+    for (index k = 0; k < at.cols(); ++k) {
+        places(side, k) = place[wave_of(k)];
+        signs(0, k) *= mirrored(k) ? -1 : 1;
+    }
+}
+
+}  // namespace detail
+
+LOWRANK_BODY fourierft_waves make_fourierft_waves(index out, index in, entry_positions positions) {
+    for (index k = 0; k < positions.cols(); ++k) {
+        detail::expects(positions.rows() == 2 && positions(0, k) >= 0 && positions(0, k) < out &&
+                            positions(1, k) >= 0 && positions(1, k) < in,
+                        "make_fourierft_waves: a position lies outside of the weight");
+    }
+    fourierft_waves w{.positions = std::move(positions)};
+    const index n = w.positions.cols();
+    w.places.resize(2, n);
+    w.signs.setOnes(1, n);
+    detail::find_waves(out, 0, w.positions, w.along_outputs, w.places, w.signs);
+    detail::find_waves(in, 1, w.positions, w.along_inputs, w.places, w.signs);
+    return w;
+}
+
 template <real S>
 void fourierft_adapter<S>::check() const {
     const index n = fourierft_spectrum.size();
-    detail::expects(out >= 1 && in >= 1 && positions.cols() == n && (n == 0 || positions.rows() == 2),
-                    "fourierft_adapter: needs the shape of its weight, and a position for each coefficient");
+    detail::expects(out >= 1 && in >= 1 && waves.positions.cols() == n && waves.places.cols() == n &&
+                        waves.signs.cols() == n && (n == 0 || waves.places.rows() == 2),
+                    "fourierft_adapter: needs the shape of its weight, and the waves of each coefficient");
+    const auto are_inside = [](const matrix<std::int32_t>& all, index limit) {
+        for (index k = 0; k < all.cols(); ++k) {
+            if (all.rows() != 1 || all(0, k) < 0 || all(0, k) >= limit) {
+                return false;
+            }
+        }
+        return true;
+    };
+    detail::expects(are_inside(waves.along_outputs, out) && are_inside(waves.along_inputs, in),
+                    "fourierft_adapter: a wave lies outside of the weight");
     for (index k = 0; k < n; ++k) {
-        detail::expects(positions(0, k) >= 0 && positions(0, k) < out && positions(1, k) >= 0 && positions(1, k) < in,
-                        "fourierft_adapter: a position lies outside of the weight");
+        detail::expects(waves.places(0, k) >= 0 && waves.places(0, k) < waves.along_outputs.cols() &&
+                            waves.places(1, k) >= 0 && waves.places(1, k) < waves.along_inputs.cols(),
+                        "fourierft_adapter: a coefficient has no waves");
     }
 }
 
@@ -40,55 +100,66 @@ template <real S>
     return table;
 }
 
-/// The waves of `count` frequencies from the k-th on, at points first_point, first_point + 1, ...: cosines in the first
-/// `count` columns of `to`, sines in the next.
+/// Some waves at points first_point, first_point + 1, ...: cosine and sine of each in two columns beside each other.
 template <real S>
-void fill_waves(const entry_positions& at, index side, index k, index count, const column_view<S>& table,
-                index first_point, const dense_view<S>& to) {
+void fill_waves(const matrix<std::int32_t>& waves, index first, const column_view<S>& table, index first_point,
+                const dense_view<S>& to) {
     const index length = table.rows();
-    for (index c = 0; c < count; ++c) {
-        const index step = at(side, k + c);
-        index t = static_cast<index>(static_cast<std::int64_t>(step) * first_point % length);
+    for (index c = 0; c < to.cols() / 2; ++c) {
+        const index step = waves(0, first + c);
+        index t = step * first_point % length;
         for (index p = 0; p < to.rows(); ++p) {
-            to(p, c) = table(t, 0);
-            to(p, count + c) = table(t, 1);
+            to(p, 2 * c) = table(t, 0);
+            to(p, 2 * c + 1) = table(t, 1);
             t += step;
             t = t < length ? t : t - length;
         }
     }
 }
 
-inline constexpr index waves_at_once = 32;
-
-/// `body(k, count, to, from)` for a few frequencies at a time: their waves along `to_side` and along the other side.
+/// `body(first, some)` for a few waves at a time: `some` holds points first_point, ... of waves first, first + 1, ...
 template <real S, class F>
-void for_waves(const fourierft_adapter<S>& a, index to_side, workspace& ws, F&& body) {
-    const index to_length = to_side == 0 ? a.out : a.in;
-    const index from_length = to_side == 0 ? a.in : a.out;
-    const index n = a.fourierft_spectrum.size();
-    const index most = std::min(waves_at_once, n);
+void for_waves(const matrix<std::int32_t>& waves, index length, index first_point, index points, workspace& ws,
+               F&& body) {
+    constexpr index at_once = 32;
     const workspace::frame scope(ws);
-    const auto to_table = wave_table<S>(to_length, ws);
-    const auto from_table = wave_table<S>(from_length, ws);
-    auto to = ws.take<S>(to_length, 2 * most);
-    auto from = ws.take<S>(from_length, 2 * most);
-    for (index k = 0; k < n; k += most) {
-        const index count = std::min(most, n - k);
-        const column_view<S> some_to = some_columns(to, 0, 2 * count);
-        const column_view<S> some_from = some_columns(from, 0, 2 * count);
-        fill_waves<S>(a.positions, to_side, k, count, to_table, 0, some_to);
-        fill_waves<S>(a.positions, 1 - to_side, k, count, from_table, 0, some_from);
-        body(k, count, const_column_view<S>(some_to), const_column_view<S>(some_from));
+    const auto table = wave_table<S>(length, ws);
+    auto panel = ws.take<S>(points, 2 * std::min(at_once, waves.cols()));
+    for (index first = 0; first < waves.cols(); first += at_once) {
+        const auto some = some_columns(panel, 0, 2 * std::min(at_once, waves.cols() - first));
+        fill_waves<S>(waves, first, table, first_point, some);
+        body(first, const_column_view<S>(some));
     }
 }
 
-/// The rows of T, those of cosines and those of sines, times c and -c: cos(a + b) = cos a cos b - sin a sin b.
+/// T = waves^T X
 template <real S>
-void scale_waves(const vector<S>& c, index k, index count, column_view<S>& t) {
+void transform(const matrix<std::int32_t>& waves, const const_column_view<S>& x, column_view<S>& t, workspace& ws) {
+    t.setZero();
+    for_waves<S>(waves, x.rows(), 0, x.rows(), ws, [&](index first, const const_column_view<S>& some) {
+        gemm_in<S>(S(1), transposed(some), x, some_rows(t, 2 * first, some.cols()), ws);
+    });
+}
+
+/// Y += factor waves U
+template <real S>
+void add_transformed_back(const matrix<std::int32_t>& waves, S factor, const const_column_view<S>& u,
+                          const column_view<S>& y, workspace& ws) {
+    for_waves<S>(waves, y.rows(), 0, y.rows(), ws, [&](index first, const const_column_view<S>& some) {
+        gemm_in<S>(factor, some, some_rows(u, 2 * first, some.cols()), y, ws);
+    });
+}
+
+/// U = the coefficients times T, from the waves of one side to those of the other: cos(a + b) = cos a cos b - sin a sin b.
+template <real S>
+void mix_waves(const fourierft_adapter<S>& a, index to_side, const const_column_view<S>& t, column_view<S>& u) {
+    u.setZero();
     for (index j = 0; j < t.cols(); ++j) {
-        for (index i = 0; i < count; ++i) {
-            t(i, j) *= c(k + i);
-            t(count + i, j) *= -c(k + i);
+        for (index k = 0; k < a.fourierft_spectrum.size(); ++k) {
+            const index to = 2 * a.waves.places(to_side, k);
+            const index from = 2 * a.waves.places(1 - to_side, k);
+            u(to, j) += a.fourierft_spectrum(k) * t(from, j);
+            u(to + 1, j) -= static_cast<S>(a.waves.signs(0, k)) * a.fourierft_spectrum(k) * t(from + 1, j);
         }
     }
 }
@@ -98,20 +169,17 @@ template <real S>
     return a.scaling / (static_cast<double>(a.out) * static_cast<double>(a.in));
 }
 
-/// Y += alpha D X for to_side 0, Y += alpha D^T X for to_side 1.
 template <real S>
 void add_wave_product(const fourierft_adapter<S>& a, index to_side, S alpha, const const_column_view<S>& x,
                       const column_view<S>& y, workspace& ws) {
-    const S factor = alpha * static_cast<S>(wave_factor(a));
-    for_waves(a, to_side, ws,
-              [&](index k, index count, const const_column_view<S>& to, const const_column_view<S>& from) {
-                  const workspace::frame scope(ws);
-                  auto t = ws.take<S>(2 * count, x.cols());
-                  t.setZero();
-                  gemm_in<S>(S(1), transposed(from), x, t, ws);
-                  scale_waves(a.fourierft_spectrum, k, count, t);
-                  gemm_in<S>(factor, to, t, y, ws);
-              });
+    const auto& to = to_side == 0 ? a.waves.along_outputs : a.waves.along_inputs;
+    const auto& from = to_side == 0 ? a.waves.along_inputs : a.waves.along_outputs;
+    const workspace::frame scope(ws);
+    auto t = ws.take<S>(2 * from.cols(), x.cols());
+    auto u = ws.take<S>(2 * to.cols(), x.cols());
+    transform<S>(from, x, t, ws);
+    mix_waves<S>(a, to_side, t, u);
+    add_transformed_back<S>(to, alpha * static_cast<S>(wave_factor(a)), u, y, ws);
 }
 
 }  // namespace detail
@@ -139,65 +207,63 @@ void fourierft_adapter<S>::backward(const_column_view<S> x, const_column_view<S>
     detail::expects(gradient.fourierft_spectrum.size() == fourierft_spectrum.size(),
                     "fourierft_adapter::backward: the gradient was made for another adapter");
     const auto factor = static_cast<S>(detail::wave_factor(*this));
-    detail::for_waves(
-        *this, 1, ws,
-        [&](index k, index count, const const_column_view<S>& along_in, const const_column_view<S>& along_out) {
-            const workspace::frame scope(ws);
-            auto t = ws.take<S>(2 * count, x.cols());
-            auto u = ws.take<S>(2 * count, x.cols());
-            t.setZero();
-            u.setZero();
-            detail::gemm_in<S>(S(1), transposed(along_in), x, t, ws);
-            detail::gemm_in<S>(S(1), transposed(along_out), dy, u, ws);
-            for (index j = 0; j < x.cols(); ++j) {
-                for (index i = 0; i < count; ++i) {
-                    gradient.fourierft_spectrum(k + i) +=
-                        factor * (u(i, j) * t(i, j) - u(count + i, j) * t(count + i, j));
-                }
-            }
-            if (dx != nullptr) {
-                detail::scale_waves(fourierft_spectrum, k, count, u);
-                detail::gemm_in<S>(factor, along_in, u, *dx, ws);
-            }
-        });
+    const workspace::frame scope(ws);
+    auto t = ws.take<S>(2 * waves.along_inputs.cols(), x.cols());
+    auto v = ws.take<S>(2 * waves.along_outputs.cols(), x.cols());
+    detail::transform<S>(waves.along_inputs, x, t, ws);
+    detail::transform<S>(waves.along_outputs, dy, v, ws);
+    for (index j = 0; j < x.cols(); ++j) {
+        for (index k = 0; k < fourierft_spectrum.size(); ++k) {
+            const index o = 2 * waves.places(0, k);
+            const index i = 2 * waves.places(1, k);
+            gradient.fourierft_spectrum(k) +=
+                factor * (v(o, j) * t(i, j) - static_cast<S>(waves.signs(0, k)) * v(o + 1, j) * t(i + 1, j));
+        }
+    }
+    if (dx != nullptr) {
+        detail::mix_waves<S>(*this, 1, v, t);
+        detail::add_transformed_back<S>(waves.along_inputs, factor, t, *dx, ws);
+    }
 }
 
 template <real S>
 low_rank<S> fourierft_adapter<S>::delta() const {
     check();
-    const index n = fourierft_spectrum.size();
-    low_rank<S> d{.left = matrix<S>(out, 2 * n), .right = matrix<S>(2 * n, in)};
+    low_rank<S> d{.left = matrix<S>(out, rank())};
+    d.right.setZero(rank(), in);
     workspace ws;
-    const dense_view<S> right(d.right);
-    const dense_view<S> waves(right.data(), in, 2 * n, right.col_stride(), right.row_stride());
-    detail::fill_waves<S>(positions, 0, 0, n, detail::wave_table<S>(out, ws), 0, dense_view<S>(d.left));
-    detail::fill_waves<S>(positions, 1, 0, n, detail::wave_table<S>(in, ws), 0, waves);
+    detail::fill_waves<S>(waves.along_outputs, 0, detail::wave_table<S>(out, ws), 0, dense_view<S>(d.left));
+    const auto table = detail::wave_table<S>(in, ws);
     const auto factor = static_cast<S>(detail::wave_factor(*this));
-    scale_cols(d.left, [&](index k) { return factor * (k < n ? fourierft_spectrum(k) : -fourierft_spectrum(k - n)); });
+    for (index k = 0; k < fourierft_spectrum.size(); ++k) {
+        const index row = 2 * waves.places(0, k);
+        const index step = waves.along_inputs(0, waves.places(1, k));
+        const S c = factor * fourierft_spectrum(k);
+        for (index q = 0, t = 0; q < in; ++q, t = (t + step) % in) {
+            d.right(row, q) += c * table(t, 0);
+            d.right(row + 1, q) -= static_cast<S>(waves.signs(0, k)) * c * table(t, 1);
+        }
+    }
     return d;
 }
 
 template <real S>
 void fourierft_adapter<S>::add_rows(double factor, index first, column_view<double> to) const {
-    const index n = fourierft_spectrum.size();
-    const index most = std::min(detail::waves_at_once, n);
     workspace ws;
-    const auto out_table = detail::wave_table<double>(out, ws);
-    const auto in_table = detail::wave_table<double>(in, ws);
-    auto along_out = ws.take<double>(to.cols(), 2 * most);
-    auto along_in = ws.take<double>(in, 2 * most);
-    for (index k = 0; k < n; k += most) {
-        const index count = std::min(most, n - k);
-        auto few = detail::some_columns(along_out, 0, 2 * count);
-        auto all = detail::some_columns(along_in, 0, 2 * count);
-        detail::fill_waves<double>(positions, 0, k, count, out_table, first, few);
-        detail::fill_waves<double>(positions, 1, k, count, in_table, 0, all);
-        scale_cols(few, [&](index c) {
-            return c < count ? static_cast<double>(fourierft_spectrum(k + c))
-                             : -static_cast<double>(fourierft_spectrum(k + c - count));
-        });
-        detail::gemm_in<double>(factor * detail::wave_factor(*this), all, transposed(few), to, ws);
+    const workspace::frame scope(ws);
+    const auto table = detail::wave_table<double>(out, ws);
+    auto u = ws.take<double>(2 * waves.along_inputs.cols(), to.cols());
+    u.setZero();
+    for (index r = 0; r < to.cols(); ++r) {
+        for (index k = 0; k < fourierft_spectrum.size(); ++k) {
+            const index t = index{waves.along_outputs(0, waves.places(0, k))} * (first + r) % out;
+            const index i = 2 * waves.places(1, k);
+            const auto c = static_cast<double>(fourierft_spectrum(k));
+            u(i, r) += c * table(t, 0);
+            u(i + 1, r) -= waves.signs(0, k) * c * table(t, 1);
+        }
     }
+    detail::add_transformed_back<double>(waves.along_inputs, factor * detail::wave_factor(*this), u, to, ws);
 }
 
 template <real S>
@@ -208,8 +274,7 @@ added_rows_change fourierft_adapter<S>::row_sums() const {
 
 template <real S>
 weight_change<S> fourierft_adapter<S>::change() const {
-    const index rank = 2 * fourierft_spectrum.size();
-    return rank * (out + in) < out * in ? weight_change<S>(delta()) : weight_change<S>(row_sums());
+    return rank() * (out + in) < out * in ? weight_change<S>(delta()) : weight_change<S>(row_sums());
 }
 
 template <real S>
@@ -218,7 +283,8 @@ fourierft_adapter<S> make_fourierft(index out, index in, const fourierft_options
                     "make_fourierft: n_frequency must be at least 1 and at most out in");
     fourierft_adapter<S> a{
         .scaling = options.scaling, .random_loc_seed = options.random_loc_seed, .out = out, .in = in};
-    a.positions = torch_random_positions(out, in, options.n_frequency, options.random_loc_seed);
+    a.waves =
+        make_fourierft_waves(out, in, torch_random_positions(out, in, options.n_frequency, options.random_loc_seed));
     a.fourierft_spectrum.setZero(options.n_frequency);
     return a;
 }

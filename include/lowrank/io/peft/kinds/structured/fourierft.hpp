@@ -69,7 +69,7 @@ struct peft_kind<fourierft_adapter<float>> {
         if (fits) {
             m.out = out;
             m.in = in;
-            m.positions = torch_random_positions(out, in, n, m.random_loc_seed);
+            m.waves = make_fourierft_waves(out, in, torch_random_positions(out, in, n, m.random_loc_seed));
         }
         return fits;
     }
@@ -95,7 +95,7 @@ struct peft_kind<fourierft_adapter<float>> {
         }
         return {.weight = m.row_sums()};
     }
-    static index formed_rank(const module& m) { return 2 * m.fourierft_spectrum.size(); }
+    static index formed_rank(const module& m) { return m.rank(); }
     static double constant(const module& m) { return static_cast<double>(m.random_loc_seed); }
     LOWRANK_INLINE static module join(peft_parts& p, const peft_context& c) { return detail::join_fourierft(p, c); }
     LOWRANK_INLINE static void fit_options(peft_options& o, const std::vector<std::string>&,
