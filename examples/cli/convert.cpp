@@ -39,7 +39,7 @@ struct convert_options {
     fs::path tokenizer;
     std::string to;
     std::optional<double> alpha;
-    bool base_is_original = false;
+    original_base_options original = {};
     bool skip_unsupported = false;
     double error = 1e-4;
     lowrank::index rank = 0;
@@ -199,8 +199,7 @@ void convert_adapter(const convert_options& options) {
         throw usage_error("--to: " + to.error().message);
     }
     const lowrank::adapter_format& target = **to;
-    auto base = open_adapter_base(options.model);
-    base.is_original = options.base_is_original;
+    auto base = open_adapter_base(options.model, options.original);
     if (target.needs_model && !base.model) {
         fail(options.model.empty() ? "--to " + std::string(target.name) + " needs the base model: name it with --model"
                                    : "--to " + std::string(target.name) + ": " + base.why_no_model,
@@ -322,7 +321,7 @@ void add_convert(CLI::App& app) {
                      "The base model: GGUF and adapters with a magnitude need its weights, kohya's names find their "
                      "modules in it")
         ->type_name("MODEL");
-    add_base_is_original(*command, options->base_is_original)->needs("--model");
+    add_original_base(*command, options->original)->needs("--model");
     add_output(*command, options->output, true, "The new folder (peft, mlx, hf) or file (all others)");
     add_resume(*command, options->output);
     command->add_option("--alpha", options->alpha, "lora_alpha of adapter files whose tensors do not say it");

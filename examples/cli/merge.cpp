@@ -31,7 +31,7 @@ struct merge_options {
     std::optional<double> alpha;
     bool skip_unsupported = false;
     bool check = false;
-    bool base_is_original = false;
+    original_base_options original = {};
 };
 
 void print_report(const merge_options& options, const lowrank::merge_checkpoint_report& report) {
@@ -104,8 +104,7 @@ void run_merge(const merge_options& options) {
         inputs.push_back(choice.folder);
         sum.push_back({.strength = choice.strength});
     }
-    auto base = open_adapter_base(options.model);
-    base.is_original = options.base_is_original;
+    auto base = open_adapter_base(options.model, options.original);
     std::vector<lowrank::peft_adapter> adapters;
     for (const auto& choice : choices) {
         adapters.push_back(std::move(
@@ -144,7 +143,7 @@ void add_merge(CLI::App& app) {
         ->type_name("MODEL")
         ->required();
     add_adapters(*command, options->adapters, true);
-    add_base_is_original(*command, options->base_is_original)->excludes("--base-is-residual");
+    add_original_base(*command, options->original)->excludes("--base-is-residual");
     add_output(*command, options->output, true, "The new checkpoint folder");
     add_resume(*command, options->output);
     command->add_option("--alpha", options->alpha, "lora_alpha of adapter files whose tensors do not say it");

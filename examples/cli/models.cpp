@@ -48,8 +48,11 @@ lowrank::peft_adapter load_adapter(const fs::path& folder, const lowrank::peft_r
     return adapter;
 }
 
-adapter_base open_adapter_base(const fs::path& named) {
-    adapter_base base;
+adapter_base open_adapter_base(const fs::path& named, const original_base_options& original) {
+    adapter_base base{.is_original = original.base_is_original};
+    if (!original.initial_adapter.empty()) {
+        base.initial = load_adapter(original.initial_adapter, {.base_is_residual = true});
+    }
     if (named.empty()) {
         return base;
     }
@@ -68,7 +71,7 @@ lowrank::adapter_file load_any_adapter(const fs::path& path, const adapter_base&
     reading.modules = base.modules;
     reading.model = base.model ? &*base.model : nullptr;
     reading.peft.skip_unsupported = skip_unsupported;
-    reading.peft.base_is_residual = reading.peft.base_is_residual || base.is_original;
+    reading.peft.base_is_residual = reading.peft.base_is_residual || base.is_original || base.initial;
     auto source = take_named(path.string(), lowrank::read_adapter(path, reading));
     for (const auto& warning : source.adapter.warnings) {
         say("warning: " + path.string() + ": " + warning);
@@ -82,7 +85,9 @@ lowrank::adapter_file load_any_adapter(const fs::path& path, const adapter_base&
                  "; --skip-unsupported goes on without them",
              lowrank::errc::unsupported);
     }
-    if (base.is_original) {
+    if (base.initial) {
+        source.adapter = take_named(path.string(), lowrank::on_original_base(source.adapter, *base.initial));
+    } else if (base.is_original) {
         source.adapter = take_named(path.string(), lowrank::on_original_base(source.adapter, *base.weights));
     }
     return source;

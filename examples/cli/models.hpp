@@ -49,9 +49,11 @@ struct adapter_base {
     std::optional<lowrank::model_config> model = {};
     std::string why_no_model = {};  ///< What is wrong with its config.json.
     bool is_original = false;       ///< Adapters that took a part of it away (PiSSA, OLoRA) are to become plain LoRA.
+    std::optional<lowrank::peft_adapter> initial = {};  ///< The same, with the adapter as it was before training.
 };
 /// That of a folder or file; nothing is known for an empty path.
-[[nodiscard]] adapter_base open_adapter_base(const std::filesystem::path& model);
+[[nodiscard]] adapter_base open_adapter_base(const std::filesystem::path& model,
+                                             const original_base_options& original = {});
 
 /// An adapter folder or file of any tool; what it says of itself goes to stderr. Fails if a tensor would be left out,
 /// unless `skip_unsupported`. For an original base it is made plain LoRA of it.

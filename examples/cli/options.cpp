@@ -73,11 +73,18 @@ void add_adapters(CLI::App& command, adapter_options& options, bool required) {
         ->needs(option);
 }
 
-CLI::Option* add_base_is_original(CLI::App& command, bool& is_original) {
-    return command.add_flag(
-        "--base-is-original", is_original,
-        "The model holds the weights of before such an initialization: what PiSSA or OLoRA took from "
-        "them is found anew, and the adapter becomes plain LoRA of twice the rank");
+CLI::Option* add_original_base(CLI::App& command, original_base_options& options) {
+    auto* flag =
+        command.add_flag("--base-is-original", options.base_is_original,
+                         "The model holds the weights of before such an initialization: what PiSSA or OLoRA took from "
+                         "them is found anew, and the adapter becomes plain LoRA of twice the rank");
+    command
+        .add_option("--initial-adapter", options.initial_adapter,
+                    "The adapter as it was before training: the same for any initialization (CorDA, LoRA-GA, "
+                    "PiSSA by a fast SVD)")
+        ->type_name("DIR")
+        ->excludes(flag);
+    return flag;
 }
 
 void add_output(CLI::App& command, output_options& options, bool required, const char* what) {

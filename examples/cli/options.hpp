@@ -37,8 +37,14 @@ struct adapter_options {
     bool base_is_residual = false;
 };
 void add_adapters(CLI::App& command, adapter_options& options, bool required);
-/// `--base-is-original`, for commands that can make such an adapter plain LoRA.
-CLI::Option* add_base_is_original(CLI::App& command, bool& is_original);
+/// How an adapter whose initialization took a part of its base becomes plain LoRA of the base of before.
+struct original_base_options {
+    bool base_is_original = false;
+    std::string initial_adapter = {};
+};
+/// `--base-is-original`, which needs the option that names the base, and `--initial-adapter`.
+/// \return the former.
+CLI::Option* add_original_base(CLI::App& command, original_base_options& options);
 
 /// A PEFT folder and how strongly it applies.
 struct adapter_choice {

@@ -223,6 +223,11 @@ struct conv_lora_adapter;
 template <real S>
 class applied_conv_lora;
 template <real S>
+struct product_blocks;
+enum class expert_layout;
+template <real S>
+struct expert_lora;
+template <real S>
 struct kasa_adapter;
 template <real S>
 struct kasa_start;

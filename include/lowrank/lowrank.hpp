@@ -99,6 +99,7 @@
 #include <lowrank/lora/kinds/lora.hpp>
 #include <lowrank/lora/kinds/lora_forms/alora.hpp>
 #include <lowrank/lora/kinds/lora_forms/conv_lora.hpp>
+#include <lowrank/lora/kinds/lora_forms/expert_lora.hpp>
 #include <lowrank/lora/kinds/lora_forms/kasa.hpp>
 #include <lowrank/lora/kinds/lora_forms/merged_linear.hpp>
 #include <lowrank/lora/kinds/lora_forms/table_lora.hpp>

@@ -24,6 +24,10 @@ TEST_CASE("a PiSSA adapter merges into the base of before, and becomes plain LoR
     lowrank::peft_adapter made;
     auto trained = lowrank::pissa(make_tiny_weights().at(module + ".weight"), {.r = 2, .lora_alpha = 4});
     REQUIRE(trained);
+    lowrank::peft_adapter initial;
+    initial.modules[module] = *trained;
+    initial.config = lowrank::peft_config_for(initial.modules);
+    lowrank::throw_if_failed(lowrank::write_peft(folder / "initial", initial));
     trained->lora_B.col(0) *= 1.5F;  // half of the first component is added to the weight
     made.modules[module] = *trained;
     made.config = lowrank::peft_config_for(made.modules);
@@ -51,4 +55,20 @@ TEST_CASE("a PiSSA adapter merges into the base of before, and becomes plain LoR
     const auto read = lowrank::read_peft(plain);
     REQUIRE(read);
     CHECK(lora_of(read->modules.at(module)).rank() == 4);
+
+    // The same with what it was before training, and then for an initialization that no base tells.
+    made.config.document = R"({"init_lora_weights": "corda"})";
+    const auto corda = (folder / "corda").string(), again = (folder / "again").string();
+    lowrank::throw_if_failed(lowrank::write_peft(corda, made));
+    CHECK(run_tool({"merge", model, "--adapter", corda, "--base-is-original", "--output", again}).exit_code == 1);
+    const auto with_initial = run_tool(
+        {"merge", model, "--adapter", corda, "--initial-adapter", (folder / "initial").string(), "--output", again});
+    CAPTURE(with_initial.err);
+    REQUIRE(with_initial.exit_code == 0);
+    const auto same = lowrank::checkpoint::open(again);
+    REQUIRE(same);
+    CHECK((*same->matrix<double>(module + ".weight") - w - change).norm() < 1e-5 * f.s(0));
+    CHECK(run_tool({"convert", corda, "--to", "peft", "--initial-adapter", (folder / "initial").string(), "--output",
+                    (folder / "plain2").string()})
+              .exit_code == 0);
 }

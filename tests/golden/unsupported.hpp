@@ -15,7 +15,6 @@ inline const std::vector<std::string_view> unsupported_families = {
     "gralora",                 // a grid of low-rank blocks
     "lora-bdlora",             // block-diagonal factors
     "lora-qalora",             // pooled inputs
-    "lora-target-parameters",  // stacks of experts
     "tinylora",                // shared vectors between SVD factors
     "vblora",                  // vectors mixed from a bank
 };

@@ -21,6 +21,7 @@
 #include <lowrank/io/formats/adapter_files.hpp>
 #include <lowrank/io/formats/plain_lora.hpp>
 #include <lowrank/io/peft.hpp>
+#include <lowrank/io/peft/kinds/experts.hpp>
 #include <lowrank/io/peft/kinds/hira.hpp>
 #include <lowrank/io/peft/kinds/list.hpp>
 #include <lowrank/io/peft/to_any_adapters.hpp>
@@ -46,6 +47,7 @@ constexpr const char* projection = "model.layers.0.self_attn.q_proj";
 constexpr const char* attention = "down_blocks.0.attn1.to_q";
 constexpr const char* table = "model.embed_tokens";
 constexpr const char* convolution = "conv";
+constexpr const char* owner = "model.layers.0.mlp.experts";
 const model_config heads{.num_attention_heads = 2, .num_key_value_heads = 2};
 
 row_matrix<float> base_weight() { return lowrank_tests::random_matrix<float>(some_out, some_in, 3); }
@@ -214,6 +216,11 @@ std::vector<kind_row> kinds_of_table() {
     norm.modules.emplace("norm.ln_tuning_layers.weight",
                          whole_tensor{tensor_of("base_model.model.norm.ln_tuning_layers.weight", outs)});
     norm.config = peft_config_for(norm, {.peft_type = "LN_TUNING"});
+    const peft_experts stack{.lora = stack_experts<float>(std::vector{some_lora(31), some_lora(33)}),
+                             .place = {.module = owner, .parameter = "down_proj"}};
+    all.push_back({.name = "LoRA of experts",
+                   .module = stack.place.path() + ".0",
+                   .adapter = adapter_of(stack.place.path(), stack)});
     all.push_back({.name = "layer norms (LN tuning)", .module = "norm", .adapter = std::move(norm)});
     return all;
 }
@@ -230,8 +237,10 @@ public:
             tensor_of(std::string(convolution) + ".weight", w),
             tensor_of(std::string(projection) + ".bias", vector<float>(vector<float>::Zero(some_out))),
             tensor_of("norm.weight", vector<float>(vector<float>::Ones(some_out))),
-            tensor_of("lm_head.weight", row_matrix<float>(w.transpose()))};
+            tensor_of("lm_head.weight", row_matrix<float>(w.transpose())),
+            tensor_of(std::string(owner) + ".down_proj", row_matrix<float>(w.replicate(2, 1)))};
         tensors[3].shape = {12, 2, 2, 2};
+        tensors.back().shape = {2, some_out, some_in};
         std::filesystem::create_directory(folder_ / "base");
         REQUIRE(write_safetensors(folder_ / "base/model.safetensors", std::move(tensors)));
         REQUIRE(write_file(folder_ / "base/config.json", R"({"model_type":"llama","tie_word_embeddings":false})"));

@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <cstring>
 #include <memory>
+#include <set>
 #include <system_error>
 
 #include <lowrank/core/check.hpp>
@@ -18,6 +19,7 @@
 #include <lowrank/io/peft/detail/peft_reader.hpp>
 #include <lowrank/io/peft/detail/peft_rules.hpp>
 #include <lowrank/io/peft/detail/peft_types.hpp>
+#include <lowrank/io/peft/kinds/experts.hpp>
 #include <lowrank/io/peft/peft_tensors.hpp>
 
 namespace lowrank::inline LOWRANK_ABI {
@@ -160,29 +162,42 @@ template <class T>
     return std::max_element(counts.begin(), counts.end(), [](auto& a, auto& b) { return a.second < b.second; })->first;
 }
 
-/// Rank, alpha, patterns, targets and dropout that fit.
+/// Which modules and which parameters of modules there are.
+LOWRANK_INLINE void fit_targets(peft_lora_config& base, const std::map<std::string, peft_module>& modules) {
+    std::set<std::string> names;
+    std::set<std::string> parameters;
+    for (const auto& [path, module] : modules) {
+        if (const auto* experts = module.template get<peft_experts>()) {
+            const parameter_place& place = experts->place;
+            for (const std::string& name :
+                 place.parameter.empty() ? place.may_be : std::vector<std::string>{place.parameter}) {
+                parameters.insert(place.module.substr(place.module.rfind('.') + 1) + "." + name);
+            }
+        } else if (stored_tensor(module) == nullptr) {
+            names.insert(path.substr(path.rfind('.') + 1));  // npos + 1 is 0: the whole path
+        }
+    }
+    base.target_pattern.clear();
+    base.target_modules.assign(names.begin(), names.end());
+    base.target_parameters.assign(parameters.begin(), parameters.end());
+}
+
+/// Rank, alpha, patterns and dropout that fit.
 LOWRANK_INLINE void fit_facts(peft_lora_config& base, const std::vector<std::pair<std::string, peft_facts>>& all) {
     base.rank_pattern.clear();
     base.alpha_pattern.clear();
-    base.target_modules.clear();
-    base.target_pattern.clear();
     if (all.empty()) {
         return;
     }
     std::map<index, std::size_t> ranks;
     std::map<double, std::size_t> alphas;
-    std::map<std::string, std::size_t> targets;
     for (const auto& [module, facts] : all) {
         ++ranks[facts.r];
         ++alphas[facts.alpha];
-        ++targets[module.substr(module.rfind('.') + 1)];  // npos + 1 is 0: the whole path
     }
     base.r = most_frequent(ranks);
     base.lora_alpha = most_frequent(alphas);
     base.lora_dropout = all.front().second.dropout.value_or(base.lora_dropout);
-    for (const auto& [name, count] : targets) {
-        base.target_modules.push_back(name);
-    }
     for (const auto& [module, facts] : all) {
         // Anchored and escaped, so that the key means this module and no other.
         std::string key = "^";
@@ -224,6 +239,7 @@ LOWRANK_BODY peft_lora_config peft_config_for(const std::map<std::string, peft_m
                         "peft_config_for: the modules must be of one peft_type");
         all.emplace_back(path, module.kind().facts(module.data()));
     }
+    detail::fit_targets(base, modules);
     detail::fit_facts(base, all);
     const auto kinds = detail::kinds_of(modules);
     const auto type = detail::find_type(kinds, base.peft_type);
@@ -281,8 +297,10 @@ LOWRANK_INLINE [[nodiscard]] status check_against_config(const std::string& path
         return differs("peft_type");
     }
     const peft_facts has = module.kind().facts(module.data());
-    const index r = type.has_rank_pattern ? rules.r_for(path) : c.r;
-    double alpha = type.has_alpha_pattern ? rules.alpha_for(path) : c.lora_alpha;
+    const auto* experts = module.get<peft_experts>();
+    const std::string known = experts != nullptr ? experts->place.names().front() : path;
+    const index r = type.has_rank_pattern ? rules.r_for(known) : c.r;
+    double alpha = type.has_alpha_pattern ? rules.alpha_for(known) : c.lora_alpha;
     alpha = type.alpha_of_zero_is_r && alpha <= 0 ? static_cast<double>(c.r) : alpha;
     if (!type.r_key.empty() && has.r != r) {
         return has_other("rank", std::to_string(has.r), std::to_string(r));
@@ -327,19 +345,23 @@ LOWRANK_INLINE [[nodiscard]] tensor_to_write stored_as(std::string name, dtype t
 /// All tensors of an adapter's file, or why the configuration does not describe them.
 LOWRANK_INLINE [[nodiscard]] result<std::vector<tensor_to_write>> peft_tensors_of(const peft_adapter& adapter,
                                                                                   const peft_type& type) {
-    std::vector<std::string_view> names;
+    std::vector<std::string> paths;
     for (const auto& [path, module] : adapter.modules) {
-        if (stored_tensor(module) == nullptr) {
-            names.push_back(path);
+        if (const auto* experts = module.template get<peft_experts>()) {
+            const auto known = experts->place.names();
+            paths.insert(paths.end(), known.begin(), known.end());
+        } else if (stored_tensor(module) == nullptr) {
+            paths.push_back(path);
         }
     }
+    const std::vector<std::string_view> names(paths.begin(), paths.end());
     const auto rules = peft_rules::compile(adapter.config, names, type.rank_pattern_key);
     if (!rules) {
         return rules.error();
     }
     std::vector<tensor_to_write> out;
     status why;
-    const auto add = [&](const std::string& path, const peft_tensors& tensors,
+    const auto add = [&](const std::string& path, const std::string& path_in_file, const peft_tensors& tensors,
                          std::span<const std::string_view> leaves) {
         for (const auto& part : tensors.parts) {
             if (!all_finite(part.values)) {
@@ -351,7 +373,7 @@ LOWRANK_INLINE [[nodiscard]] result<std::vector<tensor_to_write>> peft_tensors_o
             const auto i = static_cast<std::size_t>(at - leaves.begin());
             const std::string leaf(i < type.leaves.size() ? type.leaves[i] : part.leaf);
             const auto stored = adapter.types.find(path + "." + leaf);
-            const std::string prefix = path.empty() ? "base_model" : std::string(peft_prefix) + path;
+            const std::string prefix = path.empty() ? "base_model" : std::string(peft_prefix) + path_in_file;
             out.push_back(stored_as(prefix + "." + leaf,
                                     stored != adapter.types.end() ? stored->second : type.usual_type(leaf), part));
         }
@@ -369,11 +391,12 @@ LOWRANK_INLINE [[nodiscard]] result<std::vector<tensor_to_write>> peft_tensors_o
             return why;
         }
         const auto types = module.kind().types();
-        add(path, tensors, types.front().leaves);
+        const auto named = module.kind().path_in_file;
+        add(path, named != nullptr ? named(path, module.data()) : path, tensors, types.front().leaves);
         if (!std::exchange(wrote_shared, true) && module.kind().write_shared != nullptr) {
             peft_tensors shared;
             module.kind().write_shared(module.data(), shared);
-            add("", shared, types.front().leaves);
+            add("", "", shared, types.front().leaves);
         }
         if (!why) {
             return why;

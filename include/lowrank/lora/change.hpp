@@ -123,6 +123,11 @@ struct added_rows_change {
 
 namespace detail {
 
+/// Column i of `to` += factor * row first + i of left right, in double.
+template <real S>
+void add_rows_of_product(double factor, const matrix<S>& left, const matrix<S>& right, index first,
+                         column_view<double> to);
+
 /// W -> W + D + E from W -> W + D and W -> W + E.
 LOWRANK_API [[nodiscard]] any_row_transform sum_of_added(any_row_transform d, any_row_transform e);
 

@@ -17,6 +17,14 @@ namespace lowrank::inline LOWRANK_ABI {
 
 template <real S>
 void product_rows<S>::add_rows(double factor, index first, column_view<double> to) const {
+    detail::add_rows_of_product(factor, left, right, first, to);
+}
+
+namespace detail {
+
+template <real S>
+void add_rows_of_product(double factor, const matrix<S>& left, const matrix<S>& right, index first,
+                         column_view<double> to) {
     for (index i = 0; i < to.cols(); ++i) {
         for (index j = 0; j < to.rows(); ++j) {
             double sum = 0;
@@ -27,8 +35,6 @@ void product_rows<S>::add_rows(double factor, index first, column_view<double> t
         }
     }
 }
-
-namespace detail {
 
 template <real S>
 low_rank<S> side_by_side(std::span<const low_rank<S>* const> all, index rows, index cols) {
@@ -322,6 +328,8 @@ weight_change<S> sum(const weight_change<S>& a, const weight_change<S>& b) {
 #define LOWRANK_CHANGE_OF(S)                                                                         \
     template struct product_rows<S>;                                                                 \
     template vector<S> detail::scale_at_strength<S>(const vector<S>&, double);                       \
+    template void detail::add_rows_of_product<S>(double, const matrix<S>&, const matrix<S>&, index,  \
+                                                 column_view<double>);                               \
     template struct detail::scaled_rows<S>;                                                          \
     template struct detail::replaced_rows<S>;                                                        \
     template low_rank<S> detail::side_by_side<S>(std::span<const low_rank<S>* const>, index, index); \

@@ -87,3 +87,30 @@ TEST_CASE("what weights do not determine is refused, what took nothing away stay
     adapter.modules["missing"] = after_training(make_lora<float>(12, 9, {.r = 2, .lora_alpha = 4}));
     CHECK(on_original_base(adapter, *base).why.code == errc::mismatch);
 }
+
+TEST_CASE("with the adapter of before training every initialization becomes plain LoRA, without weights") {
+    const lora_options options{.r = 2, .lora_alpha = 4};
+    peft_adapter initial, trained;
+    const auto began = make_lora<float>(12, 9, options);
+    initial.modules["l"] = after_training(began);
+    trained.modules["l"] = after_training(after_training(began));
+    initial.config = peft_config_for(initial);
+    trained.config = peft_config_for(trained);
+    for (const char* how : {"pissa_niter_4", "corda", "lora_ga", "pissa", "olora"}) {
+        trained.config.document = std::string(R"({"init_lora_weights": ")") + how + "\"}";
+        const auto plain = on_original_base(trained, initial);
+        REQUIRE_MESSAGE(plain, (plain ? std::string() : plain.error().message));
+        const auto want =
+            lora_of(trained.modules.at("l")).delta().dense() - lora_of(initial.modules.at("l")).delta().dense();
+        const auto& lora = lora_of(plain->modules.at("l"));
+        CHECK(lora.rank() == 4);
+        CHECK((lora.delta().dense() - want).norm() < 1e-5F * want.norm());
+    }
+    trained.config.document = R"({"init_lora_weights": "loftq"})";
+    CHECK(on_original_base(trained, initial).error().message.find("quantized") != std::string::npos);
+    trained.config.document = R"({"init_lora_weights": "corda"})";
+    initial.modules["l"] = make_lora<float>(12, 8, options);
+    CHECK(on_original_base(trained, initial).error().message.find("another weight") != std::string::npos);
+    initial.modules.clear();
+    CHECK(on_original_base(trained, initial).error().code == errc::mismatch);
+}

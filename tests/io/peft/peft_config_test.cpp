@@ -118,11 +118,11 @@ TEST_CASE("wrong values are refused, naming the key") {
 }
 
 TEST_CASE("features that change the result are refused, naming the key") {
-    for (const char* member : {R"("use_qalora":true)", R"("use_bdlora":{"a":1})", R"("alora_invocation_tokens":[1,2])",
-                               R"("layer_replication":[[0,4]])", R"("target_parameters":["experts"])",
-                               R"("kasa_config":{"x":1})", R"("arrow_config":{"x":1})", R"("velora_config":{"x":1})",
-                               R"("monteclora_config":{"x":1})", R"("init_lora_weights":"pissa_niter_4")",
-                               R"("init_lora_weights":"olora")", R"("rank_pattern":{"(?=x)y":1})"}) {
+    for (const char* member :
+         {R"("use_qalora":true)", R"("use_bdlora":{"a":1})", R"("alora_invocation_tokens":[1,2])",
+          R"("layer_replication":[[0,4]])", R"("kasa_config":{"x":1})", R"("arrow_config":{"x":1})",
+          R"("velora_config":{"x":1})", R"("monteclora_config":{"x":1})", R"("init_lora_weights":"pissa_niter_4")",
+          R"("init_lora_weights":"olora")", R"("rank_pattern":{"(?=x)y":1})"}) {
         const auto c = with(member);
         REQUIRE_MESSAGE(!c, member);
         CHECK(c.error().code == errc::unsupported);
@@ -136,6 +136,17 @@ TEST_CASE("features that change the result are refused, naming the key") {
           R"("init_lora_weights":true)", R"("loftq_config":{})", R"("layers_to_transform":[1])"}) {
         CHECK_MESSAGE(with(member), member);
     }
+}
+
+TEST_CASE("targeted parameters are LoRA's alone, and are kept as they are") {
+    const auto c = with(R"("target_parameters":["experts.down_proj"])");
+    REQUIRE(c);
+    CHECK(c->target_parameters == std::vector<std::string>{"experts.down_proj"});
+    CHECK(nlohmann::json::parse(format_peft_config(*c)).at("target_parameters") == nlohmann::json{"experts.down_proj"});
+    CHECK(!with(R"("target_parameters":"experts")"));
+    const auto other = parse(R"({"peft_type":"LOHA","target_parameters":["x"]})");
+    CHECK(other.error().code == errc::unsupported);
+    CHECK(other.error().message.find("target_parameters") != std::string::npos);
 }
 
 TEST_CASE("unknown keys are named and kept") {

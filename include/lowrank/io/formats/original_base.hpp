@@ -25,6 +25,14 @@ namespace lowrank::inline LOWRANK_ABI {
 LOWRANK_API [[nodiscard]] result<peft_adapter> on_original_base(const peft_adapter& adapter,
                                                                 const checkpoint& original);
 
+/// The same with the adapter as it was before training, saved then: B A - B0 A0 for every initialization that took B0 A0
+/// from the weights (PiSSA of any kind, OLoRA, CorDA, LoRA-GA). No weights are needed.
+///
+/// \return `unsupported` for LoftQ, whose base is quantized besides, and for modules that are no plain LoRA; `mismatch` for a
+///         module that `initial` lacks or has of another shape.
+LOWRANK_API [[nodiscard]] result<peft_adapter> on_original_base(const peft_adapter& adapter,
+                                                                const peft_adapter& initial);
+
 }  // namespace lowrank::inline LOWRANK_ABI
 
 #ifdef LOWRANK_DEFINITIONS

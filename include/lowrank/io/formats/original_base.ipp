@@ -41,52 +41,27 @@ LOWRANK_API [[nodiscard]] result<lora_adapter<float>> initial_factors(const std:
 
 }  // namespace detail
 
-LOWRANK_BODY result<peft_adapter> on_original_base(const peft_adapter& adapter, const checkpoint& original) {
-    const std::string how = detail::initialization_of(adapter.config);
-    const auto begins = [&](const char* name) { return how.starts_with(name); };
-    if (begins("pissa_niter") || begins("corda") || begins("lora_ga") || begins("loftq")) {
-        return status{errc::unsupported,
-                      "init_lora_weights is " + detail::in_quotes(how) +
-                          ", which the weights of the base do not determine; save the adapter as plain "
-                          "LoRA (path_initial_model_for_weight_conversion in PEFT), or use it on its "
-                          "residual base"};
-    }
-    if (how != "pissa" && how != "olora") {
-        return adapter;
-    }
-    const detail::base_view about(original);
+namespace detail {
+
+/// Every module less what it began with, as plain LoRA of twice the rank; `initial(path, module, notes)` gives the latter.
+template <class Initial>
+[[nodiscard]] result<peft_adapter> less_initial(const peft_adapter& adapter, const Initial& initial) {
     std::set<std::string> notes;
     peft_adapter out{.metadata = adapter.metadata, .warnings = adapter.warnings};
-    for (const auto& entry : adapter.modules) {
-        const std::string& path = entry.first;
-        const peft_module& module = entry.second;
-        const auto failed = [&](const status& why) {
-            return detail::in_context("module " + detail::in_quotes(path), why);
-        };
+    for (const auto& [path, module] : adapter.modules) {
         if (stored_tensor(module) != nullptr) {
             out.modules.emplace(path, module);
             continue;
         }
-        if (!is_plain_lora(module)) {
-            return failed({errc::unsupported, "is " + kind_of(module) + ", and only plain LoRA has such a beginning"});
+        const auto began = is_plain_lora(module)
+                               ? initial(path, module, notes)
+                               : result<lora_adapter<float>>(status{errc::unsupported, "is " + kind_of(module) +
+                                                                                           ", and only plain LoRA has "
+                                                                                           "such a beginning"});
+        if (!began) {
+            return in_context("module " + in_quotes(path), began.error());
         }
-        const auto stored = about.stored(path, notes);
-        if (!stored) {
-            return stored.error();
-        }
-        const auto w = original.matrix<float>(*stored + ".weight");
-        if (!w) {
-            return failed(w.error());
-        }
-        const bool turned =
-            detail::is_stored_in_by_out(about, *stored, adapter.config.fan_in_fan_out, shape_of(module), notes);
-        const lora_adapter<float>& trained = lora_of(module);
-        const auto initial =
-            detail::initial_factors(how, turned ? matrix<float>(w->transpose()) : matrix<float>(*w), trained);
-        if (!initial) {
-            return failed(initial.error());
-        }
-        out.modules.emplace(path, plain_lora(trained, *initial));
+        out.modules.emplace(path, plain_module(plain_lora(lora_of(module), *began), is_table_module(module)));
     }
     out.warnings.insert(out.warnings.end(), notes.begin(), notes.end());
     out.config = peft_config_for(out, {.fan_in_fan_out = adapter.config.fan_in_fan_out,
@@ -94,6 +69,65 @@ LOWRANK_BODY result<peft_adapter> on_original_base(const peft_adapter& adapter, 
                                        .base_model_name_or_path = adapter.config.base_model_name_or_path,
                                        .task_type = adapter.config.task_type});
     return out;
+}
+
+}  // namespace detail
+
+LOWRANK_BODY result<peft_adapter> on_original_base(const peft_adapter& adapter, const checkpoint& original) {
+    const std::string how = detail::initialization_of(adapter.config);
+    const auto begins = [&](const char* name) { return how.starts_with(name); };
+    if (begins("pissa_niter") || begins("corda") || begins("lora_ga") || begins("loftq")) {
+        return status{errc::unsupported, "init_lora_weights is " + detail::in_quotes(how) +
+                                             ", which the weights of the base do not determine; give the adapter as it "
+                                             "was before training (--initial-adapter), or use it on its residual base"};
+    }
+    if (how != "pissa" && how != "olora") {
+        return adapter;
+    }
+    const detail::base_view about(original);
+    return detail::less_initial(
+        adapter,
+        [&](const std::string& path, const peft_module& module,
+            std::set<std::string>& notes) -> result<lora_adapter<float>> {
+            if (is_plain_table(module)) {
+                return status{errc::unsupported, "adapts an embedding table, which has no such beginning"};
+            }
+            const auto stored = about.stored(path, notes);
+            if (!stored) {
+                return stored.error();
+            }
+            const auto w = original.matrix<float>(*stored + ".weight");
+            if (!w) {
+                return w.error();
+            }
+            const bool turned =
+                detail::is_stored_in_by_out(about, *stored, adapter.config.fan_in_fan_out, shape_of(module), notes);
+            return detail::initial_factors(how, turned ? matrix<float>(w->transpose()) : matrix<float>(*w),
+                                           lora_of(module));
+        });
+}
+
+LOWRANK_BODY result<peft_adapter> on_original_base(const peft_adapter& adapter, const peft_adapter& initial) {
+    const std::string how = detail::initialization_of(adapter.config);
+    if (how.starts_with("loftq")) {
+        return status{errc::unsupported, "init_lora_weights is " + detail::in_quotes(how) +
+                                             ": the base of the adapter is quantized, and no change of the original is "
+                                             "the same; use it on that base"};
+    }
+    return detail::less_initial(
+        adapter,
+        [&](const std::string& path, const peft_module& module, std::set<std::string>&) -> result<lora_adapter<float>> {
+            const auto at = initial.modules.find(path);
+            if (at == initial.modules.end() || !is_plain_lora(at->second)) {
+                return status{errc::mismatch, "has no plain LoRA in the initial adapter"};
+            }
+            const lora_adapter<float>& began = lora_of(at->second);
+            const lora_adapter<float>& trained = lora_of(module);
+            if (began.rows() != trained.rows() || began.cols() != trained.cols()) {
+                return status{errc::mismatch, "is for another weight in the initial adapter"};
+            }
+            return began;
+        });
 }
 
 }  // namespace lowrank::inline LOWRANK_ABI

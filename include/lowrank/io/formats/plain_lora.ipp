@@ -13,10 +13,13 @@
 
 #include <lowrank/core/types.hpp>
 #include <lowrank/core/workspace.hpp>
+#include <lowrank/io/checkpoints/detail/merge_experts.hpp>
 #include <lowrank/io/checkpoints/detail/merge_plan.hpp>
 #include <lowrank/io/containers/detail/text.hpp>
 #include <lowrank/io/formats/plain_lora.hpp>
+#include <lowrank/io/models/expert_names.hpp>
 #include <lowrank/io/peft.hpp>
+#include <lowrank/io/peft/kinds/experts.hpp>
 #include <lowrank/lora/convert/convert.hpp>
 #include <lowrank/lora/merge/merge_change.hpp>
 
@@ -59,6 +62,37 @@ LOWRANK_INLINE [[nodiscard]] bool has_bias(const checkpoint* base, const std::st
     return !bias || !all_zero(*bias);
 }
 
+/// Puts LoRA of a fused stack among modules as layers of single experts, as hub files of most models name them.
+LOWRANK_API [[nodiscard]] status put_experts(const peft_experts& from, const peft_lora_config& config,
+                                             const std::string& model_type, std::map<std::string, peft_module>& to) {
+    const parameter_place& place = from.place;
+    const bool is_fused = place.parameter == fused_gate_up;
+    if (!is_fused && place.parameter != fused_down) {
+        return {errc::unsupported,
+                "is LoRA of a parameter whose experts have no known names as layers; merge it into its base"};
+    }
+    if (is_before_layouts(config) && !stores_experts_in_by_out(model_type)) {
+        return {errc::unsupported,
+                "was saved by a release of PEFT before 0.19, whose factors do not say which of them "
+                "belongs to the inputs; merge it into its base"};
+    }
+    if (is_fused && (interleaves_gate_and_up(model_type) || from.lora.rows() % 2 != 0)) {
+        return {errc::unsupported, "has no halves for gate and up in its outputs; merge it into its base"};
+    }
+    const expert_names& names = known_expert_names.front();
+    for (index e = 0; e < from.lora.experts; ++e) {
+        const std::string owner = place.module + "." + std::to_string(e) + ".";
+        const auto put = [&](std::string_view name, index part) {
+            to.insert_or_assign(owner + std::string(name), lora_of_expert(from.lora, e, part, is_fused ? 2 : 1, false));
+        };
+        put(is_fused ? names.gate : names.down, 0);
+        if (is_fused) {
+            put(names.up, 1);
+        }
+    }
+    return {};
+}
+
 }  // namespace detail
 
 LOWRANK_BODY result<plain_lora_adapter> to_plain_lora(const peft_adapter& adapter, const checkpoint* base,
@@ -78,6 +112,14 @@ LOWRANK_BODY result<plain_lora_adapter> to_plain_lora(const peft_adapter& adapte
         }
         std::erase_if(out.adapter.types, [&](const auto& type) { return type.first.starts_with(module + "."); });
         is_changed = true;
+        if (const auto* experts = from.get<peft_experts>()) {
+            out.adapter.modules.erase(module);
+            const std::string model = about ? about->facts.model_type : std::string();
+            if (status why = detail::put_experts(*experts, adapter.config, model, out.adapter.modules); !why) {
+                return detail::in_context("module " + detail::in_quotes(module), why);
+            }
+            continue;
+        }
         const auto* lora = from.get<peft_lora>();
         const bool has_taps = lora != nullptr && std::any_of(lora->kernel.begin(), lora->kernel.end(),
                                                              [](std::uint64_t n) { return n != 1; });

@@ -46,6 +46,8 @@ struct peft_lora_config {
     std::string target_pattern = {};               ///< A regular expression, or "all-linear".
     module_pattern<index> rank_pattern = {};
     module_pattern<double> alpha_pattern = {};
+    /// LoRA of parameters that are no layer's weight: ends of their paths, "mlp.experts.gate_up_proj".
+    std::vector<std::string> target_parameters = {};
     std::vector<std::string> modules_to_save = {};
     /// aLoRA: the adapter applies from the last occurrence of these tokens on.
     std::vector<std::int64_t> alora_invocation_tokens = {};

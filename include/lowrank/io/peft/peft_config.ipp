@@ -231,7 +231,11 @@ LOWRANK_BODY result<peft_lora_config> parse_peft_config(std::span<const std::byt
             in.refuse(key, feature);
         }
     }
-    in.refuse("target_parameters", "adapters of bare parameters");
+    if (type.has_target_parameters) {
+        in.names("target_parameters", c.target_parameters);
+    } else {
+        in.refuse("target_parameters", "adapters of bare parameters, which only LoRA has");
+    }
     if (opt.replicated_layers) {
         in.ranges("layer_replication", c.layer_replication);
     } else {
@@ -252,7 +256,7 @@ LOWRANK_BODY result<peft_lora_config> parse_peft_config(std::span<const std::byt
                 in.why = {errc::unsupported,
                           "init_lora_weights is " + detail::in_quotes(how) +
                               ", which changed the base weights; convert the adapter to plain LoRA (on_original_base, "
-                              "--base-is-original with the base of before), or set base_is_residual "
+                              "--base-is-original with the base of before, or --initial-adapter), or set base_is_residual "
                               "(--base-is-residual) if your base is the changed one"};
             }
         }
@@ -334,6 +338,10 @@ LOWRANK_BODY std::string format_peft_config(const peft_lora_config& c, peft_kind
         }
     }
     set("target_modules", c.target_pattern.empty() ? or_null(c.target_modules) : json(c.target_pattern), nullptr);
+    if (const auto at = out.find("target_parameters");
+        !c.target_parameters.empty() || (at != out.end() && at->is_array() && !at->empty())) {
+        set("target_parameters", or_null(c.target_parameters), nullptr);
+    }
     set("modules_to_save", or_null(c.modules_to_save), nullptr);
     set("base_model_name_or_path", text_or_null(c.base_model_name_or_path), nullptr);
     set("task_type", text_or_null(c.task_type), nullptr);

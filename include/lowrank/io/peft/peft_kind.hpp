@@ -32,6 +32,7 @@
 ///     formed_rank(m), change_without_factors(m)      where `change` forms factors larger than the parameters
 ///     constant(m)                      a number that its change depends on besides tensors and facts
 ///     in_peft(m)                       false for what PEFT's files cannot hold of the kind
+///     path_in_file(path, m)            how its tensors' names begin, where that is not the module's path
 ///     is_second_form                   the `join` of another kind of the type makes these modules too
 ///     lycoris                          a struct with what LyCORIS calls it (kohya's files)
 ///
@@ -82,6 +83,7 @@ struct peft_type {
     bool has_bias = false;
     std::string_view bias_only = {};  ///< The one value of bias beside "none" and "all"; empty: any "..._only".
     bool has_fan_in_fan_out = false;
+    bool has_target_parameters = false;
     /// Last parts of the names of its tensors, in the order of writing: "lora_A.weight". A state dict has the adapter's
     /// name before ".weight" or ".bias", or at the end.
     std::vector<std::string_view> leaves = {};
@@ -209,6 +211,7 @@ struct peft_description {
     index (*formed_rank)(const void* m);
     double (*constant)(const void* m);
     bool (*in_peft)(const void* m);
+    std::string (*path_in_file)(const std::string& path, const void* m);
     void (*write)(const void* m, peft_tensors& to);
     void (*write_shared)(const void* m, peft_tensors& to);
     peft_module (*join)(peft_parts& parts, const peft_context& context);
@@ -305,6 +308,7 @@ struct described {
     static index formed_rank(const void* m) { return kind::formed_rank(of(m)); }
     static bool in_peft(const void* m) { return kind::in_peft(of(m)); }
     static double constant(const void* m) { return kind::constant(of(m)); }
+    static std::string path_in_file(const std::string& path, const void* m) { return kind::path_in_file(path, of(m)); }
     static void write(const void* m, peft_tensors& to) { kind::write(of(m), to); }
     static void write_shared(const void* m, peft_tensors& to) { kind::write_shared(of(m), to); }
     static peft_module join(peft_parts& parts, const peft_context& c) { return peft_module(kind::join(parts, c)); }
@@ -382,6 +386,9 @@ consteval peft_description describe() {
     }
     if constexpr (requires(const M& m) { kind::in_peft(m); }) {
         out.in_peft = &d::in_peft;
+    }
+    if constexpr (requires(const M& m) { kind::path_in_file("", m); }) {
+        out.path_in_file = &d::path_in_file;
     }
     if constexpr (!requires { kind::is_second_form; }) {
         out.join = &d::join;

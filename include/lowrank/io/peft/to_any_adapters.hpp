@@ -31,7 +31,8 @@ using adapters_by_module = std::map<std::string, any_adapter<float>>;
 /// The linear layer that a module path names, or why there is none.
 using find_adapted_weight = std::function<result<adapted_weight>(const std::string& module)>;
 
-/// All modules of an adapter. Nothing is left out in silence.
+/// All modules of an adapter. Nothing is left out in silence. A stack of experts (target_parameters) is one adapter for
+/// each, "<parameter>.<expert>" out x in.
 /// \return what `weight_of` says of a module that it does not know; `mismatch` for a layer of another shape;
 ///         `unsupported`, naming it, for what is no adapter of a linear layer: convolutions, embedding tables, tensors
 ///         that replace ones of the base, adapters that apply from their invocation tokens on, kinds that only merge.

@@ -3,6 +3,7 @@
 #define LOWRANK_IO_PEFT_TO_ANY_ADAPTERS_IPP
 
 #include <lowrank/io/containers/detail/text.hpp>
+#include <lowrank/io/peft/kinds/experts.hpp>
 #include <lowrank/io/peft/to_any_adapters.hpp>
 
 namespace lowrank::inline LOWRANK_ABI {
@@ -23,6 +24,23 @@ LOWRANK_BODY result<adapters_by_module> to_any_adapters(const peft_adapter& adap
         if (is_plain_table(module)) {
             return status{errc::unsupported,
                           "the adapter changes the embedding table " + path + "; merge it and use the merged model"};
+        }
+        if (const auto* experts = module.template get<peft_experts>()) {
+            for (index e = 0; e < experts->lora.experts; ++e) {
+                const std::string one = path + "." + std::to_string(e);
+                const auto weight = weight_of(one);
+                if (!weight) {
+                    return weight.error();
+                }
+                if (weight->out != experts->lora.rows() || weight->in != experts->lora.cols()) {
+                    return status{errc::mismatch, "expert " + detail::in_quotes(one) + " is for a weight of " +
+                                                      std::to_string(experts->lora.rows()) + " x " +
+                                                      std::to_string(experts->lora.cols()) + ", the layer has " +
+                                                      std::to_string(weight->out) + " x " + std::to_string(weight->in)};
+                }
+                out.emplace(one, any_adapter<float>(experts->lora.expert(e)));
+            }
+            continue;
         }
         const auto weight = weight_of(path);
         if (!weight) {

@@ -21,6 +21,7 @@
 #include <lowrank/core/config.hpp>
 #include <lowrank/core/status.hpp>
 #include <lowrank/core/types.hpp>
+#include <lowrank/io/checkpoints/detail/merge_experts.hpp>
 #include <lowrank/io/checkpoints/detail/merge_targets.hpp>
 #include <lowrank/io/checkpoints/detail/merge_whole.hpp>
 #include <lowrank/io/checkpoints/detail/stored_change.hpp>
@@ -154,6 +155,15 @@ LOWRANK_INLINE [[nodiscard]] status plan_change(const base_view& about, const st
                                                 const peft_module& held, const peft_lora_config& config,
                                                 double strength, merge_plan& out) {
     const checkpoint& base = about.base;
+    if (held.template get<peft_experts>() != nullptr) {
+        return plan_experts(about, path, held, config, checksum_of_parameters(held), strength, out);
+    }
+    if (base.find(path + ".weight") == nullptr) {
+        const auto make = [from = &held] { return change_of(*from); };
+        if (auto of_expert = plan_expert_of_stack(about, path, make, checksum_of_parameters(held), strength, out)) {
+            return *of_expert;
+        }
+    }
     const auto module = about.stored(path, out.notes);
     if (!module) {
         return module.error();

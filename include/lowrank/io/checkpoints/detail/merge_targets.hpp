@@ -80,8 +80,27 @@ struct base_view {
         return module;
     }
 
+    /// The tensor that is a parameter, under its own name or one with other wrappers; null if there is none.
+    [[nodiscard]] const tensor_info* parameter(const std::string& path, std::set<std::string>& notes) const {
+        if (const tensor_info* t = base.find(path)) {
+            return t;
+        }
+        if (parameters_.empty()) {
+            for (const checkpoint::place& p : base.tensors()) {
+                parameters_.emplace(plain_path(p.info->name), p.info);
+            }
+        }
+        const auto at = parameters_.find(plain_path(path));
+        if (at == parameters_.end()) {
+            return nullptr;
+        }
+        notes.insert(wrapper_in_words(path, at->second->name));
+        return at->second;
+    }
+
 private:
     mutable module_names modules_ = {};
+    mutable std::map<std::string, const tensor_info*> parameters_ = {};  ///< By the path without wrappers.
 };
 
 /// Rows and columns of a tensor, dimensions beyond the second counted as columns.
@@ -143,11 +162,17 @@ struct merge_plan {
         if (!is_real(t->type)) {
             return not_real(*t);
         }
-        planned_change& all = changes[name];
+        return add_fitting(*t, formed, std::move(form));
+    }
+
+    /// The same of a tensor of real numbers that the change fits.
+    template <class Form>
+    [[nodiscard]] status add_fitting(const tensor_info& t, const stored_change& formed, Form form) {
+        planned_change& all = changes[t.name];
         const bool turned =
             formed.rows && all.acts_on_transpose.value_or(formed.acts_on_transpose) != formed.acts_on_transpose;
         if (!all.parts.empty() && (all.scales || formed.scales() || turned)) {
-            return order_matters(name);
+            return order_matters(t.name);
         }
         all.scales = formed.scales();
         all.scaled_by = adapter;

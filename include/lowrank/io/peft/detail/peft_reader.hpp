@@ -28,6 +28,7 @@
 #include <lowrank/io/containers/checkpoint.hpp>
 #include <lowrank/io/containers/detail/json.hpp>
 #include <lowrank/io/containers/detail/text.hpp>
+#include <lowrank/io/peft/detail/parameter_names.hpp>
 #include <lowrank/io/peft/detail/peft_rules.hpp>
 #include <lowrank/io/peft/detail/peft_types.hpp>
 #include <lowrank/io/peft/peft_adapter.hpp>
@@ -238,27 +239,54 @@ LOWRANK_INLINE [[nodiscard]] status read_peft_tensors(const checkpoint& file, co
         return in_file(path, {errc::invalid_format,
                               "the file holds no " + out.config.peft_type + " tensors that can be read" + there});
     }
-    std::vector<std::string_view> names;
+    const auto places = parameters_of(out.config.target_parameters, modules);
+    std::vector<std::string> paths;  // what patterns may mean
     for (const auto& [module, parts] : modules) {
-        names.push_back(module);
+        const auto of_parameter = places.find(module);
+        if (of_parameter == places.end()) {
+            paths.push_back(module);
+            continue;
+        }
+        const auto known = of_parameter->second.names();
+        paths.insert(paths.end(), known.begin(), known.end());
     }
+    const std::vector<std::string_view> names(paths.begin(), paths.end());
     const auto rules = peft_rules::compile(out.config, names, of->type.rank_pattern_key);
     if (!rules) {
         return in_file(config_path, rules.error());
     }
     for (auto& [module, parts] : modules) {
+        const auto at = places.find(module);
+        const parameter_place* place = at != places.end() ? &at->second : nullptr;
+        std::string known = module;  // what the configuration knows it by
+        for (const std::string& name : place != nullptr ? place->names() : std::vector<std::string>()) {
+            known = known == module ? name : known;
+            if (rules->r_for(name) != rules->r_for(known) || rules->alpha_for(name) != rules->alpha_for(known)) {
+                return in_file(config_path,
+                               {errc::unsupported, "nothing tells whether module " + in_quotes(module) + " is for " +
+                                                       in_quotes(known) + " or " + in_quotes(name) +
+                                                       ", which have different ranks or alphas"});
+            }
+        }
         const peft_context context{.options = out.config.options,
                                    .type = out.config.peft_type,
-                                   .r = rules->r_for(module),
-                                   .alpha = rules->alpha_for(module),
+                                   .r = rules->r_for(known),
+                                   .alpha = rules->alpha_for(known),
                                    .dropout = out.config.lora_dropout,
                                    .shared = shared};
-        peft_module made = of->kind->join(parts, context);
+        peft_module made = place != nullptr ? join_experts(parts, context, *place) : of->kind->join(parts, context);
         if (!parts.why) {
             return in_file(path, parts.why);
         }
-        if (!out.modules.emplace(module, std::move(made)).second) {
-            return in_file(path, {errc::invalid_format, "module " + in_quotes(module) + " is named like a tensor"});
+        const std::string key = made.get<peft_experts>() != nullptr ? place->path() : module;
+        for (const std::string_view leaf : key != module ? of->type.leaves : std::vector<std::string_view>()) {
+            if (auto type = out.types.extract(module + "." + std::string(leaf))) {
+                type.key() = key + "." + std::string(leaf);
+                out.types.insert(std::move(type));
+            }
+        }
+        if (!out.modules.emplace(key, std::move(made)).second) {
+            return in_file(path, {errc::invalid_format, "module " + in_quotes(key) + " is named like a tensor"});
         }
     }
     return {};

@@ -4,6 +4,7 @@
 
 #include <lowrank/io/peft/kinds/adalora.hpp>
 #include <lowrank/io/peft/kinds/delora.hpp>
+#include <lowrank/io/peft/kinds/experts.hpp>
 #include <lowrank/io/peft/kinds/hira.hpp>
 #include <lowrank/io/peft/kinds/ia3.hpp>
 #include <lowrank/io/peft/kinds/list.hpp>
@@ -33,7 +34,7 @@ using described_kinds =
               vera_adapter<float>, peft_ia3, oft_adapter<float>, output_rotation_adapter<float>, peft_boft,
               hra_adapter<float>, miss_adapter<float>, miss_bat_adapter<float>, peft_randlora, hira_adapter<float>,
               peft_hira, shira_adapter<float>, c3a_adapter<float>, road_adapter<float>, fourierft_adapter<float>,
-              delora_adapter<float>, whole_tensor>;
+              delora_adapter<float>, whole_tensor, peft_experts>;
 
 template <class... M>
 [[nodiscard]] peft_kind_list descriptions_of(kind_list<M...>) {

@@ -80,6 +80,7 @@ LOWRANK_BODY std::vector<peft_type> peft_kind<lora_adapter<float>>::types() {
                    .has_bias = true,
                    .bias_only = "lora_only",
                    .has_fan_in_fan_out = true,
+                   .has_target_parameters = true,
                    .leaves = {"lora_A.weight", "lora_B.weight", "lora_embedding_A", "lora_embedding_B",
                               magnitude_names::peft, "lora_B.bias"},
                    .may_end_in_weight = true};
