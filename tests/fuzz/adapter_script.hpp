@@ -50,7 +50,8 @@ inline constexpr std::string_view tails[] = {
     "ln_tuning_layers.weight",
     "ln_tuning_layers.bias",
 };
-inline constexpr std::string_view modules[] = {"", "a", "b.c", "lora_unet_d", "model.layers.0.mlp.up_proj"};
+inline constexpr std::string_view modules[] = {"",  "a",           "b.c", "lora_unet_d", "model.layers.0.mlp.up_proj",
+                                               "e", "e.base_layer"};
 inline constexpr std::uint64_t extents[] = {1, 2, 3, 4, 0, 5, 6, 8, 9, 12, 16, 32, 64, 1024, 4096, 8192};
 inline constexpr lowrank::dtype dtypes[] = {lowrank::dtype::f32, lowrank::dtype::f16, lowrank::dtype::bf16,
                                             lowrank::dtype::f64, lowrank::dtype::i32};
@@ -148,6 +149,10 @@ inline adapter parse(std::span<const std::uint8_t> bytes) {
     set("group_size", size);
     set("random_loc_seed", count);
     c.target_modules = {"a"};
+    if (form == "mini" && c.peft_type == "LORA") {
+        c.target_parameters = {"e.gate_up_proj", "e.down_proj"};
+        c.target_parameters.resize(1 + flags / 4 % 2);
+    }
     const std::vector<std::string>& leaves = all_leaves();
     while (!from.done() && out.tensors.size() < 20) {
         tensor t;

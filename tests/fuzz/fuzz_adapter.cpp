@@ -20,6 +20,7 @@
 #include <lowrank/io/formats/adapter_files.hpp>
 #include <lowrank/io/formats/adapter_programs.hpp>
 #include <lowrank/io/formats/plain_lora.hpp>
+#include <lowrank/io/peft/kinds/experts.hpp>
 
 #include "adapter_script.hpp"
 
@@ -58,7 +59,18 @@ std::vector<tensor_to_write> base_of(const peft_adapter& adapter, bool transpose
         out.push_back(tensor_of(module + ".weight", transposed ? row_matrix<float>(w.transpose()) : w));
     };
     for (const auto& [path, module] : adapter.modules) {
-        if (stored_tensor(module) == nullptr) {
+        if (const auto* stack = module.get<peft_experts>()) {
+            const expert_lora<float>& lora = stack->lora;
+            const lowrank::index rows = lora.experts * lora.rows();
+            for (const std::string& name : stack->place.names()) {
+                if (rows > 0 && lora.cols() > 0 && rows <= (lowrank::index{1} << 18) / lora.cols()) {
+                    out.push_back(tensor_of(name, row_matrix<float>(row_matrix<float>::Ones(rows, lora.cols()))));
+                    out.back().shape = {static_cast<std::uint64_t>(lora.experts),
+                                        static_cast<std::uint64_t>(lora.rows()),
+                                        static_cast<std::uint64_t>(lora.cols())};
+                }
+            }
+        } else if (stored_tensor(module) == nullptr) {
             const auto says = shape_of(module);
             add(path, says.is_table ? says.in : says.out, says.is_table ? says.out : says.in);
         }

@@ -178,6 +178,10 @@ void adapter_seeds(const fs::path& folder) {
     using make = script_writer;
     const std::pair<const char*, script_writer> all[] = {
         {"lora", make("LORA")("lora_A.weight", {2, 4})("lora_B.weight", {6, 2})},
+        {"experts",
+         make("LORA", 4, 4, 2)("lora_A.weight", {6, 4}, "e.base_layer")("lora_B.weight", {8, 6}, "e.base_layer")(
+             "lora_A.weight", {6, 4}, "e")("lora_B.weight", {4, 6}, "e")},
+        {"one_stack", make("LORA", 0, 4, 2)("lora_A.weight", {6, 4}, "e")("lora_B.weight", {8, 6}, "e")},
         {"dora", make("LORA", 1)("lora_A.weight", {2, 4})("lora_B.weight", {6, 2})("lora_magnitude_vector", {6})},
         {"bias", make("LORA", 2)("lora_A.weight", {2, 4})("lora_B.weight", {6, 2})("lora_B.bias", {6})},
         {"conv", make("LORA")("lora_A.weight", {2, 4, 3, 3})("lora_B.weight", {6, 2, 1, 1})},

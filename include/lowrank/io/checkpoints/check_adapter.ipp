@@ -9,6 +9,7 @@
 
 #include <lowrank/factor/low_rank.hpp>
 #include <lowrank/io/checkpoints/check_adapter.hpp>
+#include <lowrank/io/checkpoints/detail/element_comparison.hpp>
 #include <lowrank/io/checkpoints/detail/merge_plan.hpp>
 #include <lowrank/io/checkpoints/detail/planned_tensor.hpp>
 #include <lowrank/io/checkpoints/merge_types.hpp>
@@ -20,40 +21,6 @@
 namespace lowrank::inline LOWRANK_ABI {
 namespace detail {
 
-/// Compares the bytes a tensor would have with those it has, as they come.
-class change_meter {
-public:
-    change_meter(dtype type, std::span<const std::byte> old) : type_(type), old_(old) {}
-
-    void add(std::span<const std::byte> fresh) {
-        const std::size_t size = bits_of(type_) / 8;
-        constexpr std::size_t most = 4096;
-        while (!fresh.empty()) {
-            const std::size_t n = std::min(most, fresh.size() / size);
-            was_.resize(n);
-            is_.resize(n);
-            convert_elements<double>(type_, old_.first(n * size), was_);
-            convert_elements<double>(type_, fresh.first(n * size), is_);
-            for (std::size_t i = 0; i < n; ++i) {
-                norm_ += was_[i] * was_[i];
-                change_ += (is_[i] - was_[i]) * (is_[i] - was_[i]);
-            }
-            old_ = old_.subspan(n * size);
-            fresh = fresh.subspan(n * size);
-        }
-    }
-    [[nodiscard]] double norm() const { return std::sqrt(norm_); }
-    [[nodiscard]] double change_norm() const { return std::sqrt(change_); }
-
-private:
-    dtype type_;
-    std::span<const std::byte> old_;
-    std::vector<double> was_ = {};
-    std::vector<double> is_ = {};
-    double norm_ = 0;
-    double change_ = 0;
-};
-
 /// What a plan makes of one tensor.
 LOWRANK_API [[nodiscard]] result<checked_tensor> measure_planned(const checkpoint& base, const std::string& name,
                                                                  const merge_plan& plan, const executor& exec) {
@@ -64,17 +31,17 @@ LOWRANK_API [[nodiscard]] result<checked_tensor> measure_planned(const checkpoin
     if (!is_real(t.type)) {
         return out;  // replaced by one of its own type; there are no numbers to compare
     }
-    change_meter meter(t.type, file.bytes(t));
+    element_comparison comparison(t.type, file.bytes(t), t.type);
     const byte_sink sink = [&](std::span<const std::byte> bytes) {
-        meter.add(bytes);
+        comparison.add(bytes);
         return status{};
     };
     const auto merged = write_planned(sink, file, t, plan, {.exec = exec});
     if (!merged) {
         return in_context("tensor " + in_quotes(name), merged.error());
     }
-    out.norm = meter.norm();
-    out.change_norm = meter.change_norm();
+    out.norm = comparison.first_norm();
+    out.change_norm = comparison.change_norm();
     out.unchanged_fraction = *merged ? (**merged).unchanged_fraction() : 0;
     file.release(t);
     return out;
@@ -83,17 +50,7 @@ LOWRANK_API [[nodiscard]] result<checked_tensor> measure_planned(const checkpoin
 /// \pre the module was planned, and nothing else was.
 LOWRANK_API [[nodiscard]] status measure_module(const checkpoint& base, const peft_module& held, const merge_plan& plan,
                                                 const executor& exec, checked_module& out) {
-    std::set<std::string> names;
-    for (const auto& entry : plan.changes) {
-        names.insert(entry.first);
-    }
-    for (const auto& entry : plan.replacements) {
-        names.insert(entry.first);
-    }
-    for (const auto& entry : plan.token_rows) {
-        names.insert(entry.first);
-    }
-    for (const std::string& name : names) {
+    for (const std::string& name : plan.written_over()) {
         auto tensor = measure_planned(base, name, plan, exec);
         if (!tensor) {
             return tensor.error();

@@ -2,53 +2,12 @@
 #ifndef LOWRANK_IO_CHECKPOINTS_DIFF_CHECKPOINT_IPP
 #define LOWRANK_IO_CHECKPOINTS_DIFF_CHECKPOINT_IPP
 
+#include <lowrank/io/checkpoints/detail/element_comparison.hpp>
 #include <lowrank/io/checkpoints/diff_checkpoint.hpp>
 
 namespace lowrank::inline LOWRANK_ABI {
 
 namespace detail {
-
-/// Compares elements in double, some thousands at a time.
-LOWRANK_API void compare_elements(const tensor_info& a, std::span<const std::byte> a_bytes, const tensor_info& b,
-                                  std::span<const std::byte> b_bytes, tensor_difference& out) {
-    constexpr std::size_t piece = 8192;
-    double x[piece];
-    double y[piece];
-    const std::size_t a_size = bits_of(a.type) / 8;
-    const std::size_t b_size = bits_of(b.type) / 8;
-    double norm2 = 0;
-    double first2 = 0;
-    for (std::size_t at = 0; at < out.elements; at += piece) {
-        const std::size_t count = std::min<std::size_t>(piece, static_cast<std::size_t>(out.elements) - at);
-        const auto a_part = a_bytes.subspan(at * a_size, count * a_size);
-        const auto b_part = b_bytes.subspan(at * b_size, count * b_size);
-        convert_numbers(a.type, a_part, {x, count});
-        convert_numbers(b.type, b_part, {y, count});
-        const auto same_bits = [&](std::size_t i) {
-            return a.type == b.type && std::memcmp(&a_part[i * a_size], &b_part[i * a_size], a_size) == 0;
-        };
-        const bool is_wide = a.type == b.type && (a.type == dtype::i64 || a.type == dtype::u64);
-        double piece2 = 0;
-        double piece_first2 = 0;
-        for (std::size_t i = 0; i < count; ++i) {
-            if (!std::isfinite(x[i]) || !std::isfinite(y[i])) {
-                ++out.not_finite;
-                out.is_broken = out.is_broken || std::isfinite(x[i]) != std::isfinite(y[i]);
-                out.changed += same_bits(i) ? 0 : 1;
-                continue;
-            }
-            const double d = y[i] - x[i];
-            out.changed += d != 0 || (is_wide && !same_bits(i)) ? 1 : 0;  // a double has not all their bits
-            out.largest = std::max(out.largest, std::abs(d));
-            piece2 += d * d;
-            piece_first2 += x[i] * x[i];
-        }
-        norm2 += piece2;
-        first2 += piece_first2;
-    }
-    out.norm = std::sqrt(norm2);
-    out.first_norm = std::sqrt(first2);
-}
 
 /// Counts elements of one type whose bits differ; of F4 and F6 several share bytes.
 LOWRANK_API void compare_bits(dtype type, std::span<const std::byte> a, std::span<const std::byte> b,
@@ -105,7 +64,14 @@ LOWRANK_BODY result<checkpoint_difference> diff_checkpoints(const checkpoint& fi
             } else {
                 d.kind = same_type ? difference_kind::values : difference_kind::type;
                 if (is_number(a->info->type) && is_number(b->info->type)) {
-                    detail::compare_elements(*a->info, x, *b->info, y, d);
+                    detail::element_comparison both(a->info->type, x, b->info->type);
+                    both.add(y);
+                    d.changed = both.changed();
+                    d.largest = both.largest();
+                    d.norm = both.change_norm();
+                    d.first_norm = both.first_norm();
+                    d.not_finite = both.not_finite();
+                    d.is_broken = both.is_broken();
                 } else if (same_type) {
                     detail::compare_bits(a->info->type, x, y, d);
                 } else {

@@ -253,11 +253,12 @@ LOWRANK_BODY result<peft_lora_config> parse_peft_config(std::span<const std::byt
         const auto how = v->template get<std::string>();
         for (const char* changes : {"pissa", "olora", "corda", "loftq", "lora_ga"}) {
             if (how.starts_with(changes) && in.why) {
-                in.why = {errc::unsupported,
-                          "init_lora_weights is " + detail::in_quotes(how) +
-                              ", which changed the base weights; convert the adapter to plain LoRA (on_original_base, "
-                              "--base-is-original with the base of before, or --initial-adapter), or set base_is_residual "
-                              "(--base-is-residual) if your base is the changed one"};
+                in.why = {
+                    errc::unsupported,
+                    "init_lora_weights is " + detail::in_quotes(how) +
+                        ", which changed the base weights; convert the adapter to plain LoRA (on_original_base, "
+                        "--base-is-original with the base of before, or --initial-adapter), or set base_is_residual "
+                        "(--base-is-residual) if your base is the changed one"};
             }
         }
     }

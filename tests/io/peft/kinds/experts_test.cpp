@@ -122,6 +122,7 @@ TEST_CASE("what a stack cannot be is refused in a sentence that says why") {
     temporary_folder folder;
     CHECK(refusal(folder, "", "").empty());
     CHECK(refusal(folder, "\"r\": 2", "\"r\": 4").find("no multiple of the rank") != std::string::npos);
+    CHECK(refusal(folder, "\"use_dora\": false", "\"use_dora\": true").find("no magnitude") != std::string::npos);
     CHECK(refusal(folder, "\"LORA\"", "\"LOHA\"").find("target_parameters") != std::string::npos);
     const std::string prefix = std::string("base_model.model.") + owner;
     const auto a = random_matrix<float>(6, 4, 1), b = random_matrix<float>(4, 6, 2);

@@ -207,6 +207,20 @@ struct merge_plan {
         return {};
     }
 
+    /// The tensors of the base that will have other bytes.
+    [[nodiscard]] std::set<std::string> written_over() const {
+        std::set<std::string> names;
+        const auto add_keys = [&](const auto& of) {
+            for (const auto& entry : of) {
+                names.insert(entry.first);
+            }
+        };
+        add_keys(changes);
+        add_keys(replacements);
+        add_keys(token_rows);
+        return names;
+    }
+
     /// Whether a tensor of the adapter, or rows of one, take the place of what the base has.
     [[nodiscard]] bool replaces(const std::string& name) const {
         const auto change = changes.find(name);

@@ -54,6 +54,11 @@ LOWRANK_BODY peft_module join_experts(peft_parts& p, const peft_context& c, cons
             return out;
         }
     }
+    if (c.options.get<bool>(magnitude_names::option) || c.options.get<bool>("lora_bias")) {
+        p.fail(errc::mismatch, std::string("is for a parameter (target_parameters), which can have no magnitude and no "
+                                           "bias; the configuration says otherwise"));
+        return out;
+    }
     if (a == nullptr || b == nullptr) {
         p.fail(errc::invalid_format, a != nullptr ? *a : p.first(),
                std::string("has no partner: the file lacks ") + (a == nullptr ? "lora_A" : "lora_B") + " of module " +
