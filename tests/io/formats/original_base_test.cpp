@@ -100,7 +100,7 @@ TEST_CASE("with the adapter of before training every initialization becomes plai
         trained.config.document = std::string(R"({"init_lora_weights": ")") + how + "\"}";
         const auto plain = on_original_base(trained, initial);
         REQUIRE_MESSAGE(plain, (plain ? std::string() : plain.error().message));
-        const auto want =
+        const matrix<float> want =
             lora_of(trained.modules.at("l")).delta().dense() - lora_of(initial.modules.at("l")).delta().dense();
         const auto& lora = lora_of(plain->modules.at("l"));
         CHECK(lora.rank() == 4);
