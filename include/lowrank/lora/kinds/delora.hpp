@@ -11,6 +11,7 @@
 /// Bini et al., Decoupling Angles and Strength in Low-rank Adaptation, arXiv 2503.18225; parameters as in PEFT. The change
 /// is scaled by the lengths of the base's columns as they were at the start, which are kept with the adapter.
 
+#include <cmath>
 #include <cstdint>
 #include <span>
 #include <string_view>
@@ -79,11 +80,15 @@ struct adapter_kind<delora_adapter<S>> {
     static bool permute_rows(delora_adapter<S>& a, std::span<const index> rows) {
         return detail::permute_rows(a.delora_B, rows);
     }
+    /// The strength of PEFT's default at 4096 inputs, relative to the weight, whatever its size.
     static auto maker(const adapted_layers& /*all*/, const lora_options& options) {
         return [options](const target_layer<S>& layer) {
-            return make_delora<S>(
-                layer.base,
-                {.r = options.r, .module_dropout = options.lora_dropout, .seed = options.seed, .stream = layer.number});
+            const double lambda = 15 * std::sqrt(static_cast<double>(layer.base.cols()) / 4096);
+            return make_delora<S>(layer.base, {.r = options.r,
+                                               .delora_lambda = lambda,
+                                               .module_dropout = options.lora_dropout,
+                                               .seed = options.seed,
+                                               .stream = layer.number});
         };
     }
     using applied = applied_factors<delora_adapter<S>>;

@@ -101,7 +101,7 @@ struct adapter_kind<fourierft_adapter<S>> {
     static void visit(A& a, F&& f) {
         f(std::string_view("fourierft_spectrum"), a.fourierft_spectrum);
     }
-    static constexpr double learning_rate = 1e-1;
+    static constexpr double learning_rate = 1e-2;
     static status check_layers(const adapted_layers& all) {
         return all.max_out < torch_positions_limit / all.max_in
                    ? status{}
