@@ -219,6 +219,11 @@ class applied_lora;
 template <real S>
 struct alora_adapter;
 template <real S>
+struct bdlora_adapter;
+struct bdlora_options;
+template <real S>
+class applied_bdlora;
+template <real S>
 struct conv_lora_adapter;
 template <real S>
 class applied_conv_lora;
@@ -234,6 +239,10 @@ struct kasa_start;
 template <real S>
 struct merged_linear_adapter;
 template <real S>
+struct qalora_adapter;
+template <real S>
+class applied_qalora;
+template <real S>
 struct table_lora_adapter;
 struct miss_options;
 template <real S>
@@ -248,12 +257,6 @@ class miss_bat_operator;
 class miss_bat_rows;
 template <real S>
 class applied_miss_bat;
-template <real S>
-struct randlora_projections;
-enum class randlora_kind;
-struct randlora_options;
-template <real S>
-struct randlora_adapter;
 template <real S>
 struct replacement_adapter;
 template <real S>
@@ -278,6 +281,24 @@ template <real S>
 struct road_adapter;
 template <real S>
 class applied_road;
+template <real S>
+struct randlora_projections;
+enum class randlora_kind;
+struct randlora_options;
+template <real S>
+struct randlora_adapter;
+template <real S>
+struct tinylora_adapter;
+struct tinylora_options;
+template <real S>
+struct vblora_pieces;
+template <real S>
+struct vblora_adapter;
+struct vblora_options;
+template <real S>
+struct vera_projections;
+template <real S>
+struct vera_adapter;
 struct c3a_options;
 template <real S>
 struct c3a_adapter;
@@ -285,13 +306,14 @@ struct fourierft_options;
 struct fourierft_waves;
 template <real S>
 struct fourierft_adapter;
+template <real S>
+struct gralora_adapter;
+struct gralora_options;
+template <real S>
+class applied_gralora;
 struct shira_options;
 template <real S>
 struct shira_adapter;
-template <real S>
-struct vera_projections;
-template <real S>
-struct vera_adapter;
 enum class padding_mode;
 struct conv_geometry;
 template <storage T>

@@ -1,7 +1,8 @@
 # The name of an adapter kind stands in its header in lora/kinds, its header in io/peft/kinds and the two lists (an .ipp file
 # counts as the header beside it), and in no other file of include/ and examples/. Comments and generated lists are passed over.
 cmake_minimum_required(VERSION 3.25)
-set(names shira c3a fourierft road delora hira hra randlora boft oft miss vera loha lokr adalora ia3 dora)
+set(names bdlora qalora gralora vblora tinylora shira c3a fourierft road delora hira hra randlora boft oft miss vera loha lokr adalora
+    ia3 dora)
 # More files than four, and why:
 #   miss: its form "bat" is an adapter of its own in lora/kinds
 #   adalora: its allocator, what a trainer does for it, and its schedule in the tool

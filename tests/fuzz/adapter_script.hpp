@@ -17,9 +17,10 @@
 
 namespace fuzzing {
 
-inline constexpr std::string_view types[] = {"LORA",  "ADALORA", "LOHA", "LOKR",      "VERA",   "IA3",      "OFT",
-                                             "BOFT",  "HRA",     "MISS", "BONE",      "HIRA",   "RANDLORA", "",
-                                             "SHIRA", "C3A",     "ROAD", "FOURIERFT", "DELORA", "LN_TUNING"};
+inline constexpr std::string_view types[] = {"LORA",     "ADALORA",   "LOHA",    "LOKR",   "VERA",    "IA3",
+                                             "OFT",      "BOFT",      "HRA",     "MISS",   "BONE",    "HIRA",
+                                             "RANDLORA", "",          "SHIRA",   "C3A",    "ROAD",    "FOURIERFT",
+                                             "DELORA",   "LN_TUNING", "GRALORA", "VBLORA", "TINYLORA"};
 /// Last parts of names: PEFT's of LORA, then those of other tools.
 inline constexpr std::string_view tails[] = {
     "lora_A.weight",
@@ -47,6 +48,7 @@ inline constexpr std::string_view tails[] = {
     "scalar",
     "token_adapter.trainable_tokens_delta",
     "default.hada_w1_a",
+    "tinylora_v.0",
     "ln_tuning_layers.weight",
     "ln_tuning_layers.bias",
 };
@@ -54,7 +56,7 @@ inline constexpr std::string_view modules[] = {"",  "a",           "b.c", "lora_
                                                "e", "e.base_layer"};
 inline constexpr std::uint64_t extents[] = {1, 2, 3, 4, 0, 5, 6, 8, 9, 12, 16, 32, 64, 1024, 4096, 8192};
 inline constexpr lowrank::dtype dtypes[] = {lowrank::dtype::f32, lowrank::dtype::f16, lowrank::dtype::bf16,
-                                            lowrank::dtype::f64, lowrank::dtype::i32};
+                                            lowrank::dtype::f64, lowrank::dtype::i32, lowrank::dtype::u8};
 
 struct tensor {
     std::string name = {};
@@ -97,6 +99,10 @@ inline std::vector<std::byte> filled(lowrank::dtype type, std::uint64_t count, s
     std::vector<std::byte> out(count * size);
     for (std::size_t i = 0; i < out.size(); i += size) {  // floats of all types: high bytes last
         const std::size_t step = how == 1 ? 0 : i / size * 5 % 11;
+        if (size == 1) {
+            out[i] = how == 3 ? std::byte{0xFF} : static_cast<std::byte>(step % 3);
+            continue;
+        }
         out[i + size - 1] = how == 3 ? std::byte{0xFF} : std::byte{0x3C};
         out[i + size - 2] = how == 3 ? std::byte{0xFF} : static_cast<std::byte>(step * 16);
     }
@@ -141,10 +147,24 @@ inline adapter parse(std::span<const std::uint8_t> bytes) {
         set(key, count);
     }
     set("boft_n_butterfly_factor", 1 + static_cast<std::int64_t>(from.below(4)));
-    constexpr const char* forms[] = {"", "bat", "mini"};
+    constexpr const char* forms[] = {
+        "", "bat", "mini", "use_qalora", "target_modules_bd_a", "target_modules_bd_b", "save_only_topk_weights"};
     const std::string form = from.one_of(forms);
-    set("init_weights", form.empty() ? lowrank::peft_value(true) : lowrank::peft_value(form));
-    set("mini_r", static_cast<std::int64_t>(from.one_of(extents)));
+    set("init_weights", form == "bat" || form == "mini" ? lowrank::peft_value(form) : lowrank::peft_value(true));
+    const auto small = static_cast<std::int64_t>(from.one_of(extents));
+    for (const char* key : {"mini_r", "gralora_k", "qalora_group_size", "topk"}) {
+        set(key, small);
+    }
+    for (const char* key : {"num_vectors", "vector_length", "u"}) {
+        set(key, size);
+    }
+    set("hybrid_r", std::int64_t{(flags & 2U) != 0 ? 1 : 0});
+    set("weight_tying", 1.0);
+    set("use_qalora", form == "use_qalora");
+    set("save_only_topk_weights", form == "save_only_topk_weights");
+    if (form.starts_with("target_modules")) {
+        set("use_bdlora", lowrank::peft_fields{{form, std::vector<std::string>{"a"}}, {"nblocks", small}});
+    }
     set("variant", std::string(form.empty() ? "road_1" : form == "bat" ? "road_2" : "road_4"));
     set("group_size", size);
     set("random_loc_seed", count);
@@ -161,7 +181,7 @@ inline adapter parse(std::span<const std::uint8_t> bytes) {
         t.name = module + (module.empty() ? "" : ".") +
                  (leaf < leaves.size() ? leaves[leaf] : std::string(tails[leaf - leaves.size()]));
         const std::size_t facts = from.below(256);
-        t.type = dtypes[facts / 6 % 20 < 16 ? 0 : facts / 6 % 20 - 15];
+        t.type = dtypes[facts / 6 % 21 < 16 ? 0 : facts / 6 % 21 - 15];
         std::uint64_t elements = 1;
         t.shape.resize(facts % 6);
         for (std::uint64_t& n : t.shape) {

@@ -136,7 +136,8 @@ void gguf_seeds(const fs::path& folder) {
 /// The bytes of a script for `fuzzing::parse`.
 class script_writer {
 public:
-    explicit script_writer(std::string_view type, char flags = 0, std::uint64_t block = 4, char form = 0) {
+    explicit script_writer(std::string_view type, char flags = 0, std::uint64_t block = 4, char form = 0,
+                           std::uint64_t small = 3) {
         byte(place(fuzzing::types, type));
         byte(place(fuzzing::extents, 2));  // r
         byte(1);                           // alpha
@@ -144,10 +145,10 @@ public:
         byte(place(fuzzing::extents, block));
         byte(0);  // one butterfly factor
         byte(static_cast<std::size_t>(form));
-        byte(place(fuzzing::extents, 3));  // mini_r
+        byte(place(fuzzing::extents, small));
     }
     script_writer& operator()(std::string_view leaf, std::initializer_list<std::uint64_t> shape,
-                              std::string_view module = "a", std::size_t numbers = 31) {
+                              std::string_view module = "a", std::size_t numbers = 31, bool of_bytes = false) {
         const auto& leaves = fuzzing::all_leaves();
         std::size_t at = place(fuzzing::tails, leaf) + leaves.size();
         for (std::size_t i = 0; i < leaves.size(); ++i) {
@@ -155,7 +156,7 @@ public:
         }
         byte(place(fuzzing::modules, module));
         byte(at);
-        byte(shape.size());  // of type F32
+        byte(shape.size() + (of_bytes ? 120 : 0));  // of type F32 or U8
         for (const std::uint64_t n : shape) {
             byte(place(fuzzing::extents, n));
         }
@@ -216,6 +217,20 @@ void adapter_seeds(const fs::path& folder) {
         {"fourierft", make("FOURIERFT")("fourierft_spectrum", {2})},
         {"delora", make("DELORA")("delora_A", {2, 4})("delora_B", {6, 2})("delora_lambda", {1})("delora_w_norm", {4})},
         {"ln_tuning", make("LN_TUNING")("ln_tuning_layers.weight", {6})("ln_tuning_layers.bias", {6})},
+        {"qalora", make("LORA", 0, 4, 3, 2)("lora_A.weight", {2, 4})("lora_B.weight", {6, 2})},
+        {"bdlora_a", make("LORA", 0, 4, 4, 2)("lora_A.weight", {2, 4})("lora_B.weight", {6, 2})},
+        {"bdlora_b", make("LORA", 0, 4, 5, 2)("lora_A.weight", {2, 4})("lora_B.weight", {6, 1})},
+        {"gralora", make("GRALORA", 0, 4, 0, 2)("gralora_A", {2, 4, 2})("gralora_B", {2, 2, 3})},
+        {"gralora_hybrid", make("GRALORA", 2, 4, 0, 2)("gralora_A", {2, 4, 2})("gralora_B", {2, 2, 3})(
+                               "gralora_A_general.weight", {1, 8})("gralora_B_general.weight", {6, 1})},
+        {"vblora", make("VBLORA", 0, 4, 0, 2)("vblora_logits_A", {2, 3, 4})("vblora_logits_B", {2, 2, 4})(
+                       "vblora_vector_bank", {4, 4}, "")},
+        {"vblora_topk",
+         make("VBLORA", 0, 4, 6, 2)("vblora_logits_A_topk_indices", {2, 3, 2}, "a", 2, true)(
+             "vblora_logits_A_topk_weights", {2, 3, 1})("vblora_logits_B_topk_indices", {2, 2, 2}, "a", 2, true)(
+             "vblora_logits_B_topk_weights", {2, 2, 1})("vblora_vector_bank", {4, 4}, "")},
+        {"tinylora", make("TINYLORA", 0, 4)("tinylora_A", {2, 8})("tinylora_B", {6, 2})("tinylora_P", {4, 2, 2})(
+                         "tinylora_v.0", {4}, "")},
         {"kohya", make("")("lora_down.weight", {2, 4})("lora_up.weight", {6, 2})("alpha", {})("dora_scale", {6, 1})},
         {"diffusers", make("")("lora.down.weight", {2, 4})("lora.up.weight", {6, 2})},
         {"mlx", make("")("lora_a", {4, 2})("lora_b", {2, 6})("m", {6})},

@@ -3,6 +3,7 @@
 // whatever kind of adapter it is.
 #include <algorithm>
 #include <filesystem>
+#include <map>
 #include <memory>
 #include <string>
 #include <string_view>
@@ -85,9 +86,14 @@ std::pair<vector<S>, vector<S>> through_bias(any_adapter<S> adapter, const vecto
     return out;
 }
 
+/// Gradients of what layers share, by the name of the tensor.
+template <class S>
+using shared_gradients = std::map<std::string, matrix<S>>;
+
 /// The gradients of one module under the names of its file.
 template <class S>
-void put_gradients(const golden_case& c, const layer<S>& l, active_module<S>& a, const matrix<S>& x, computed<S>& out) {
+void put_gradients(const golden_case& c, const layer<S>& l, active_module<S>& a, const matrix<S>& x, computed<S>& out,
+                   shared_gradients<S>& shared) {
     auto& adapter = a.module.adapter;
     workspace ws;
     auto gradient = adapter.zero_gradient();
@@ -105,6 +111,11 @@ void put_gradients(const golden_case& c, const layer<S>& l, active_module<S>& a,
     for (const auto& p : adapter.parameters()) {
         matrix<S> g = values.segment(at, p.rows * p.cols).reshaped(p.rows, p.cols);
         at += p.rows * p.cols;
+        if (!p.shared.empty()) {  // the sum over all layers
+            auto& sum = shared["grad[" + a.name + "].base_model." + p.shared];
+            sum = sum.size() == 0 ? g : matrix<S>(sum + g);
+            continue;
+        }
         const std::string leaf = l.is_embedding() ? table_name(p.name) : p.name;
         if (l.is_embedding() && l.padding_index() >= 0 && leaf == "lora_embedding_A") {
             g.col(l.padding_index()).setZero();  // the padding token trains B and the magnitude only
@@ -146,7 +157,8 @@ void put_gradients(const golden_case& c, const layer<S>& l, active_module<S>& a,
 
 /// Output, gradients and merged weight of a layer with its adapters.
 template <class S>
-void run_modules(const golden_case& c, const layer<S>& l, std::vector<active_module<S>> modules, computed<S>& out) {
+void run_modules(const golden_case& c, const layer<S>& l, std::vector<active_module<S>> modules, computed<S>& out,
+                 shared_gradients<S>& shared) {
     const std::string& name = l.name();
     const auto base = l.base();
     const matrix<S> x = inputs_of(l);
@@ -178,7 +190,7 @@ void run_modules(const golden_case& c, const layer<S>& l, std::vector<active_mod
         matrix<S> dx = whole ? matrix<S>(matrix<S>::Zero(x.rows(), x.cols())) : apply_transposed(base, l.dy());
         for (auto& a : modules) {
             a.module.adapter.add_transposed_product(base, S(1), l.dy(), dx, ws);
-            put_gradients(c, l, a, x, out);
+            put_gradients(c, l, a, x, out, shared);
         }
         if (!l.is_embedding()) {
             l.put_input_gradient(out, dx);
@@ -203,7 +215,7 @@ void run_modules(const golden_case& c, const layer<S>& l, std::vector<active_mod
 }
 
 template <class S>
-void run_layer(const golden_case& c, const std::string& name, computed<S>& out) {
+void run_layer(const golden_case& c, const std::string& name, computed<S>& out, shared_gradients<S>& shared) {
     const layer<S> l(c, name);
     std::vector<active_module<S>> modules;
     for (const std::string active : c.info.at("active")) {
@@ -211,25 +223,22 @@ void run_layer(const golden_case& c, const std::string& name, computed<S>& out) 
             modules.push_back({active, std::move(*m)});
         }
     }
-    run_modules(c, l, std::move(modules), out);
+    run_modules(c, l, std::move(modules), out, shared);
 }
 
-/// KaSA, on weights without their smallest singular components. Folders of it are not read: the base would change.
+/// KaSA, on weights without their smallest singular components.
 template <class S>
 void run_kasa(const golden_case& c, computed<S>& out) {
-    const auto& [active, file] = *c.adapters.begin();
+    const std::string active = c.info.at("active").at(0);
+    const auto file = read_golden_adapter(c, active);
+    shared_gradients<S> none;
     for (const auto& [name, description] : c.info.at("layers").items()) {
         layer<S> l(c, name);
-        const auto stored = [&, &tensors = file.weights](const char* leaf) -> const tensor& {
-            return tensors.at(peft_prefix + l.name() + leaf);
-        };
-        kasa_adapter<S> adapter{.lora_A = stored(".lora_A.weight").template weight<S>(),
-                                .lora_B = stored(".lora_B.weight").template weight<S>(),
-                                .lora_diag = stored(".lora_diag").template vector<S>(),
-                                .lora_alpha = file.config.at("lora_alpha")};
-        const auto start = kasa(svd(l.weight()).value(), {.r = adapter.lora_A.rows()});
+        auto module = module_at(file, l).value();
+        const lowrank::index r = module.adapter.template get<kasa_adapter<S>>()->lora_A.rows();
+        const auto start = kasa(svd(l.weight()).value(), {.r = r});
         l.set_weight(l.weight() - row_matrix<S>(start.noise.dense()));
-        run_modules(c, l, {{active, {.adapter = std::move(adapter)}}}, out);
+        run_modules(c, l, {{active, std::move(module)}}, out, none);
     }
 }
 
@@ -304,27 +313,34 @@ void run(const golden_case& c, computed<S>& out) {
         adalora_training<S>(c, out).run();
         return;
     }
+    shared_gradients<S> shared;
     for (const auto& [name, description] : c.info.at("layers").items()) {
         if (c.info.contains("adapter_names")) {
             run_mixed<S>(c, name, out);
         } else {
-            run_layer<S>(c, name, out);
+            run_layer<S>(c, name, out, shared);
         }
+    }
+    for (const auto& [name, gradient] : shared) {
+        out.put(name, gradient);
     }
 }
 
 /// A kind is its row here once the reader and `any_adapter` know it.
 const register_family kinds[] = {
-    {"lora", run<float>, run<double>},     {"dora", run<float>, run<double>},
-    {"adalora", run<float>, run<double>},  {"vera", run<float>, run<double>},
-    {"loha", run<float>, run<double>},     {"lokr", run<float>, run<double>},
-    {"ia3", run<float>, run<double>},      {"oft", run<float>, run<double>},
-    {"boft", run<float>, run<double>},     {"hra", run<float>, run<double>},
-    {"miss", run<float>, run<double>},     {"hira", run<float>, run<double>},
-    {"randlora", run<float>, run<double>}, {"lora-kasa", run_kasa<float>, run_kasa<double>},
-    {"shira", run<float>, run<double>},    {"c3a", run<float>, run<double>},
-    {"road", run<float>, run<double>},     {"fourierft", run<float>, run<double>},
-    {"delora", run<float>, run<double>},   {"ln-tuning", run_norms<float>, run_norms<double>},
+    {"lora", run<float>, run<double>},        {"dora", run<float>, run<double>},
+    {"adalora", run<float>, run<double>},     {"vera", run<float>, run<double>},
+    {"loha", run<float>, run<double>},        {"lokr", run<float>, run<double>},
+    {"ia3", run<float>, run<double>},         {"oft", run<float>, run<double>},
+    {"boft", run<float>, run<double>},        {"hra", run<float>, run<double>},
+    {"miss", run<float>, run<double>},        {"hira", run<float>, run<double>},
+    {"randlora", run<float>, run<double>},    {"lora-kasa", run_kasa<float>, run_kasa<double>},
+    {"shira", run<float>, run<double>},       {"c3a", run<float>, run<double>},
+    {"road", run<float>, run<double>},        {"fourierft", run<float>, run<double>},
+    {"delora", run<float>, run<double>},      {"ln-tuning", run_norms<float>, run_norms<double>},
+    {"lora-bdlora", run<float>, run<double>}, {"lora-qalora", run<float>, run<double>},
+    {"gralora", run<float>, run<double>},     {"vblora", run<float>, run<double>},
+    {"tinylora", run<float>, run<double>},
 };
 
 }  // namespace

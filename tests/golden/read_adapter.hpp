@@ -28,16 +28,22 @@
 #include <lowrank/io/peft/kinds/ia3.hpp>
 #include <lowrank/io/peft/kinds/loha.hpp>
 #include <lowrank/io/peft/kinds/lokr.hpp>
+#include <lowrank/io/peft/kinds/lora_forms/bdlora.hpp>
+#include <lowrank/io/peft/kinds/lora_forms/kasa.hpp>
+#include <lowrank/io/peft/kinds/lora_forms/qalora.hpp>
 #include <lowrank/io/peft/kinds/miss.hpp>
-#include <lowrank/io/peft/kinds/randlora.hpp>
 #include <lowrank/io/peft/kinds/rotations/boft.hpp>
 #include <lowrank/io/peft/kinds/rotations/hra.hpp>
 #include <lowrank/io/peft/kinds/rotations/oft.hpp>
 #include <lowrank/io/peft/kinds/rotations/road.hpp>
+#include <lowrank/io/peft/kinds/shared/randlora.hpp>
+#include <lowrank/io/peft/kinds/shared/tinylora.hpp>
+#include <lowrank/io/peft/kinds/shared/vblora.hpp>
+#include <lowrank/io/peft/kinds/shared/vera.hpp>
 #include <lowrank/io/peft/kinds/structured/c3a.hpp>
 #include <lowrank/io/peft/kinds/structured/fourierft.hpp>
+#include <lowrank/io/peft/kinds/structured/gralora.hpp>
 #include <lowrank/io/peft/kinds/structured/shira.hpp>
-#include <lowrank/io/peft/kinds/vera.hpp>
 #include <lowrank/lora/any_adapter.hpp>
 #include <lowrank/lora/kinds/dora.hpp>
 #include <lowrank/lora/kinds/ia3.hpp>
@@ -73,11 +79,14 @@ consteval std::size_t member_count() {
     template <lowrank::real S>      \
     lowrank::name<S> rebound(const lowrank::name<float>&);
 LOWRANK_TESTS_REBOUND(adalora_adapter)
+LOWRANK_TESTS_REBOUND(bdlora_adapter)
 LOWRANK_TESTS_REBOUND(boft_adapter)
 LOWRANK_TESTS_REBOUND(dora_adapter)
+LOWRANK_TESTS_REBOUND(gralora_adapter)
 LOWRANK_TESTS_REBOUND(hira_adapter)
 LOWRANK_TESTS_REBOUND(hra_adapter)
 LOWRANK_TESTS_REBOUND(ia3_adapter)
+LOWRANK_TESTS_REBOUND(kasa_adapter)
 LOWRANK_TESTS_REBOUND(loha_adapter)
 LOWRANK_TESTS_REBOUND(lokr_adapter)
 LOWRANK_TESTS_REBOUND(lokr_factor)
@@ -85,6 +94,7 @@ LOWRANK_TESTS_REBOUND(lora_adapter)
 LOWRANK_TESTS_REBOUND(miss_adapter)
 LOWRANK_TESTS_REBOUND(miss_bat_adapter)
 LOWRANK_TESTS_REBOUND(oft_adapter)
+LOWRANK_TESTS_REBOUND(qalora_adapter)
 LOWRANK_TESTS_REBOUND(randlora_adapter)
 LOWRANK_TESTS_REBOUND(randlora_projections)
 LOWRANK_TESTS_REBOUND(c3a_adapter)
@@ -92,6 +102,9 @@ LOWRANK_TESTS_REBOUND(delora_adapter)
 LOWRANK_TESTS_REBOUND(fourierft_adapter)
 LOWRANK_TESTS_REBOUND(road_adapter)
 LOWRANK_TESTS_REBOUND(shira_adapter)
+LOWRANK_TESTS_REBOUND(tinylora_adapter)
+LOWRANK_TESTS_REBOUND(vblora_adapter)
+LOWRANK_TESTS_REBOUND(vblora_pieces)
 LOWRANK_TESTS_REBOUND(vera_adapter)
 LOWRANK_TESTS_REBOUND(vera_projections)
 #undef LOWRANK_TESTS_REBOUND
@@ -200,6 +213,11 @@ std::optional<golden_module<S>> module_at(const lowrank::peft_adapter& file, con
     if (const auto* randlora = module.get<lowrank::peft_randlora>()) {
         return golden_module<S>{.adapter = in_scalar<S>(randlora->randlora)};
     }
+    if (const auto* vblora = module.get<lowrank::peft_vblora>()) {
+        auto own = in_scalar<S>(vblora->vblora);
+        own.bank = in_scalar<S>(*vblora->bank);
+        return golden_module<S>{.adapter = std::move(own)};
+    }
     if (const auto* hira = module.get<lowrank::peft_hira>()) {
         return golden_module<S>{.adapter = in_scalar<S>(hira->hira)};
     }
@@ -213,11 +231,14 @@ std::optional<golden_module<S>> module_at(const lowrank::peft_adapter& file, con
     using lowrank::adalora_adapter, lowrank::c3a_adapter, lowrank::delora_adapter, lowrank::fourierft_adapter,
         lowrank::road_adapter, lowrank::hira_adapter, lowrank::hra_adapter, lowrank::loha_adapter,
         lowrank::lokr_adapter, lowrank::lora_adapter, lowrank::miss_adapter, lowrank::miss_bat_adapter,
-        lowrank::oft_adapter, lowrank::shira_adapter, lowrank::vera_adapter;
+        lowrank::oft_adapter, lowrank::shira_adapter, lowrank::vera_adapter, lowrank::bdlora_adapter,
+        lowrank::qalora_adapter, lowrank::gralora_adapter, lowrank::tinylora_adapter, lowrank::kasa_adapter;
     try_kinds(lowrank::kind_list<lora_adapter<float>, adalora_adapter<float>, hira_adapter<float>, hra_adapter<float>,
                                  loha_adapter<float>, lokr_adapter<float>, miss_adapter<float>, miss_bat_adapter<float>,
                                  oft_adapter<float>, shira_adapter<float>, vera_adapter<float>, c3a_adapter<float>,
-                                 delora_adapter<float>, fourierft_adapter<float>, road_adapter<float>>());
+                                 delora_adapter<float>, fourierft_adapter<float>, road_adapter<float>,
+                                 bdlora_adapter<float>, qalora_adapter<float>, gralora_adapter<float>,
+                                 tinylora_adapter<float>, kasa_adapter<float>>());
     if (!out) {
         throw std::runtime_error(kind_of(module) + " only merges");
     }

@@ -11,13 +11,7 @@
 
 namespace lowrank_tests {
 
-inline const std::vector<std::string_view> unsupported_families = {
-    "gralora",      // a grid of low-rank blocks
-    "lora-bdlora",  // block-diagonal factors
-    "lora-qalora",  // pooled inputs
-    "tinylora",     // shared vectors between SVD factors
-    "vblora",       // vectors mixed from a bank
-};
+inline const std::vector<std::string_view> unsupported_families = {};
 
 }  // namespace lowrank_tests
 

@@ -146,6 +146,11 @@ std::vector<kind_row> kinds_of_table() {
         {"hira", "HiRA"},
         {"miss_bat", "MiSS, \"bat\""},
         {"kasa", "KaSA"},
+        {"vblora", "VB-LoRA"},
+        {"tinylora", "TinyLoRA"},
+        {"gralora", "GraLoRA"},
+        {"bdlora", "BD-LoRA"},
+        {"qalora", "QA-LoRA"},
         {"alora", "aLoRA"},
         {"table_lora", "LoRA of a table"},
         {"conv_lora", "ConvLoRA of loralib"},
@@ -250,6 +255,7 @@ public:
         reading.modules = {projection, attention, table, convolution};
         reading.model = &heads;
         reading.peft.activated_by_tokens = true;
+        reading.peft.base_is_residual = true;
     }
 
     /// A path at which nothing lies.
@@ -466,20 +472,13 @@ void try_file_row(workshop& shop, const kind_row& row, const cells& says) {
 /// What is said of a file of such an adapter, made as its tool does, when it is read or merged.
 status refusal_of_file(workshop& shop, const any_adapter<float>& a) {
     const auto path = shop.place();
-    if (a.get<kasa_adapter<float>>() != nullptr) {  // LoRA whose configuration says more
-        REQUIRE(write_peft(path, adapter_of(projection, some_lora(41))));
-        std::string config = lowrank_tests::text_of(path / "adapter_config.json");
-        config.insert(config.find('{') + 1, R"("kasa_config": {"beta": 0.0001},)");
-        REQUIRE(write_file(path / "adapter_config.json", config));
-    } else {  // loralib's names
-        const auto* fused = a.get<merged_linear_adapter<float>>();
-        const auto* conv = a.get<conv_lora_adapter<float>>();
-        REQUIRE((fused != nullptr || conv != nullptr));
-        const std::string name = fused != nullptr ? projection : convolution;
-        REQUIRE(
-            write_safetensors(path, {tensor_of(name + ".lora_A", fused != nullptr ? fused->lora_A : conv->lora_A),
+    // loralib's names
+    const auto* fused = a.get<merged_linear_adapter<float>>();
+    const auto* conv = a.get<conv_lora_adapter<float>>();
+    REQUIRE((fused != nullptr || conv != nullptr));
+    const std::string name = fused != nullptr ? projection : convolution;
+    REQUIRE(write_safetensors(path, {tensor_of(name + ".lora_A", fused != nullptr ? fused->lora_A : conv->lora_A),
                                      tensor_of(name + ".lora_B", fused != nullptr ? fused->lora_B : conv->lora_B)}));
-    }
     const auto read = read_adapter(path, shop.reading);
     if (!read) {
         return read.error();

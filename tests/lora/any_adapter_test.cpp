@@ -69,12 +69,22 @@ TEST_CASE("kinds, parameters and copies") {
         copy.parameters().front().values.front() += 1;
         CHECK(copy.parameters().front().values.front() == a.parameters().front().values.front() + 1);
     }
-    CHECK(kinds ==
-          std::set<std::string>{
-              "adalora",       "alora", "boft",     "c3a",  "conv_lora", "delora",      "dora", "fourierft",
-              "hira",          "hra",   "ia3",      "kasa", "loha",      "lokr",        "lora", "output_rotation",
-              "merged_linear", "miss",  "miss_bat", "oft",  "randlora",  "replacement", "road", "shira",
-              "table_lora",    "vera"});
+    CHECK(kinds == std::set<std::string>{"adalora",     "alora",
+                                         "bdlora",      "boft",
+                                         "c3a",         "conv_lora",
+                                         "delora",      "dora",
+                                         "fourierft",   "gralora",
+                                         "hira",        "hra",
+                                         "ia3",         "kasa",
+                                         "loha",        "lokr",
+                                         "lora",        "merged_linear",
+                                         "miss",        "miss_bat",
+                                         "oft",         "output_rotation",
+                                         "qalora",      "randlora",
+                                         "replacement", "road",
+                                         "shira",       "table_lora",
+                                         "tinylora",    "vblora",
+                                         "vera"});
 
     any_adapter<double> lora = random_adapter<double>(12, 8, {.r = 2, .lora_dropout = 0.25});
     CHECK(lora.dropout() == 0.25);
@@ -141,8 +151,9 @@ TEST_CASE("rows in another order: the adapter of the reordered weight, or a sent
             CHECK(relative_diff(after.row(i), matrix<double>(before.row(rows[static_cast<std::size_t>(i)]))) < 1e-12);
         }
     }
-    CHECK(refused == std::set<std::string>{"c3a", "conv_lora", "fourierft", "lokr", "output_rotation", "merged_linear",
-                                           "miss_bat", "randlora", "road", "vera"});
+    CHECK(refused == std::set<std::string>{"bdlora", "c3a", "conv_lora", "fourierft", "gralora", "lokr",
+                                           "merged_linear", "miss_bat", "output_rotation", "randlora", "road",
+                                           "tinylora", "vblora", "vera"});
     any_adapter<double> lora = random_adapter<double>(12, 8, {.r = 2});
     CHECK_THROWS_AS((void)lora.permute_rows(std::vector<lowrank::index>{0, 1}), contract_violation);
     CHECK_THROWS_AS((void)lora.permute_rows(std::vector<lowrank::index>(12, 0)), contract_violation);

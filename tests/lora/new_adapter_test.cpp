@@ -21,6 +21,7 @@ TEST_CASE("the layers say what kinds with something in common need to know") {
     CHECK(all.common_in == 4);
     CHECK(all.common_out == 4);
     CHECK(all.largest_rank == 3);  // of 4 x 20; of 12 x 8 it is 4
+    CHECK(all.common_size() == 4);
 }
 
 TEST_CASE("fresh adapters of every kind leave the layer as it is, fit it, and honour or refuse a dropout") {
@@ -48,7 +49,8 @@ TEST_CASE("fresh adapters of every kind leave the layer as it is, fit it, and ho
             CHECK(dropping.error().message.find(kind.name) != std::string::npos);
         }
     }
-    CHECK(with_dropout == std::set<std::string>{"adalora", "delora", "dora", "lora"});
+    CHECK(with_dropout == std::set<std::string>{"adalora", "bdlora", "delora", "dora", "gralora", "lora", "qalora",
+                                                "tinylora", "vblora"});
     CHECK(find_makeable_kind<double>("ia3") != nullptr);
     CHECK(find_makeable_kind<double>("alora") == nullptr);
     CHECK(find_makeable_kind<double>("nothing") == nullptr);

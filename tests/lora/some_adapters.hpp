@@ -95,6 +95,20 @@ std::vector<lowrank::any_adapter<S>> some_adapters(const lowrank::row_matrix<S>&
                                        .delora_B = m(12, 3, 50),
                                        .delora_lambda = vector<S>::Constant(1, S(1.5)),
                                        .delora_w_norm = m(8, 1, 51)});
+    all.emplace_back(bdlora_adapter<S>{.lora_A = m(4, 4, 44), .lora_B = m(12, 4, 45), .blocks_A = 2, .lora_alpha = 5});
+    all.emplace_back(bdlora_adapter<S>{.lora_A = m(4, 8, 46), .lora_B = m(12, 2, 47), .blocks_B = 2, .lora_alpha = 5});
+    all.emplace_back(
+        qalora_adapter<S>{.lora = {.lora_A = m(3, 4, 48), .lora_B = m(12, 3, 49), .lora_alpha = 5}, .group_size = 2});
+    for (const lowrank::index hybrid : {0, 2}) {
+        auto gra = make_gralora<S>(12, 8, {.r = 4, .hybrid_r = hybrid, .alpha = 5});
+        gra.gralora_B = m(8, 6, 50);
+        gra.gralora_B_general = m(hybrid == 0 ? 0 : 12, hybrid, 51);
+        all.emplace_back(gra);
+    }
+    all.emplace_back(vblora_adapter<S>{
+        .A = {.logits = m(4, 6, 62)}, .B = {.logits = m(6, 6, 63)}, .bank = m(6, 4, 54), .r = 2, .topk = 3});
+    all.emplace_back(tinylora_adapter<S>{
+        .tinylora_A = m(3, 8, 55), .tinylora_B = m(12, 3, 56), .tinylora_P = m(15, 3, 57), .v = m(5, 1, 58), .r = 3});
     for (auto& a : all) {
         a.refresh(as_operator(w));
     }

@@ -265,8 +265,10 @@ LOWRANK_BODY peft_lora_config peft_config_for(const std::map<std::string, peft_m
                 of_kind.push_back(module.data());
             }
         }
-        // The first form of a type says what holds without modules of the others.
-        if (kind->fit_options != nullptr && (!of_kind.empty() || kind == type->kind)) {
+        // The first form of a type says what holds without modules of the others; forms that are claimed, that none is.
+        const auto of_type = type->kinds();
+        const bool speaks = std::find(of_type.begin(), of_type.end(), kind) != of_type.end();
+        if (kind->fit_options != nullptr && (!of_kind.empty() || speaks)) {
             kind->fit_options(base.options, names, of_kind);
         }
     }
@@ -277,8 +279,9 @@ namespace detail {
 
 /// Why the configuration does not describe a module, if it does not.
 LOWRANK_INLINE [[nodiscard]] status check_against_config(const std::string& path, const peft_module& module,
-                                                         const peft_lora_config& c, const peft_type& type,
+                                                         const peft_lora_config& c, const typed_kind& of,
                                                          const peft_rules& rules) {
+    const peft_type& type = of.type;
     const auto differs = [&](const std::string& what) {
         return status{errc::mismatch,
                       "module " + in_quotes(path) + ": its " + what +
@@ -295,6 +298,11 @@ LOWRANK_INLINE [[nodiscard]] status check_against_config(const std::string& path
     }
     if (!is_of_type(module, c.peft_type)) {
         return differs("peft_type");
+    }
+    const auto is_form = [&](const peft_description* kind) { return kind == &module.kind(); };
+    const peft_description& reads = of.kind_of(c.options, path);
+    if (&reads != (std::any_of(of.forms.begin(), of.forms.end(), is_form) ? &module.kind() : of.kind)) {
+        return differs("form");
     }
     const peft_facts has = module.kind().facts(module.data());
     const auto* experts = module.get<peft_experts>();
@@ -330,12 +338,15 @@ template <class I>
 /// A tensor of the file, rounded once if its storage type is narrower than float.
 LOWRANK_INLINE [[nodiscard]] tensor_to_write stored_as(std::string name, dtype type, const peft_tensors::part& part) {
     tensor_to_write out;
-    switch (type) {
+    const dtype as = part.integers.value_or(type);
+    switch (as) {
         case dtype::f16: out = tensor_of(std::move(name), row_matrix<half>(part.values.cast<half>())); break;
         case dtype::bf16: out = tensor_of(std::move(name), row_matrix<bfloat16>(part.values.cast<bfloat16>())); break;
         case dtype::f64: out = tensor_of(std::move(name), row_matrix<double>(part.values.cast<double>())); break;
-        case dtype::i32: out = integers_of<std::int32_t>(std::move(name), type, part.values); break;
-        case dtype::i64: out = integers_of<std::int64_t>(std::move(name), type, part.values); break;
+        case dtype::u8: out = integers_of<std::uint8_t>(std::move(name), as, part.values); break;
+        case dtype::i16: out = integers_of<std::int16_t>(std::move(name), as, part.values); break;
+        case dtype::i32: out = integers_of<std::int32_t>(std::move(name), as, part.values); break;
+        case dtype::i64: out = integers_of<std::int64_t>(std::move(name), as, part.values); break;
         default: out = tensor_of(std::move(name), part.values);
     }
     out.shape = part.shape;
@@ -344,7 +355,8 @@ LOWRANK_INLINE [[nodiscard]] tensor_to_write stored_as(std::string name, dtype t
 
 /// All tensors of an adapter's file, or why the configuration does not describe them.
 LOWRANK_INLINE [[nodiscard]] result<std::vector<tensor_to_write>> peft_tensors_of(const peft_adapter& adapter,
-                                                                                  const peft_type& type) {
+                                                                                  const typed_kind& of) {
+    const peft_type& type = of.type;
     std::vector<std::string> paths;
     for (const auto& [path, module] : adapter.modules) {
         if (const auto* experts = module.template get<peft_experts>()) {
@@ -362,23 +374,25 @@ LOWRANK_INLINE [[nodiscard]] result<std::vector<tensor_to_write>> peft_tensors_o
     std::vector<tensor_to_write> out;
     status why;
     const auto add = [&](const std::string& path, const std::string& path_in_file, const peft_tensors& tensors,
-                         std::span<const std::string_view> leaves) {
+                         const peft_type& own) {
         for (const auto& part : tensors.parts) {
             if (!all_finite(part.values)) {
                 why = {errc::non_finite, "module " + in_quotes(path) + " holds NaN or infinity"};
                 return;
             }
             // An older name of the type has names of its own for the same tensors.
-            const auto at = std::find(leaves.begin(), leaves.end(), part.leaf);
-            const auto i = static_cast<std::size_t>(at - leaves.begin());
-            const std::string leaf(i < type.leaves.size() ? type.leaves[i] : part.leaf);
+            const auto at = std::find(own.leaves.begin(), own.leaves.end(), part.leaf);
+            const auto i = static_cast<std::size_t>(at - own.leaves.begin());
+            const bool is_older = type.name != own.name && i < type.leaves.size();
+            const std::string leaf(is_older ? type.leaves[i] : part.leaf);
             const auto stored = adapter.types.find(path + "." + leaf);
             const std::string prefix = path.empty() ? "base_model" : std::string(peft_prefix) + path_in_file;
             out.push_back(stored_as(prefix + "." + leaf,
                                     stored != adapter.types.end() ? stored->second : type.usual_type(leaf), part));
         }
     };
-    bool wrote_shared = false;
+    std::map<std::string, matrix<float>> shared;
+    std::set<const void*> seen;
     for (const auto& [path, module] : adapter.modules) {
         peft_tensors tensors;
         module.kind().write(module.data(), tensors);
@@ -386,17 +400,29 @@ LOWRANK_INLINE [[nodiscard]] result<std::vector<tensor_to_write>> peft_tensors_o
             out.push_back(std::move(*tensors.whole));
             continue;
         }
-        why = check_against_config(path, module, adapter.config, type, *rules);
+        why = check_against_config(path, module, adapter.config, of, *rules);
         if (!why) {
             return why;
         }
         const auto types = module.kind().types();
         const auto named = module.kind().path_in_file;
-        add(path, named != nullptr ? named(path, module.data()) : path, tensors, types.front().leaves);
-        if (!std::exchange(wrote_shared, true) && module.kind().write_shared != nullptr) {
-            peft_tensors shared;
-            module.kind().write_shared(module.data(), shared);
-            add("", "", shared, types.front().leaves);
+        add(path, named != nullptr ? named(path, module.data()) : path, tensors, types.front());
+        const void* const identity =
+            module.kind().shared_identity != nullptr ? module.kind().shared_identity(module.data()) : nullptr;
+        if (why && module.kind().write_shared != nullptr && (identity == nullptr || seen.insert(identity).second)) {
+            peft_tensors own;
+            why = module.kind().write_shared(module.data(), {adapter.config.options, path, names}, own);
+            peft_tensors fresh;
+            for (const auto& part : own.parts) {
+                const auto [at, is_new] = shared.try_emplace(part.leaf, part.values);
+                if (is_new) {
+                    fresh.parts.push_back(part);
+                } else if (why && at->second != part.values) {
+                    why = {errc::mismatch, "module " + in_quotes(path) + " has another " + part.leaf +
+                                               " than a module before it, and the file has one for both"};
+                }
+            }
+            add("", "", fresh, types.front());
         }
         if (!why) {
             return why;
@@ -418,7 +444,7 @@ LOWRANK_BODY status write_peft(const std::filesystem::path& folder, const peft_a
     if (!type) {
         return {errc::unsupported, "peft_type " + detail::in_quotes(adapter.config.peft_type) + " is not supported"};
     }
-    auto tensors = detail::peft_tensors_of(adapter, type->type);
+    auto tensors = detail::peft_tensors_of(adapter, *type);
     if (!tensors) {
         return tensors.error();
     }

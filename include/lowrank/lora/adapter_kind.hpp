@@ -24,8 +24,9 @@
 /// `applied_operator` for an adapter that is multiplied with itself (`operator_adapter`), `applied_rotation` (algebra/rotation.hpp) for a rotation of the inputs, or one of its own, with the members that
 /// `applied_adapter` lists. What is missing does not compile, and the message says which part it is. A description may
 /// say more: `lora(a)`, the plain LoRA in it; `dropout(a)`, how often training drops an input; `permute_rows(a, rows)`,
-/// new outputs from old ones; `not_merged`, why it cannot be merged; `maker(layers, options)`, `check_layers(layers)`
-/// and `learning_rate`, how fresh ones are made, and for which layers (new_adapter.hpp). The kinds of the library stand in kinds/, and in kinds/list.hpp.
+/// new outputs from old ones; `shared_name(a, parameter)`, under which name other layers have the parameter too;
+/// `not_merged`, why it cannot be merged; `maker(layers, options)`, `check_layers(layers)` and `learning_rate`, how fresh
+/// ones are made, and for which layers (new_adapter.hpp). The kinds of the library stand in kinds/, and in kinds/list.hpp.
 
 #include <algorithm>
 #include <concepts>

@@ -53,6 +53,9 @@ struct adapter_parameter {
     index cols = 0;
     std::span<S> values = {};
     bool is_vector = false;  ///< A scale or a magnitude, not a matrix of one column.
+    /// Not empty: adapters of several layers have this parameter together, under this name. Each holds a copy; a trainer
+    /// sums their gradients and keeps the copies equal.
+    std::string shared = {};
 };
 
 namespace detail {

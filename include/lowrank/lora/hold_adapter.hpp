@@ -53,6 +53,9 @@ struct holder final : held_adapter<typename A::scalar> {
         adapter_kind<A>::visit(model.adapter, [&](std::string_view name, auto& p) {
             list.push_back({std::string(name), p.rows(), p.cols(), entries(p),
                             bool(std::remove_cvref_t<decltype(p)>::IsVectorAtCompileTime)});
+            if constexpr (requires { adapter_kind<A>::shared_name(model.adapter, name); }) {
+                list.back().shared = adapter_kind<A>::shared_name(model.adapter, name);
+            }
         });
         return list;
     }

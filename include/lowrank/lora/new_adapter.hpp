@@ -41,6 +41,9 @@ struct adapted_layers {
     index common_out = 0;    ///< Of the outputs.
     index largest_rank = 0;  ///< The largest r with r (out + in) <= out in for every layer; before the first one 0.
 
+    /// That of inputs and outputs.
+    [[nodiscard]] index common_size() const { return std::gcd(common_in, common_out); }
+
     void add(index out, index in) {
         const index rank = out + in > 0 ? out * in / (out + in) : 0;
         largest_rank = common_out == 0 || rank < largest_rank ? rank : largest_rank;

@@ -3,7 +3,9 @@
 
 #include <string>
 
+#include <lowrank/factor/svd.hpp>
 #include <lowrank/io/peft.hpp>
+#include <lowrank/io/peft/kinds/lora_forms/kasa.hpp>
 #include <lowrank/lora/init/spectral_init.hpp>
 
 #include "io_support.hpp"
@@ -62,6 +64,35 @@ TEST_CASE("PiSSA and OLoRA become plain LoRA on the original base, through files
             CHECK(read_peft(folder / "plain"));
         }
     }
+}
+
+TEST_CASE("KaSA becomes plain LoRA on the original base, which has its smallest components still") {
+    temporary_folder folder;
+    const matrix<float> w = gaussian<float>(12, 9, 1);
+    REQUIRE(write_safetensors(folder / "model.safetensors", {tensor_of("l.weight", row_matrix<float>(w))}));
+    const auto base = checkpoint::open(folder / "model.safetensors");
+    REQUIRE(base);
+    const auto start = kasa(svd(w).value(), {.r = 3, .lora_alpha = 6});
+    auto trained = start.adapter;
+    trained.lora_B = 0.1F * gaussian<float>(12, 3, 4);
+    peft_adapter adapter;
+    adapter.modules["l"] = trained;
+    adapter.config = peft_config_for(adapter);
+    REQUIRE(write_peft(folder / "adapter", adapter));
+    CHECK_FALSE(read_peft(folder / "adapter"));
+    const auto read = read_peft(folder / "adapter", {.base_is_residual = true});
+    REQUIRE(read);
+    const auto plain = on_original_base(*read, *base);
+    REQUIRE_MESSAGE(plain, (plain ? std::string() : plain.error().message));
+    const auto& lora = lora_of(plain->modules.at("l"));
+    CHECK(lora.rank() == 6);
+    const matrix<float> want = w - start.noise.dense() + trained.delta().dense();
+    CHECK((w + lora.delta().dense() - want).norm() < 1e-4F * want.norm());
+    REQUIRE(write_peft(folder / "plain", *plain));
+    CHECK(read_peft(folder / "plain"));
+    adapter.modules["l"] = kasa_adapter<float>{
+        .lora_A = gaussian<float>(2, 12, 1), .lora_B = gaussian<float>(9, 2, 2), .lora_diag = gaussian<float>(2, 1, 3)};
+    CHECK(on_original_base(adapter, *base).why.code == errc::mismatch);
 }
 
 TEST_CASE("what weights do not determine is refused, what took nothing away stays as it is") {

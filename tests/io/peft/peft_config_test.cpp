@@ -119,8 +119,8 @@ TEST_CASE("wrong values are refused, naming the key") {
 
 TEST_CASE("features that change the result are refused, naming the key") {
     for (const char* member :
-         {R"("use_qalora":true)", R"("use_bdlora":{"a":1})", R"("alora_invocation_tokens":[1,2])",
-          R"("layer_replication":[[0,4]])", R"("kasa_config":{"x":1})", R"("arrow_config":{"x":1})",
+         {R"("use_qalora":true,"use_dora":true)", R"("use_bdlora":{"a":1})", R"("alora_invocation_tokens":[1,2])",
+          R"("layer_replication":[[0,4]])", R"("kasa_config":{"beta":1})", R"("arrow_config":{"x":1})",
           R"("velora_config":{"x":1})", R"("monteclora_config":{"x":1})", R"("init_lora_weights":"pissa_niter_4")",
           R"("init_lora_weights":"olora")", R"("rank_pattern":{"(?=x)y":1})"}) {
         const auto c = with(member);

@@ -10,15 +10,15 @@
 #include <lowrank/io/peft/kinds/delora.hpp>
 #include <lowrank/io/peft/kinds/hira.hpp>
 #include <lowrank/io/peft/kinds/miss.hpp>
-#include <lowrank/io/peft/kinds/randlora.hpp>
 #include <lowrank/io/peft/kinds/rotations/boft.hpp>
 #include <lowrank/io/peft/kinds/rotations/hra.hpp>
 #include <lowrank/io/peft/kinds/rotations/oft.hpp>
 #include <lowrank/io/peft/kinds/rotations/road.hpp>
+#include <lowrank/io/peft/kinds/shared/randlora.hpp>
 #include <lowrank/io/peft/kinds/structured/c3a.hpp>
 #include <lowrank/io/peft/kinds/structured/fourierft.hpp>
 #include <lowrank/io/peft/kinds/structured/shira.hpp>
-#include <lowrank/lora/kinds/randlora.hpp>
+#include <lowrank/lora/kinds/shared/randlora.hpp>
 #include <lowrank/lora/merge/merge_change.hpp>
 
 #include "io_support.hpp"

@@ -6,11 +6,11 @@
 #include <lowrank/io/peft/kinds/lokr.hpp>
 #include <lowrank/io/peft/kinds/lora.hpp>
 #include <lowrank/io/peft/kinds/miss.hpp>
-#include <lowrank/io/peft/kinds/randlora.hpp>
 #include <lowrank/io/peft/kinds/rotations/boft.hpp>
 #include <lowrank/io/peft/kinds/rotations/hra.hpp>
 #include <lowrank/io/peft/kinds/rotations/oft.hpp>
-#include <lowrank/io/peft/kinds/vera.hpp>
+#include <lowrank/io/peft/kinds/shared/randlora.hpp>
+#include <lowrank/io/peft/kinds/shared/vera.hpp>
 #include <lowrank/io/peft/peft_modules.hpp>
 
 #include <memory>

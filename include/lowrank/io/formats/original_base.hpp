@@ -15,13 +15,13 @@
 namespace lowrank::inline LOWRANK_ABI {
 
 /// The adapter with what its initialization took from the base put back: B A - B0 A0 of rank 2 r, where B0 A0 is made anew
-/// from the original weights, as PEFT does when it loads such an adapter. An adapter whose init_lora_weights changed no
-/// weight is returned as it is.
+/// from the original weights, as PEFT does when it loads such an adapter; of KaSA it is their r smallest components. An
+/// adapter for whose sake no weight was changed is returned as it is.
 ///
 /// \return `unsupported` for an initialization that weights alone do not determine ("pissa_niter_[n]" is random, CorDA
-///         and LoRA-GA need data, LoftQ a quantized base) and for modules that are no plain LoRA of a layer; `mismatch` for
+///         and LoRA-GA need data, LoftQ a quantized base) and for modules that are neither plain LoRA of a layer nor KaSA; `mismatch` for
 ///         a module without a weight of its shape; `non_finite`.
-/// \cost   PiSSA: an SVD of each weight. OLoRA: a QR of r columns.
+/// \cost   PiSSA, KaSA: an SVD of each weight. OLoRA: a QR of r columns.
 LOWRANK_API [[nodiscard]] result<peft_adapter> on_original_base(const peft_adapter& adapter,
                                                                 const checkpoint& original);
 

@@ -8,6 +8,8 @@
 #include <string>
 #include <utility>
 
+#include <lowrank/factor/factored_algebra.hpp>
+#include <lowrank/factor/svd.hpp>
 #include <lowrank/io/checkpoints/detail/merge_plan.hpp>
 #include <lowrank/io/containers/detail/json.hpp>
 #include <lowrank/io/containers/detail/text.hpp>
@@ -15,6 +17,7 @@
 #include <lowrank/io/peft.hpp>
 #include <lowrank/lora/convert/convert.hpp>
 #include <lowrank/lora/init/spectral_init.hpp>
+#include <lowrank/lora/kinds/lora_forms/kasa.hpp>
 
 namespace lowrank::inline LOWRANK_ABI {
 namespace detail {
@@ -37,6 +40,34 @@ LOWRANK_API [[nodiscard]] result<lora_adapter<float>> initial_factors(const std:
     }
     const lora_options options{.r = trained.rank(), .lora_alpha = trained.lora_alpha, .use_rslora = trained.use_rslora};
     return how == "pissa" ? pissa(w, options) : olora(w, options, init_scaling::peft);
+}
+
+/// What KaSA takes from a weight, as an adapter of the scaling of `trained`.
+LOWRANK_API [[nodiscard]] result<lora_adapter<float>> smallest_components(const matrix<float>& w,
+                                                                          const lora_adapter<float>& trained) {
+    if (trained.rows() != w.rows() || trained.cols() != w.cols() || trained.rank() < 1 ||
+        trained.rank() >= std::min(w.rows(), w.cols()) || !(trained.scaling() > 0)) {
+        return status{errc::mismatch, "is for a weight of " + std::to_string(trained.rows()) + " x " +
+                                          std::to_string(trained.cols()) + " of more than its rank, the base has " +
+                                          std::to_string(w.rows()) + " x " + std::to_string(w.cols())};
+    }
+    const auto whole = svd(w);
+    if (!whole) {
+        return whole.why;
+    }
+    const low_rank<float> noise = scale(kasa(whole, {.r = trained.rank()}).noise, 1 / trained.scaling());
+    return lora_adapter<float>{.lora_A = noise.right,
+                               .lora_B = noise.left,
+                               .lora_alpha = trained.lora_alpha,
+                               .use_rslora = trained.use_rslora};
+}
+
+/// KaSA's factors as LoRA's, the diagonal in B.
+LOWRANK_API [[nodiscard]] lora_adapter<float> with_diagonal_in_b(const kasa_adapter<float>& a) {
+    lora_adapter<float> out{
+        .lora_A = a.lora_A, .lora_B = a.lora_B, .lora_alpha = a.lora_alpha, .use_rslora = a.use_rslora};
+    scale_cols(out.lora_B, a.lora_diag);
+    return out;
 }
 
 }  // namespace detail
@@ -81,12 +112,24 @@ LOWRANK_BODY result<peft_adapter> on_original_base(const peft_adapter& adapter, 
                                              ", which the weights of the base do not determine; give the adapter as it "
                                              "was before training (--initial-adapter), or use it on its residual base"};
     }
-    if (how != "pissa" && how != "olora") {
+    peft_adapter trained = adapter;
+    std::size_t others = 0;
+    std::size_t of_kasa = 0;
+    for (auto& [path, module] : trained.modules) {
+        const auto* kasa = module.template get<kasa_adapter<float>>();
+        others += kasa == nullptr && stored_tensor(module) == nullptr ? 1 : 0;
+        if (kasa != nullptr) {
+            ++of_kasa;
+            module = detail::with_diagonal_in_b(*kasa);
+        }
+    }
+    const bool is_kasa = of_kasa != 0 && others == 0;
+    if (how != "pissa" && how != "olora" && !is_kasa) {
         return adapter;
     }
     const detail::base_view about(original);
     return detail::less_initial(
-        adapter,
+        trained,
         [&](const std::string& path, const peft_module& module,
             std::set<std::string>& notes) -> result<lora_adapter<float>> {
             if (is_plain_table(module)) {
@@ -102,8 +145,9 @@ LOWRANK_BODY result<peft_adapter> on_original_base(const peft_adapter& adapter, 
             }
             const bool turned =
                 detail::is_stored_in_by_out(about, *stored, adapter.config.fan_in_fan_out, shape_of(module), notes);
-            return detail::initial_factors(how, turned ? matrix<float>(w->transpose()) : matrix<float>(*w),
-                                           lora_of(module));
+            const matrix<float> weight = turned ? matrix<float>(w->transpose()) : matrix<float>(*w);
+            return is_kasa ? detail::smallest_components(weight, lora_of(module))
+                           : detail::initial_factors(how, weight, lora_of(module));
         });
 }
 

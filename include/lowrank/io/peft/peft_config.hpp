@@ -70,7 +70,7 @@ struct peft_lora_config {
 };
 
 struct peft_read_options {
-    /// Accept an adapter whose initialization changed the base weights (PiSSA, OLoRA, CorDA, LoftQ, LoRA-GA): the
+    /// Accept an adapter whose initialization changed the base weights (PiSSA, OLoRA, CorDA, LoftQ, LoRA-GA, KaSA): the
     /// caller's base is that changed one.
     bool base_is_residual = false;
     /// Accept an adapter that applies only from its invocation tokens on (aLoRA): the caller sees to it.

@@ -33,6 +33,12 @@ template <class T>
     return otherwise;
 }
 
+inline constexpr const char* changed_base_advice =
+    ", which changed the base weights; convert the adapter to plain LoRA (on_original_base, --base-is-original with "
+    "the "
+    "base of before, or --initial-adapter), or set base_is_residual (--base-is-residual) if your base is the changed "
+    "one";
+
 /// An integer where the value is one, as Python code usually writes alpha.
 LOWRANK_INLINE [[nodiscard]] json number_as_written(double x) {
     if (std::abs(x) < 1e15 && x == std::floor(x)) {
@@ -79,6 +85,36 @@ LOWRANK_INLINE [[nodiscard]] bool is_known_peft_key(std::string_view key, const 
            });
 }
 
+/// Reads an object of plain values.
+LOWRANK_INLINE void read_fields(config_reader& in, const std::string& key, const json& v, peft_fields& to) {
+    if (!v.is_object()) {
+        return in.wrong(key, "an object", v);
+    }
+    for (const auto& [name, value] : v.items()) {
+        auto& field = to[name];
+        if (value.is_boolean()) {
+            field = value.template get<bool>();
+        } else if (value.is_number_integer()) {
+            field = value.template get<std::int64_t>();
+        } else if (value.is_number()) {
+            field = value.template get<double>();
+        } else if (value.is_string()) {
+            field = value.template get<std::string>();
+        } else if (value.is_array()) {
+            std::vector<std::string> names;
+            for (const json& one : value) {
+                if (!one.is_string()) {
+                    return in.wrong(key + " of " + in_quotes(name), "a list of names", value);
+                }
+                names.push_back(one.template get<std::string>());
+            }
+            field = std::move(names);
+        } else if (!value.is_null()) {
+            return in.wrong(key + " of " + in_quotes(name), "a plain value", value);
+        }
+    }
+}
+
 /// Reads the value of a key of a type; an absent key stays absent.
 LOWRANK_INLINE void read_option(config_reader& in, const peft_key& key, peft_options& to) {
     const std::string name(key.name);
@@ -90,7 +126,11 @@ LOWRANK_INLINE void read_option(config_reader& in, const peft_key& key, peft_opt
         return to.set(name, v->template get<std::string>());
     }
     peft_value value = key.normal;
-    if (auto* flag = std::get_if<bool>(&value)) {
+    if (auto* fields = std::get_if<peft_fields>(&value)) {
+        if (*v != json(false)) {
+            read_fields(in, name, *v, *fields);
+        }
+    } else if (auto* flag = std::get_if<bool>(&value)) {
         in.boolean(name.c_str(), *flag);
     } else if (auto* count = std::get_if<std::int64_t>(&value)) {
         in.count(name.c_str(), *count);
@@ -109,7 +149,16 @@ LOWRANK_INLINE void read_option(config_reader& in, const peft_key& key, peft_opt
 }
 
 LOWRANK_INLINE [[nodiscard]] json json_of(const peft_value& value) {
-    return std::visit([](const auto& v) { return json(v); }, value);
+    if (const auto* fields = std::get_if<peft_fields>(&value)) {
+        json object = json::object();
+        for (const auto& [name, field] : *fields) {
+            object[name] = std::visit(
+                overloaded{[](std::monostate) { return json(nullptr); }, [](const auto& v) { return json(v); }}, field);
+        }
+        return object;
+    }
+    return std::visit(overloaded{[](const peft_fields&) { return json(); }, [](const auto& v) { return json(v); }},
+                      value);
 }
 
 }  // namespace detail
@@ -221,10 +270,17 @@ LOWRANK_BODY result<peft_lora_config> parse_peft_config(std::span<const std::byt
     if (const auto rules = detail::module_rules<double>::compile(c.alpha_pattern); in.why && !rules) {
         return detail::in_context("alpha_pattern", rules.error());
     }
-    if (in.why && found->kind->check != nullptr) {
-        in.why = found->kind->check(c.options, type.name, warnings);
+    for (const peft_description* kind : found->kinds()) {
+        if (in.why && kind->check != nullptr) {
+            in.why = kind->check(c.options, type.name, warnings);
+        }
     }
     c.options.complete(type.keys);
+    for (const peft_key& key : type.keys) {
+        if (key.changes_base && !opt.base_is_residual && in.why && c.options.value(key.name) != key.normal) {
+            in.why = {errc::unsupported, std::string(key.name) + " is set" + detail::changed_base_advice};
+        }
+    }
 
     for (const auto& t : types) {
         for (const auto& [key, feature] : t.type.refused) {
@@ -253,12 +309,8 @@ LOWRANK_BODY result<peft_lora_config> parse_peft_config(std::span<const std::byt
         const auto how = v->template get<std::string>();
         for (const char* changes : {"pissa", "olora", "corda", "loftq", "lora_ga"}) {
             if (how.starts_with(changes) && in.why) {
-                in.why = {
-                    errc::unsupported,
-                    "init_lora_weights is " + detail::in_quotes(how) +
-                        ", which changed the base weights; convert the adapter to plain LoRA (on_original_base, "
-                        "--base-is-original with the base of before, or --initial-adapter), or set base_is_residual "
-                        "(--base-is-residual) if your base is the changed one"};
+                in.why = {errc::unsupported,
+                          "init_lora_weights is " + detail::in_quotes(how) + detail::changed_base_advice};
             }
         }
     }
@@ -332,6 +384,9 @@ LOWRANK_BODY std::string format_peft_config(const peft_lora_config& c, peft_kind
         const peft_value& value = options.value(key.name);
         const json normal = key.normal_is_null ? json(nullptr) : detail::json_of(key.normal);
         const auto at = out.find(std::string(key.name));
+        if (value == key.normal && key.is_rare && at == out.end()) {
+            continue;
+        }
         if (value != key.normal) {
             set(key.name, detail::json_of(value), normal);
         } else if (at == out.end() || !at->is_structured() || !at->empty()) {  // as good as null

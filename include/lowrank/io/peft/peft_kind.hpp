@@ -27,17 +27,19 @@
 ///     check(options, type, warnings)   what is wrong with options that a file has; absent keys are absent
 ///     fit_options(options, names, modules)   options that describe all these modules
 ///     differs(options, name, m)        what of m the options say otherwise, or null
-///     join_shared(parts), write_shared(m, tensors)   what all modules share, with names of no module
+///     join_shared(parts), write_shared(m, tensors) or (m, place, tensors)   what modules share, with names of no module
+///     shared_identity(m)               the address of what m shares
 ///     misfit(m, out, in)               why `fit` says no, where more is wrong than the shape; else null
 ///     formed_rank(m), change_without_factors(m)      where `change` forms factors larger than the parameters
 ///     constant(m)                      a number that its change depends on besides tensors and facts
 ///     in_peft(m)                       false for what PEFT's files cannot hold of the kind
 ///     path_in_file(path, m)            how its tensors' names begin, where that is not the module's path
-///     is_second_form                   the `join` of another kind of the type makes these modules too
+///     is_second_form, claims(options, module)   the type's `join` makes these too, but those claimed; keys add to the type's
 ///     lycoris                          a struct with what LyCORIS calls it (kohya's files)
 ///
 /// `check_peft_kind` names what is missing.
 
+#include <algorithm>
 #include <cstdint>
 #include <memory>
 #include <optional>
@@ -63,6 +65,7 @@ class peft_module;
 class peft_parts;
 class peft_tensors;
 struct peft_context;
+struct peft_place;
 
 /// How modules of type M stand in adapter files: specialized in kinds/. This one is of no module.
 template <class M>
@@ -88,6 +91,8 @@ struct peft_type {
     /// name before ".weight" or ".bias", or at the end.
     std::vector<std::string_view> leaves = {};
     bool may_end_in_weight = false;  ///< Names without an ending may have ".weight".
+    /// First part of a leaf that ends in a number, of what groups of modules share: "v" of "base_model.v.0".
+    std::string_view numbered = {};
     /// Instead of leaves: what stands between a module and a parameter of it that the adapter replaces.
     std::string_view replaced_in = {};
     /// Those of them that hold indices below 2^24, which are I32 unless the file had another type.
@@ -95,12 +100,7 @@ struct peft_type {
 
     /// What a tensor is stored as, unless the file had another type.
     [[nodiscard]] dtype usual_type(std::string_view leaf) const {
-        for (const std::string_view one : integers) {
-            if (one == leaf) {
-                return dtype::i32;
-            }
-        }
-        return dtype::f32;
+        return std::find(integers.begin(), integers.end(), leaf) != integers.end() ? dtype::i32 : dtype::f32;
     }
     /// Leaves that are folded into others while they are read, and the key that says that there are such: false in what is
     /// written again.
@@ -200,6 +200,7 @@ consteval void check_peft_kind() {
 /// A description without its type: what the library asks of a kind. Functions that a kind does not have are null.
 struct peft_description {
     const char* mark;  ///< Of the module type.
+    bool is_second_form;
     std::vector<peft_type> (*types)();
     std::string_view (*label)(const void* m);
     module_shape (*shape)(const void* m);
@@ -212,8 +213,10 @@ struct peft_description {
     double (*constant)(const void* m);
     bool (*in_peft)(const void* m);
     std::string (*path_in_file)(const std::string& path, const void* m);
+    bool (*claims)(const peft_options& options, std::string_view module);
     void (*write)(const void* m, peft_tensors& to);
-    void (*write_shared)(const void* m, peft_tensors& to);
+    status (*write_shared)(const void* m, const peft_place& place, peft_tensors& to);
+    const void* (*shared_identity)(const void* m);
     peft_module (*join)(peft_parts& parts, const peft_context& context);
     std::shared_ptr<const void> (*join_shared)(peft_parts& parts);
     status (*check)(const peft_options& options, std::string_view type, std::vector<std::string>& warnings);
@@ -309,8 +312,16 @@ struct described {
     static bool in_peft(const void* m) { return kind::in_peft(of(m)); }
     static double constant(const void* m) { return kind::constant(of(m)); }
     static std::string path_in_file(const std::string& path, const void* m) { return kind::path_in_file(path, of(m)); }
+    static bool claims(const peft_options& o, std::string_view module) { return kind::claims(o, module); }
     static void write(const void* m, peft_tensors& to) { kind::write(of(m), to); }
-    static void write_shared(const void* m, peft_tensors& to) { kind::write_shared(of(m), to); }
+    static status write_shared(const void* m, [[maybe_unused]] const peft_place& place, peft_tensors& to) {
+        if constexpr (requires { kind::write_shared(of(m), place, to); }) {
+            return kind::write_shared(of(m), place, to);
+        } else {
+            return kind::write_shared(of(m), to), status();
+        }
+    }
+    static const void* shared_identity(const void* m) { return kind::shared_identity(of(m)); }
     static peft_module join(peft_parts& parts, const peft_context& c) { return peft_module(kind::join(parts, c)); }
     static std::shared_ptr<const void> join_shared(peft_parts& parts) { return kind::join_shared(parts); }
     static std::vector<peft_type> types() { return kind::types(); }
@@ -390,12 +401,19 @@ consteval peft_description describe() {
     if constexpr (requires(const M& m) { kind::path_in_file("", m); }) {
         out.path_in_file = &d::path_in_file;
     }
-    if constexpr (!requires { kind::is_second_form; }) {
+    out.is_second_form = requires { kind::is_second_form; };
+    if constexpr (requires(const peft_options& o) { kind::claims(o, ""); }) {
+        out.claims = &d::claims;
+        out.join = &d::join;
+    } else if constexpr (!requires { kind::is_second_form; }) {
         out.join = &d::join;
     }
     if constexpr (requires(peft_parts & p) { kind::join_shared(p); }) {
         out.join_shared = &d::join_shared;
         out.write_shared = &d::write_shared;
+    }
+    if constexpr (requires(const M& m) { kind::shared_identity(m); }) {
+        out.shared_identity = &d::shared_identity;
     }
     if constexpr (requires(const peft_options& o, std::vector<std::string>& w) { kind::check(o, "", w); }) {
         out.check = &d::check;

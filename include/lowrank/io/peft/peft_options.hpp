@@ -27,8 +27,22 @@ namespace lowrank::inline LOWRANK_ABI {
 /// Lists of true and false by name.
 using peft_flags = std::map<std::string, std::vector<bool>>;
 
+/// An object of plain values by name; std::monostate is null.
+using peft_fields =
+    std::map<std::string,
+             std::variant<std::monostate, bool, std::int64_t, double, std::string, std::vector<std::string>>>;
+
 /// The value of a key.
-using peft_value = std::variant<bool, std::int64_t, double, std::string, std::vector<std::string>, peft_flags>;
+using peft_value =
+    std::variant<bool, std::int64_t, double, std::string, std::vector<std::string>, peft_flags, peft_fields>;
+
+/// A field of an object, or T() if there is none of that type.
+template <class T>
+[[nodiscard]] T field_of(const peft_fields& fields, const std::string& name) {
+    const auto at = fields.find(name);
+    const T* value = at != fields.end() ? std::get_if<T>(&at->second) : nullptr;
+    return value != nullptr ? *value : T();
+}
 
 /// A key of a type. `normal` is what an absent key means; its alternative says which values are allowed.
 struct peft_key {
@@ -36,6 +50,8 @@ struct peft_key {
     peft_value normal;
     bool may_be_text = false;     ///< A string is allowed besides.
     bool normal_is_null = false;  ///< The normal value is written as null.
+    bool is_rare = false;         ///< A new file has it only where it is not normal.
+    bool changes_base = false;    ///< Where it is not normal, the adapter is for a base that PEFT changes first.
 };
 
 /// Values by key.

@@ -19,6 +19,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <initializer_list>
 #include <map>
 #include <memory>
 #include <optional>
@@ -37,6 +38,13 @@
 
 namespace lowrank::inline LOWRANK_ABI {
 
+/// Which module of an adapter one is, for kinds whose files say it by an order.
+struct peft_place {
+    const peft_options& options;
+    std::string_view module = {};
+    std::span<const std::string_view> modules = {};  ///< All of the adapter's type, sorted.
+};
+
 /// What the configuration says about a module while it is read.
 struct peft_context {
     const peft_options& options;
@@ -45,6 +53,7 @@ struct peft_context {
     double alpha = 0;            ///< Of this module.
     double dropout = 0;
     std::shared_ptr<const void> shared = {};  ///< What the kind's `join_shared` made; null where the file has none.
+    std::span<const std::string_view> modules = {};  ///< All of the adapter, sorted.
 };
 
 /// The tensors of one module while they are read. The first thing that is wrong stays in `why`.
@@ -64,6 +73,8 @@ public:
         const auto at = leaves_.find(leaf);
         return at != leaves_.end() ? at->second.info : nullptr;
     }
+    /// The leaves that there are.
+    LOWRANK_API [[nodiscard]] std::vector<std::string_view> leaves() const;
     /// Any of the tensors. \pre there is one.
     [[nodiscard]] const tensor_info& first() const { return *leaves_.begin()->second.info; }
     [[nodiscard]] const std::string& module() const noexcept { return module_; }
@@ -77,14 +88,19 @@ public:
     /// Fails unless the shapes fit each other.
     LOWRANK_API void agree(bool yes);
 
+    /// Fails, naming it, if there is another tensor than these.
+    LOWRANK_API void expect_only(std::initializer_list<std::string_view> leaves);
+
     /// A matrix, dimensions beyond the second counted as columns.
     LOWRANK_API matrix<float> take(std::string_view leaf);
     /// A vector, however its shape is written; of `size` numbers if that is given.
     LOWRANK_API vector<float> take_vector(std::string_view leaf, index size = 0);
     /// A tensor of `dimensions` dimensions as a matrix of its last one's columns.
     LOWRANK_API matrix<float> take_blocks(std::string_view leaf, std::size_t dimensions);
-    /// Indices, `rows` of them side by side: I32 or I64, or F32 that are whole numbers. Each is at least 0 and below 2^24.
-    LOWRANK_API matrix<std::int32_t> take_indices(std::string_view leaf, index rows);
+    /// Indices below `end` <= 2^24, a tensor of `dimensions` dimensions as a matrix of its last one's columns; of `rows` rows if
+    /// that is given. Integers, or F32 that are whole numbers.
+    LOWRANK_API matrix<std::int32_t> take_indices(std::string_view leaf, std::size_t dimensions, index end,
+                                                  index rows = 0);
     /// Taps of a kernel: the product of the dimensions beyond the second.
     LOWRANK_API [[nodiscard]] index taps(std::string_view leaf) const;
     /// "Effective" kernels: sum_ij t[i, j, k] a[i, p] b[j, q] as the product of a^T and one wide factor.
@@ -109,6 +125,7 @@ public:
         std::string leaf;
         std::vector<std::uint64_t> shape;
         matrix<float> values;
+        std::optional<dtype> integers = std::nullopt;  ///< The type that whole numbers are stored in.
     };
     std::vector<part> parts = {};
     std::optional<tensor_to_write> whole = std::nullopt;  ///< Instead: a tensor that is written as it is.

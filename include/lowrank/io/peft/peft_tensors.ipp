@@ -2,8 +2,8 @@
 #ifndef LOWRANK_IO_PEFT_PEFT_TENSORS_IPP
 #define LOWRANK_IO_PEFT_PEFT_TENSORS_IPP
 
+#include <algorithm>
 #include <cmath>
-#include <cstring>
 
 #include <lowrank/core/finite.hpp>
 #include <lowrank/io/containers/detail/text.hpp>
@@ -36,6 +36,14 @@ LOWRANK_BODY void peft_parts::expect_of_config(bool yes, const std::string& what
 LOWRANK_BODY void peft_parts::agree(bool yes) {
     if (!yes) {
         fail(errc::mismatch, "has factors whose shapes do not fit each other");
+    }
+}
+
+LOWRANK_BODY void peft_parts::expect_only(std::initializer_list<std::string_view> leaves) {
+    for (const auto& [leaf, stored] : leaves_) {
+        if (std::find(leaves.begin(), leaves.end(), std::string_view(leaf)) == leaves.end()) {
+            fail(errc::unsupported, *stored.info, "has no place in a module of its form");
+        }
     }
 }
 
@@ -117,33 +125,47 @@ LOWRANK_BODY matrix<float> peft_parts::take_blocks(std::string_view leaf, std::s
     return finite_matrix(*p, rows, shape.back());
 }
 
-LOWRANK_BODY matrix<std::int32_t> peft_parts::take_indices(std::string_view leaf, index rows) {
+LOWRANK_BODY std::vector<std::string_view> peft_parts::leaves() const {
+    std::vector<std::string_view> all;
+    for (const auto& [leaf, stored] : leaves_) {
+        all.push_back(leaf);
+    }
+    return all;
+}
+
+LOWRANK_BODY matrix<std::int32_t> peft_parts::take_indices(std::string_view leaf, std::size_t dimensions, index end,
+                                                           index rows) {
     const part* p = find_or_fail(leaf);
     if (p == nullptr) {
         return {};
     }
     const tensor_info& t = *p->info;
-    const std::size_t size = t.type == dtype::i64 ? 8 : 4;
-    if (t.shape.size() != 2 || t.shape[0] != detail::extent(rows) ||
-        (t.type != dtype::i32 && t.type != dtype::i64 && t.type != dtype::f32)) {
+    constexpr dtype whole[] = {dtype::u8,  dtype::i8,  dtype::u16, dtype::i16, dtype::u32,
+                               dtype::i32, dtype::u64, dtype::i64, dtype::f32};
+    std::uint64_t count = 1;
+    for (std::size_t i = 0; i + 1 < t.shape.size(); ++i) {
+        count *= t.shape[i];
+    }
+    if (t.shape.size() != dimensions || (rows != 0 && count != detail::extent(rows)) ||
+        std::find(std::begin(whole), std::end(whole), t.type) == std::end(whole)) {
         fail(errc::mismatch, t,
              "has shape " + detail::shape_in_words(t.shape) + " and type " + std::string(name_of(t.type)) +
-                 ", expected [" + std::to_string(rows) + ", n] and I32");
+                 ", expected " +
+                 (rows != 0 ? "[" + std::to_string(rows) + ", n] and I32"
+                            : std::to_string(dimensions) + " dimensions and integers"));
         return {};
     }
-    matrix<std::int32_t> out(rows, static_cast<index>(t.shape[1]));
-    const std::byte* from = p->bytes.data();
-    const auto read = [&]<class I>(I value) {
-        std::memcpy(&value, from, sizeof value);
-        return static_cast<double>(value);
-    };
-    for (index i = 0; i < rows; ++i) {
-        for (index j = 0; j < out.cols(); ++j, from += size) {
-            const double value = t.type == dtype::i64   ? read(std::int64_t{})
-                                 : t.type == dtype::i32 ? read(std::int32_t{})
-                                                        : read(float{});
-            if (!(value >= 0 && value < 16777216 && value == std::floor(value))) {
-                fail(errc::invalid_format, t, "holds " + detail::in_words(value) + ", which is no index below 2^24");
+    matrix<std::int32_t> out(static_cast<index>(count), static_cast<index>(t.shape.back()));
+    std::vector<double> numbers(static_cast<std::size_t>(out.size()));
+    convert_numbers(t.type, p->bytes, numbers);
+    auto next = numbers.begin();
+    for (index i = 0; i < out.rows(); ++i) {
+        for (index j = 0; j < out.cols(); ++j) {
+            const double value = *next++;
+            if (!(value >= 0 && value < static_cast<double>(end) && value == std::floor(value))) {
+                fail(errc::invalid_format, t,
+                     "holds " + detail::in_words(value) + ", which is no index below " +
+                         (end == index{1} << 24 ? "2^24" : std::to_string(end)));
                 return {};
             }
             out(i, j) = static_cast<std::int32_t>(value);

@@ -28,23 +28,28 @@
 #include <lowrank/lora/kinds/lokr.hpp>
 #include <lowrank/lora/kinds/lora.hpp>
 #include <lowrank/lora/kinds/lora_forms/alora.hpp>
+#include <lowrank/lora/kinds/lora_forms/bdlora.hpp>
 #include <lowrank/lora/kinds/lora_forms/conv_lora.hpp>
 #include <lowrank/lora/kinds/lora_forms/kasa.hpp>
 #include <lowrank/lora/kinds/lora_forms/merged_linear.hpp>
+#include <lowrank/lora/kinds/lora_forms/qalora.hpp>
 #include <lowrank/lora/kinds/lora_forms/table_lora.hpp>
 #include <lowrank/lora/kinds/miss.hpp>
 #include <lowrank/lora/kinds/miss_bat.hpp>
-#include <lowrank/lora/kinds/randlora.hpp>
 #include <lowrank/lora/kinds/replacement.hpp>
 #include <lowrank/lora/kinds/rotations/boft.hpp>
 #include <lowrank/lora/kinds/rotations/hra.hpp>
 #include <lowrank/lora/kinds/rotations/oft.hpp>
 #include <lowrank/lora/kinds/rotations/output_rotation.hpp>
 #include <lowrank/lora/kinds/rotations/road.hpp>
+#include <lowrank/lora/kinds/shared/randlora.hpp>
+#include <lowrank/lora/kinds/shared/tinylora.hpp>
+#include <lowrank/lora/kinds/shared/vblora.hpp>
+#include <lowrank/lora/kinds/shared/vera.hpp>
 #include <lowrank/lora/kinds/structured/c3a.hpp>
 #include <lowrank/lora/kinds/structured/fourierft.hpp>
+#include <lowrank/lora/kinds/structured/gralora.hpp>
 #include <lowrank/lora/kinds/structured/shira.hpp>
-#include <lowrank/lora/kinds/vera.hpp>
 #include <lowrank/lora/new_adapter.hpp>
 
 namespace lowrank::inline LOWRANK_ABI {
@@ -56,7 +61,8 @@ using adapter_kinds =
               ia3_adapter<S>, oft_adapter<S>, boft_adapter<S>, hra_adapter<S>, miss_adapter<S>, randlora_adapter<S>,
               hira_adapter<S>, kasa_adapter<S>, alora_adapter<S>, conv_lora_adapter<S>, merged_linear_adapter<S>,
               table_lora_adapter<S>, miss_bat_adapter<S>, output_rotation_adapter<S>, replacement_adapter<S>,
-              shira_adapter<S>, c3a_adapter<S>, road_adapter<S>, fourierft_adapter<S>, delora_adapter<S>>;
+              shira_adapter<S>, c3a_adapter<S>, road_adapter<S>, fourierft_adapter<S>, delora_adapter<S>,
+              bdlora_adapter<S>, qalora_adapter<S>, gralora_adapter<S>, vblora_adapter<S>, tinylora_adapter<S>>;
 
 namespace detail {
 

@@ -19,6 +19,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <cstdlib>
+#include <functional>
 #include <map>
 #include <memory>
 #include <optional>
@@ -83,7 +84,8 @@ struct trainer_state {
     std::map<std::string, std::string> facts = {};
 };
 
-/// Trains a list of adapters together. Not for concurrent use; passes that only read its adapters may run in parallel
+/// Trains a list of adapters together. A parameter that several of them share (`adapter_parameter::shared`) trains once,
+/// with the sum of their gradients. Not for concurrent use; passes that only read its adapters may run in parallel
 /// between two steps.
 template <real S>
 class trainer {
@@ -130,6 +132,10 @@ public:
         if (list_.empty()) {
             make_list();
         }
+        for (const copy& c : copies_) {
+            const std::span<S> sum = list_[c.of].gradient;
+            std::transform(sum.begin(), sum.end(), c.gradient.begin(), sum.begin(), std::plus<>());
+        }
         if (adalora_) {
             adalora_->before();
         }
@@ -163,9 +169,7 @@ public:
         }
         ++steps_;
         zero_gradients();
-        for (auto& m : members_) {
-            m->adapter->refresh(m->base);
-        }
+        refresh_all();
         return training_step{.number = steps_, .learning_rate = rate, .gradient_norm = norm};
     }
 
@@ -234,9 +238,7 @@ public:
         adamw_.steps = steps_;
         sgd_.steps = steps_;
         zero_gradients();
-        for (auto& m : members_) {
-            m->adapter->refresh(m->base);
-        }
+        refresh_all();
         return {};
     }
 
@@ -255,6 +257,13 @@ private:
         double scaling = 0;
     };
 
+    /// A parameter that an adapter shares with one before it.
+    struct copy {
+        std::size_t of;  ///< Number in `list_`.
+        std::span<S> value;
+        std::span<S> gradient;
+    };
+
     member& at(index i) const {
         detail::expects_in_range("trainer", "number of an adapter", i, index{0}, size() - 1);
         return *members_[static_cast<std::size_t>(i)];
@@ -263,7 +272,17 @@ private:
         return {.momentum = options_.momentum, .nesterov = options_.nesterov};
     }
 
+    void refresh_all() {
+        for (const copy& c : copies_) {
+            std::copy(list_[c.of].value.begin(), list_[c.of].value.end(), c.value.begin());
+        }
+        for (auto& m : members_) {
+            m->adapter->refresh(m->base);
+        }
+    }
+
     void make_list() {
+        std::map<std::string, std::size_t> shared;
         for (auto& m : members_) {
             const auto* lora = m->adapter->lora();
             m->scaling = lora == nullptr ? 0.0 : static_cast<double>(lora->scaling());
@@ -280,9 +299,19 @@ private:
                 if (options_.freeze_lora_A && is_factor && name == "lora_A.weight") {
                     continue;
                 }
+                if (!p.shared.empty()) {
+                    const auto [at, is_first] = shared.try_emplace(p.shared, list_.size());
+                    if (!is_first) {
+                        detail::expects(std::equal(p.values.begin(), p.values.end(), list_[at->second].value.begin(),
+                                                   list_[at->second].value.end()),
+                                        "trainer: adapters that share a parameter must start with the same values");
+                        copies_.push_back({at->second, p.values, gradient});
+                        continue;
+                    }
+                }
                 const bool fast = name.substr(0, 6) == "lora_B" || p.is_vector;
                 const bool spared = p.is_vector && !options_.decay_vectors;
-                names_.push_back(m->name + "." + p.name);
+                names_.push_back(p.shared.empty() ? m->name + "." + p.name : p.shared);
                 list_.push_back({.value = p.values,
                                  .gradient = gradient,
                                  .group = static_cast<index>(fast ? 2 : 0) + static_cast<index>(spared ? 1 : 0)});
@@ -342,6 +371,7 @@ private:
     std::vector<std::unique_ptr<member>> members_ = {};
     std::vector<trainable<S>> list_ = {};  ///< Made at the first step: what trains, in order.
     std::vector<std::string> names_ = {};
+    std::vector<copy> copies_ = {};  ///< Further holders of parameters in the list.
     adamw_state<S> adamw_ = {};
     sgd_state<S> sgd_ = {};
     std::optional<detail::adalora_steps<S>> adalora_ = {};

@@ -54,6 +54,14 @@ struct peft_name {
 /// ("l0.lora_A.default.weight"). What all modules share has no module: "base_model.vera_A".
 LOWRANK_INLINE [[nodiscard]] std::optional<peft_name> parse_peft_name(std::string_view name, const peft_type& type) {
     constexpr std::string_view outer = "base_model.";
+    if (!type.numbered.empty()) {  // with no module, or only the outer one
+        const std::string_view leaf = name.starts_with(outer) ? name.substr(outer.size()) : name;
+        const std::string_view number = leaf.substr(std::min(leaf.size(), type.numbered.size()));
+        if (leaf.starts_with(type.numbered) && number.size() > 1 && number[0] == '.' &&
+            number.find_first_not_of("0123456789", 1) == std::string_view::npos) {
+            return peft_name{{}, leaf};
+        }
+    }
     for (const std::string_view leaf : type.leaves) {
         const std::size_t dot = leaf.rfind('.');
         const std::string_view stem = leaf.substr(0, dot);
@@ -273,8 +281,14 @@ LOWRANK_INLINE [[nodiscard]] status read_peft_tensors(const checkpoint& file, co
                                    .r = rules->r_for(known),
                                    .alpha = rules->alpha_for(known),
                                    .dropout = out.config.lora_dropout,
-                                   .shared = shared};
-        peft_module made = place != nullptr ? join_experts(parts, context, *place) : of->kind->join(parts, context);
+                                   .shared = shared,
+                                   .modules = names};
+        const peft_description& reads = of->kind_of(out.config.options, known);
+        if (place != nullptr && &reads != of->kind) {
+            parts.fail(errc::unsupported, "is of an expert's parameter, which has no such form of its type");
+            return in_file(path, parts.why);
+        }
+        peft_module made = place != nullptr ? join_experts(parts, context, *place) : reads.join(parts, context);
         if (!parts.why) {
             return in_file(path, parts.why);
         }

@@ -86,16 +86,13 @@ LOWRANK_BODY std::vector<peft_type> peft_kind<lora_adapter<float>>::types() {
                    .may_end_in_weight = true};
     lora.keys = {{"use_rslora", false}, {magnitude_names::option, false}, {"lora_bias", false}};
     lora.known = {"corda_config",   "ensure_weight_tying", "eva_config",    "init_lora_weights", "loftq_config",
-                  "lora_ga_config", "megatron_config",     "megatron_core", "qalora_group_size", "runtime_config"};
-    lora.refused = {{"use_qalora", "pooled inputs (QA-LoRA)"},
-                    {"use_bdlora", "block-diagonal factors"},
-                    {"arrow_config", "routing between adapters (Arrow)"},
-                    {"kasa_config", "a diagonal factor (KaSA)"},
+                  "lora_ga_config", "megatron_config",     "megatron_core", "runtime_config"};
+    lora.refused = {{"arrow_config", "routing between adapters (Arrow)"},
                     {"velora_config", "compressed activations (VeLoRA)"},
                     {"monteclora_config", "sampled factors (MonteCLoRA)"}};
     lora.defaults = R"({"alora_invocation_tokens":null,"corda_config":null,"eva_config":null,"exclude_modules":null,
         "layer_replication":null,"layers_pattern":null,"layers_to_transform":null,"megatron_config":null,
-        "target_parameters":null,"trainable_token_indices":null,"use_qalora":false,"init_lora_weights":true,
+        "target_parameters":null,"trainable_token_indices":null,"init_lora_weights":true,
         "loftq_config":{},"megatron_core":"megatron.core"})";
     return {std::move(lora)};
 }

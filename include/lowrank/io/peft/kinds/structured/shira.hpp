@@ -25,8 +25,9 @@ namespace detail {
 
 /// The shape of the weight is not in the file; r (out + in) entries say their sum.
 LOWRANK_INLINE shira_adapter<float> join_shira(peft_parts& p, const peft_context& c) {
-    shira_adapter<float> out{
-        .shira_indices = p.take_indices("shira_indices", 2), .shira_weight = p.take_vector("shira_weight"), .r = c.r};
+    shira_adapter<float> out{.shira_indices = p.take_indices("shira_indices", 2, index{1} << 24, 2),
+                             .shira_weight = p.take_vector("shira_weight"),
+                             .r = c.r};
     p.agree(out.shira_indices.cols() == out.shira_weight.size());
     p.expect_of_config(out.shira_weight.size() >= 2 * c.r && out.shira_weight.size() % c.r == 0,
                        std::to_string(out.shira_weight.size()) + " entries, not a multiple of r");

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
-#ifndef LOWRANK_LORA_KINDS_RANDLORA_HPP
-#define LOWRANK_LORA_KINDS_RANDLORA_HPP
+#ifndef LOWRANK_LORA_KINDS_SHARED_RANDLORA_HPP
+#define LOWRANK_LORA_KINDS_SHARED_RANDLORA_HPP
 
 /// \file
 /// RandLoRA: a change of full rank from frozen random bases that all layers share; only diagonal scales are trained.
@@ -105,7 +105,7 @@ struct adapter_kind<randlora_adapter<S>> {
 }  // namespace lowrank::inline LOWRANK_ABI
 
 #ifdef LOWRANK_DEFINITIONS
-#include <lowrank/lora/kinds/randlora.ipp>
+#include <lowrank/lora/kinds/shared/randlora.ipp>
 #endif
 
-#endif  // LOWRANK_LORA_KINDS_RANDLORA_HPP
+#endif  // LOWRANK_LORA_KINDS_SHARED_RANDLORA_HPP

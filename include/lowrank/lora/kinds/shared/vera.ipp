@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
-#ifndef LOWRANK_LORA_KINDS_VERA_IPP
-#define LOWRANK_LORA_KINDS_VERA_IPP
+#ifndef LOWRANK_LORA_KINDS_SHARED_VERA_IPP
+#define LOWRANK_LORA_KINDS_SHARED_VERA_IPP
 
 #include <cmath>
 #include <cstdint>
@@ -11,7 +11,7 @@
 #include <lowrank/core/dense.hpp>
 #include <lowrank/core/philox.hpp>
 #include <lowrank/lora/adapter_kind.ipp>
-#include <lowrank/lora/kinds/vera.hpp>
+#include <lowrank/lora/kinds/shared/vera.hpp>
 
 namespace lowrank::inline LOWRANK_ABI {
 
@@ -75,4 +75,4 @@ LOWRANK_VERA_OF(double)
 
 }  // namespace lowrank::inline LOWRANK_ABI
 
-#endif  // LOWRANK_LORA_KINDS_VERA_IPP
+#endif  // LOWRANK_LORA_KINDS_SHARED_VERA_IPP

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-#include <lowrank/io/peft/kinds/randlora.hpp>
+#include <lowrank/io/peft/kinds/shared/randlora.hpp>
 
 #include "io/peft/kinds/one_kind.hpp"
 

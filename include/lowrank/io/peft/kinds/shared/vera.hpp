@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
-#ifndef LOWRANK_IO_PEFT_KINDS_VERA_HPP
-#define LOWRANK_IO_PEFT_KINDS_VERA_HPP
+#ifndef LOWRANK_IO_PEFT_KINDS_SHARED_VERA_HPP
+#define LOWRANK_IO_PEFT_KINDS_SHARED_VERA_HPP
 
 /// \file
 /// VeRA in an adapter of PEFT: two scales a module, and projections that all modules share.
@@ -17,7 +17,7 @@
 #include <lowrank/core/types.hpp>
 #include <lowrank/io/peft/peft_kind.hpp>
 #include <lowrank/io/peft/peft_tensors.hpp>
-#include <lowrank/lora/kinds/vera.hpp>
+#include <lowrank/lora/kinds/shared/vera.hpp>
 
 namespace lowrank::inline LOWRANK_ABI {
 
@@ -72,6 +72,7 @@ struct peft_kind<vera_adapter<float>> {
         to.add("vera_A", m.shared->vera_A);
         to.add("vera_B", m.shared->vera_B);
     }
+    static const void* shared_identity(const module& m) { return m.shared.get(); }
     LOWRANK_INLINE static module join(peft_parts& p, const peft_context& c) {
         return detail::join_vera(p, std::static_pointer_cast<const vera_projections<float>>(c.shared));
     }
@@ -83,4 +84,4 @@ struct peft_kind<vera_adapter<float>> {
 
 }  // namespace lowrank::inline LOWRANK_ABI
 
-#endif  // LOWRANK_IO_PEFT_KINDS_VERA_HPP
+#endif  // LOWRANK_IO_PEFT_KINDS_SHARED_VERA_HPP

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
-#ifndef LOWRANK_IO_PEFT_KINDS_RANDLORA_HPP
-#define LOWRANK_IO_PEFT_KINDS_RANDLORA_HPP
+#ifndef LOWRANK_IO_PEFT_KINDS_SHARED_RANDLORA_HPP
+#define LOWRANK_IO_PEFT_KINDS_SHARED_RANDLORA_HPP
 
 /// \file
 /// RandLoRA in an adapter of PEFT: two scales a module, and bases that all modules share.
@@ -23,7 +23,7 @@
 #include <lowrank/io/peft/peft_kind.hpp>
 #include <lowrank/io/peft/peft_tensors.hpp>
 #include <lowrank/lora/any_adapter.hpp>
-#include <lowrank/lora/kinds/randlora.hpp>
+#include <lowrank/lora/kinds/shared/randlora.hpp>
 
 namespace lowrank::inline LOWRANK_ABI {
 
@@ -127,6 +127,7 @@ struct peft_kind<peft_randlora> {
     LOWRANK_INLINE static void write_shared(const module& m, peft_tensors& to) {
         detail::add_bases(to, *m.randlora.shared);
     }
+    static const void* shared_identity(const module& m) { return m.randlora.shared.get(); }
     LOWRANK_INLINE static module join(peft_parts& p, const peft_context& c) { return detail::join_randlora(p, c); }
     LOWRANK_INLINE static void write(const module& m, peft_tensors& to) {
         to.add("randlora_lambda", m.randlora.lambda);
@@ -146,4 +147,4 @@ struct peft_kind<peft_randlora> {
 
 }  // namespace lowrank::inline LOWRANK_ABI
 
-#endif  // LOWRANK_IO_PEFT_KINDS_RANDLORA_HPP
+#endif  // LOWRANK_IO_PEFT_KINDS_SHARED_RANDLORA_HPP

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-#include <lowrank/io/peft/kinds/vera.hpp>
+#include <lowrank/io/peft/kinds/shared/vera.hpp>
 
 #include "io/peft/kinds/one_kind.hpp"
 

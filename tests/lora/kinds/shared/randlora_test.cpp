@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 #include <lowrank/core/check.hpp>
-#include <lowrank/lora/kinds/randlora.hpp>
+#include <lowrank/lora/kinds/shared/randlora.hpp>
 
 #include "factored_gradient.hpp"
 

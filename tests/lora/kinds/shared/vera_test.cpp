@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 #include <lowrank/core/check.hpp>
-#include <lowrank/lora/kinds/vera.hpp>
+#include <lowrank/lora/kinds/shared/vera.hpp>
 
 #include "factored_gradient.hpp"
 

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
-#ifndef LOWRANK_LORA_KINDS_VERA_HPP
-#define LOWRANK_LORA_KINDS_VERA_HPP
+#ifndef LOWRANK_LORA_KINDS_SHARED_VERA_HPP
+#define LOWRANK_LORA_KINDS_SHARED_VERA_HPP
 
 /// \file
 /// VeRA: diag(lambda_b) B diag(lambda_d) A with random A and B that are frozen and shared by all layers.
@@ -82,7 +82,7 @@ struct adapter_kind<vera_adapter<S>> {
 }  // namespace lowrank::inline LOWRANK_ABI
 
 #ifdef LOWRANK_DEFINITIONS
-#include <lowrank/lora/kinds/vera.ipp>
+#include <lowrank/lora/kinds/shared/vera.ipp>
 #endif
 
-#endif  // LOWRANK_LORA_KINDS_VERA_HPP
+#endif  // LOWRANK_LORA_KINDS_SHARED_VERA_HPP

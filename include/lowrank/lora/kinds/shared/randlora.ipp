@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
-#ifndef LOWRANK_LORA_KINDS_RANDLORA_IPP
-#define LOWRANK_LORA_KINDS_RANDLORA_IPP
+#ifndef LOWRANK_LORA_KINDS_SHARED_RANDLORA_IPP
+#define LOWRANK_LORA_KINDS_SHARED_RANDLORA_IPP
 
 #include <algorithm>
 #include <cmath>
@@ -11,7 +11,7 @@
 #include <lowrank/core/dense.hpp>
 #include <lowrank/core/philox.hpp>
 #include <lowrank/lora/adapter_kind.ipp>
-#include <lowrank/lora/kinds/randlora.hpp>
+#include <lowrank/lora/kinds/shared/randlora.hpp>
 
 namespace lowrank::inline LOWRANK_ABI {
 
@@ -141,4 +141,4 @@ LOWRANK_RANDLORA_OF(double)
 
 }  // namespace lowrank::inline LOWRANK_ABI
 
-#endif  // LOWRANK_LORA_KINDS_RANDLORA_IPP
+#endif  // LOWRANK_LORA_KINDS_SHARED_RANDLORA_IPP
