@@ -345,7 +345,8 @@ LOWRANK_BODY std::string format_peft_config(const peft_lora_config& c, peft_kind
     const auto set = [&](std::string_view name, json value, const json& absent) {
         const std::string key(name);
         const auto at = out.find(key);
-        if (at == out.end() ? is_new || value != absent : *at != value) {
+        const bool is_as_good = at != out.end() && value.is_null() && at->is_structured() && at->empty();
+        if (!is_as_good && (at == out.end() ? is_new || value != absent : *at != value)) {
             out[key] = std::move(value);
         }
     };
