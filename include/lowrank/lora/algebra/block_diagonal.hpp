@@ -7,7 +7,7 @@
 ///
 ///     lowrank::matrix<float> blocks(4, 3);                                   // a 4 x 6 matrix of two 2 x 3 blocks
 ///     blocks.setConstant(0.5F);
-///     lowrank::add_block_product(1.0F, blocks, 2, z, y, ws);                 // y += M z
+///     lowrank::add_block_product(1.0F, blocks, 2, x, y, ws);                 // y += M x
 ///     auto m = lowrank::block_diagonal(blocks, 2);                           // M itself
 ///
 /// Rows i p / n ... of the stored matrix are block i, which lies in columns i q / n ... of M. One block is any matrix. The

@@ -5,7 +5,8 @@
 /// \file
 /// LoRA of a bare parameter in an adapter of PEFT (target_parameters): the experts of a mixture, stacked in one tensor.
 ///
-///     if (const auto* m = module.get<lowrank::peft_experts>()) use(m->lora.expert(3).delta());
+///     const auto* m = poet->modules.at("model.layers.0.mlp.experts.down_proj").get<lowrank::peft_experts>();
+///     if (m != nullptr) use(m->lora.expert(3).delta());
 ///
 /// The file names the module that has the parameter, not the parameter. Where a module has several, its wrappers nest
 /// in the order in which the module declares them, the first one innermost (`experts.base_layer.lora_A.weight`). Names

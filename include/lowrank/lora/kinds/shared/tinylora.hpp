@@ -5,8 +5,8 @@
 /// \file
 /// TinyLoRA: a few numbers steer the leading singular directions of a weight; layers may have them together.
 ///
-///     auto a = lowrank::make_tinylora(lowrank::as_operator(w), {.r = 2, .u = 16});   // 16 numbers train
-///     auto change = a.delta();                                                       // left = B R, right = A
+///     auto a = lowrank::make_tinylora<float>(lowrank::as_operator(w), {.r = 2, .u = 16});   // 16 numbers train
+///     auto change = a.delta();                                                              // left = B R, right = A
 ///
 /// A and B are the leading r singular components of W, B = U sqrt(S) and A = sqrt(S) V^T, and P_0 ... P_u-1 random r x r
 /// matrices; all are frozen. The change is B R A with R = sum_i v_i P_i; v alone is trained, in as many layers as have it.
