@@ -28,6 +28,7 @@ struct options {
     llama::index key_heads = 2;
     llama::index head_dim = 6;
     llama::index hidden = 13;
+    llama::index between = 17;  ///< intermediate_size
     llama::index layers = 2;
     std::uint64_t seed = 1;
 };
@@ -35,7 +36,7 @@ struct options {
 inline llama::config shape(const options& o = {}) {
     return {.vocab_size = 23,
             .hidden_size = o.hidden,
-            .intermediate_size = 17,
+            .intermediate_size = o.between,
             .num_hidden_layers = o.layers,
             .num_attention_heads = o.heads,
             .num_key_value_heads = o.key_heads,

@@ -202,7 +202,7 @@ TEST_CASE("a failed or cancelled training leaves the model as it was and says wh
 
 TEST_CASE("every variant lowers the loss of a model that knows another rule, and its merged weights agree") {
     const auto stream = rule_stream(1500);
-    auto base = llama::random_model<float>(tiny::shape({.hidden = 16}), 1);
+    auto base = llama::random_model<float>(tiny::shape({.hidden = 16, .between = 18}), 1);  // pairs, for rotations
     REQUIRE(llama::train_weights(base, llama::random_windows(stream, 24, 6, 1, 0), {.steps = 40}));
     const std::vector<int> reversed(stream.rbegin(), stream.rend());
     const auto held_out = std::span<const int>(reversed).last(200);

@@ -27,6 +27,7 @@
 #include <lowrank/core/workspace.hpp>
 #include <lowrank/factor/low_rank.hpp>
 #include <lowrank/lora/adapter_kind.hpp>
+#include <lowrank/lora/kinds/detail/gradients.hpp>
 #include <lowrank/lora/kinds/lora.hpp>
 #include <lowrank/lora/new_adapter.hpp>
 #include <lowrank/lora/train/dropout.hpp>
@@ -75,7 +76,7 @@ template <real S>
 
 /// The blocks, multiplied with.
 template <real S>
-class applied_bdlora {
+class applied_bdlora : public detail::with_factor_gradient<S> {
 public:
     using scalar = S;
     static constexpr bool additive = true;
@@ -87,12 +88,10 @@ public:
 
     [[nodiscard]] index rows() const { return adapter.rows(); }
     [[nodiscard]] index cols() const { return adapter.cols(); }
+    [[nodiscard]] weight_change<S> change() const { return adapter.delta(); }
     void refresh(operator_reference<S> /*base*/) {}
 
     [[nodiscard]] gradient zero_gradient() const;
-    static std::vector<std::span<S>> spans(gradient& g) {
-        return {detail::entries(g.lora_A), detail::entries(g.lora_B)};
-    }
 
     void add_product(operator_reference<S> base, S alpha, const_column_view<S> x, column_view<S> y, workspace& ws,
                      const dropout_key& key) const;
@@ -100,10 +99,6 @@ public:
                                 workspace& ws) const;
     void backward(operator_reference<S> base, S alpha, const_column_view<S> x, const_column_view<S> dy, gradient& g,
                   column_view<S>* dx, workspace& ws, const dropout_key& key) const;
-    void pull_back(const gradient& g, S* out) const {
-        detail::add_entries(g.lora_B, detail::add_entries(g.lora_A, out));
-    }
-    [[nodiscard]] weight_change<S> change() const { return adapter.delta(); }
 };
 
 /// Two factors, named as in PEFT.

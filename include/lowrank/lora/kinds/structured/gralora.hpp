@@ -28,6 +28,7 @@
 #include <lowrank/core/workspace.hpp>
 #include <lowrank/factor/low_rank.hpp>
 #include <lowrank/lora/adapter_kind.hpp>
+#include <lowrank/lora/kinds/detail/gradients.hpp>
 #include <lowrank/lora/kinds/lora.hpp>
 #include <lowrank/lora/new_adapter.hpp>
 #include <lowrank/lora/train/dropout.hpp>
@@ -81,7 +82,7 @@ template <real S>
 
 /// The blocks, multiplied with.
 template <real S>
-class applied_gralora {
+class applied_gralora : public detail::with_own_gradient<gralora_adapter<S>> {
 public:
     using scalar = S;
     static constexpr bool additive = true;
@@ -96,7 +97,6 @@ public:
     void refresh(operator_reference<S> /*base*/) {}
 
     [[nodiscard]] gradient zero_gradient() const { return detail::with_zero_parameters(adapter); }
-    static std::vector<std::span<S>> spans(gradient& g) { return detail::parameter_spans(g); }
 
     void add_product(operator_reference<S> base, S alpha, const_column_view<S> x, column_view<S> y, workspace& ws,
                      const dropout_key& key) const;
@@ -104,7 +104,6 @@ public:
                                 workspace& ws) const;
     void backward(operator_reference<S> base, S alpha, const_column_view<S> x, const_column_view<S> dy, gradient& g,
                   column_view<S>* dx, workspace& ws, const dropout_key& key) const;
-    void pull_back(const gradient& g, S* out) const { detail::add_parameters(g, out); }
     [[nodiscard]] weight_change<S> change() const { return adapter.delta(); }
 
 private:
