@@ -48,7 +48,7 @@ TEST_CASE("TinyLoRA: a new adapter holds the leading components of its weight an
 TEST_CASE("TinyLoRA: layers of one group train one vector, those of another their own") {
     const row_matrix<double> w = random_weight<double>(6, 5, 4);
     trainer<double> together({.optimizer = optimizer_kind::sgd, .learning_rate = 0.5});
-    for (const std::uint64_t layer : {0, 1, 2}) {
+    for (std::uint64_t layer = 0; layer < 3; ++layer) {
         auto a = make_tinylora<double>(as_operator(w),
                                        {.u = 3, .group = static_cast<lowrank::index>(layer / 2), .stream = layer});
         together.add("layer" + std::to_string(layer), a, as_operator(w));
