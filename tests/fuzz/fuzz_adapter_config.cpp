@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include <lowrank/io/peft/detail/peft_types.hpp>
 #include <lowrank/io/peft/peft_config.hpp>
 
 extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
@@ -20,7 +21,11 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
         return 0;
     }
     const std::string& type = config->peft_type;
-    const bool has_rank = type != "IA3" && type != "OFT" && type != "BOFT";
+    const auto of = detail::find_type(peft_kinds(), type);
+    if (!of) {
+        std::abort();
+    }
+    const bool has_rank = !of->type.r_key.empty() && type != "OFT" && type != "BOFT";  // their blocks may say it
     if (has_rank && (config->r < 1 || config->r_for("model.layers.0.self_attn.q_proj") < 1)) {
         std::abort();
     }
