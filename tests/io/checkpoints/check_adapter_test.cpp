@@ -2,6 +2,8 @@
 #include <lowrank/io/checkpoints/check_adapter.hpp>
 
 #include <algorithm>
+#include <cmath>
+#include <limits>
 #include <string>
 #include <vector>
 
@@ -135,6 +137,30 @@ TEST_CASE("a change below the rounding of the base is seen, as is one that is no
     CHECK(a.tensors.at(0).unchanged_fraction == 1.0);
     CHECK(find_checked(*check, "model.b").why.code == errc::non_finite);
     CHECK(!check_adapter(base, peft_adapter{}));
+}
+
+TEST_CASE(
+    "a saved tensor that is not finite has no norm of its change, and one that replaces such has no norm before") {
+    temporary_folder folder;
+    const row_matrix<float> finite = gaussian<float>(4, 3, 1);
+    row_matrix<float> broken = finite;
+    broken(1, 2) = std::numeric_limits<float>::quiet_NaN();
+    REQUIRE(write_safetensors(folder / "model.safetensors",
+                              {tensor_of("a.weight", finite), tensor_of("b.weight", broken)}));
+    const auto base = checkpoint::open(folder / "model.safetensors");
+    REQUIRE(base);
+    peft_adapter adapter;
+    adapter.modules["a.weight"] = whole_tensor{tensor_of("a.weight", broken)};
+    adapter.modules["b.weight"] = whole_tensor{tensor_of("b.weight", finite)};
+    const auto check = check_adapter(*base, adapter);
+    REQUIRE_MESSAGE(check, (check ? std::string() : check.error().message));
+    const checked_tensor& a = find_checked(*check, "a.weight").tensors.at(0);
+    CHECK(a.norm == doctest::Approx(finite.cast<double>().norm()));
+    CHECK(std::isnan(a.change_norm));
+    CHECK_FALSE(find_checked(*check, "a.weight").changes_nothing());
+    const checked_tensor& b = find_checked(*check, "b.weight").tensors.at(0);
+    CHECK(std::isnan(b.norm));
+    CHECK(std::isnan(b.change_norm));
 }
 
 TEST_CASE("every kind of adapter is measured, an aLoRA is measured and not merged") {

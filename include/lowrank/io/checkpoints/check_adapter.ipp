@@ -40,8 +40,8 @@ LOWRANK_API [[nodiscard]] result<checked_tensor> measure_planned(const checkpoin
     if (!merged) {
         return in_context("tensor " + in_quotes(name), merged.error());
     }
-    out.norm = comparison.first_norm();
-    out.change_norm = comparison.change_norm();
+    out.norm = comparison.first_norm_of_all();
+    out.change_norm = comparison.change_norm_of_all();
     out.unchanged_fraction = *merged ? (**merged).unchanged_fraction() : 0;
     file.release(t);
     return out;

@@ -50,13 +50,15 @@ public:
             double change2 = 0;
             double norm2 = 0;
             for (std::size_t i = 0; i < count; ++i) {
+                const double d = y[i] - x[i];
+                all_change2_ += d * d;
+                all_norm2_ += x[i] * x[i];
                 if (!std::isfinite(x[i]) || !std::isfinite(y[i])) {
                     ++not_finite_;
                     is_broken_ = is_broken_ || std::isfinite(x[i]) != std::isfinite(y[i]);
                     changed_ += same_bits(i) ? 0 : 1;
                     continue;
                 }
-                const double d = y[i] - x[i];
                 changed_ += d != 0 || (is_wide && !same_bits(i)) ? 1 : 0;  // a double has not all their bits
                 largest_ = std::max(largest_, std::abs(d));
                 change2 += d * d;
@@ -80,6 +82,9 @@ public:
     /// ||second - first||_F and ||first||_F over these.
     [[nodiscard]] double change_norm() const { return std::sqrt(change2_); }
     [[nodiscard]] double first_norm() const { return std::sqrt(norm2_); }
+    /// The same over all elements: NaN or infinity where one is.
+    [[nodiscard]] double change_norm_of_all() const { return std::sqrt(all_change2_); }
+    [[nodiscard]] double first_norm_of_all() const { return std::sqrt(all_norm2_); }
 
 private:
     dtype first_type_;
@@ -91,6 +96,8 @@ private:
     double largest_ = 0;
     double change2_ = 0;
     double norm2_ = 0;
+    double all_change2_ = 0;
+    double all_norm2_ = 0;
 };
 
 }  // namespace detail
