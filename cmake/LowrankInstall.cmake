@@ -4,12 +4,14 @@ include(CMakePackageConfigHelpers)
 include(GNUInstallDirs)
 
 set(lowrank_cmake_dir ${CMAKE_INSTALL_DATADIR}/cmake/lowrank)
-install(TARGETS lowrank EXPORT lowrank-targets
-        FILE_SET HEADERS DESTINATION ${CMAKE_INSTALL_INCLUDEDIR} FILE_SET bodies DESTINATION ${CMAKE_INSTALL_INCLUDEDIR})
+set(lowrank_header_sets "")
+foreach(set HEADERS declaring bodies)
+  list(APPEND lowrank_header_sets FILE_SET ${set} DESTINATION ${CMAKE_INSTALL_INCLUDEDIR})
+endforeach()
+install(TARGETS lowrank EXPORT lowrank-targets ${lowrank_header_sets})
 install(EXPORT lowrank-targets NAMESPACE lowrank:: DESTINATION ${lowrank_cmake_dir})
 if(TARGET lowrank_io)
-  install(TARGETS lowrank_io EXPORT lowrank-io-targets
-          FILE_SET HEADERS DESTINATION ${CMAKE_INSTALL_INCLUDEDIR} FILE_SET bodies DESTINATION ${CMAKE_INSTALL_INCLUDEDIR})
+  install(TARGETS lowrank_io EXPORT lowrank-io-targets ${lowrank_header_sets})
   install(EXPORT lowrank-io-targets NAMESPACE lowrank:: DESTINATION ${lowrank_cmake_dir})
 endif()
 set(lowrank_arch_independent ARCH_INDEPENDENT)

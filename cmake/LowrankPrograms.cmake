@@ -24,6 +24,8 @@ endif()
 
 # Headers cost two seconds in each of our files; a precompiled one pays for all. One object for each level of
 # optimization: lowrank_pch for the build type's own, lowrank_pch_O0 and lowrank_pch_O1 for programs that ask for less.
+set(lowrank_precompiled
+  <Eigen/Core> <algorithm> <array> <filesystem> <functional> <map> <memory> <optional> <sstream> <string> <variant> <vector>)
 file(WRITE ${CMAKE_CURRENT_BINARY_DIR}/lowrank_pch.cpp "")
 foreach(level "" _O0 _O1)
   add_library(lowrank_pch${level} OBJECT EXCLUDE_FROM_ALL ${CMAKE_CURRENT_BINARY_DIR}/lowrank_pch.cpp)
@@ -32,8 +34,7 @@ foreach(level "" _O0 _O1)
     string(REPLACE "_" "-" flag ${level})
     target_compile_options(lowrank_pch${level} PRIVATE $<$<NOT:$<CXX_COMPILER_ID:MSVC>>:${flag}>)
   endif()
-  target_precompile_headers(lowrank_pch${level} PRIVATE
-    <Eigen/Core> <algorithm> <array> <filesystem> <functional> <map> <memory> <optional> <sstream> <string> <variant> <vector>)
+  target_precompile_headers(lowrank_pch${level} PRIVATE ${lowrank_precompiled})
 endforeach()
 
 # lowrank_program(name [LEVEL O0|O1] SOURCES ... LIBRARIES ...): an executable of ours. O0: it only has to compile and to
@@ -52,3 +53,4 @@ endfunction()
 
 # Our programs link what they would otherwise each compile.
 target_link_libraries(lowrank_compiled PRIVATE $<BUILD_INTERFACE:lowrank_program_options>)
+target_precompile_headers(lowrank_compiled PRIVATE ${lowrank_precompiled})

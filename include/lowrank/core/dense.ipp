@@ -2,6 +2,8 @@
 #ifndef LOWRANK_CORE_DENSE_IPP
 #define LOWRANK_CORE_DENSE_IPP
 
+#include <lowrank/core/dense.hpp>
+
 #include <algorithm>
 #include <cmath>
 #include <concepts>
@@ -12,7 +14,6 @@
 #include <type_traits>
 #include <utility>
 
-#include <lowrank/core/dense.hpp>
 #include <lowrank/core/detail/skinny_tiles.hpp>
 #include <lowrank/core/detail/widen.hpp>
 #include <lowrank/core/workspace.hpp>

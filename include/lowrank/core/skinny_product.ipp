@@ -2,12 +2,13 @@
 #ifndef LOWRANK_CORE_SKINNY_PRODUCT_IPP
 #define LOWRANK_CORE_SKINNY_PRODUCT_IPP
 
+#include <lowrank/core/skinny_product.hpp>
+
 #include <algorithm>
 
 #include <lowrank/core/dense.hpp>
 #include <lowrank/core/detail/skinny_kernel.hpp>
 #include <lowrank/core/detail/skinny_vector.hpp>
-#include <lowrank/core/skinny_product.hpp>
 
 namespace lowrank::inline LOWRANK_ABI::detail {
 

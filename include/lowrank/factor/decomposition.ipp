@@ -2,6 +2,8 @@
 #ifndef LOWRANK_FACTOR_DECOMPOSITION_IPP
 #define LOWRANK_FACTOR_DECOMPOSITION_IPP
 
+#include <lowrank/factor/decomposition.hpp>
+
 #include <algorithm>
 #include <cmath>
 #include <cstddef>
@@ -11,7 +13,6 @@
 
 #include <lowrank/core/check.hpp>
 #include <lowrank/core/dense.hpp>
-#include <lowrank/factor/decomposition.hpp>
 
 namespace lowrank::inline LOWRANK_ABI {
 

@@ -2,6 +2,8 @@
 #ifndef LOWRANK_FACTOR_FACTORED_ALGEBRA_IPP
 #define LOWRANK_FACTOR_FACTORED_ALGEBRA_IPP
 
+#include <lowrank/factor/factored_algebra.hpp>
+
 #include <algorithm>
 #include <cstddef>
 #include <limits>
@@ -11,7 +13,6 @@
 
 #include <lowrank/core/dense.hpp>
 #include <lowrank/core/finite.hpp>
-#include <lowrank/factor/factored_algebra.hpp>
 #include <lowrank/factor/orthonormalize.hpp>
 #include <lowrank/factor/ranks/rank_rules.hpp>
 

@@ -2,11 +2,12 @@
 #ifndef LOWRANK_FACTOR_LOW_RANK_IPP
 #define LOWRANK_FACTOR_LOW_RANK_IPP
 
+#include <lowrank/factor/low_rank.hpp>
+
 #include <utility>
 
 #include <lowrank/core/dense.hpp>
 #include <lowrank/core/skinny_product.hpp>
-#include <lowrank/factor/low_rank.hpp>
 #include <lowrank/factor/orthonormalize.hpp>
 
 namespace lowrank::inline LOWRANK_ABI {

@@ -2,6 +2,8 @@
 #ifndef LOWRANK_FACTOR_ORTHONORMALIZE_IPP
 #define LOWRANK_FACTOR_ORTHONORMALIZE_IPP
 
+#include <lowrank/factor/orthonormalize.hpp>
+
 #include <algorithm>
 #include <cmath>
 #include <limits>
@@ -9,7 +11,6 @@
 
 #include <lowrank/core/dense.hpp>
 #include <lowrank/factor/detail/reflections.hpp>
-#include <lowrank/factor/orthonormalize.hpp>
 
 namespace lowrank::inline LOWRANK_ABI {
 namespace detail {

@@ -2,6 +2,8 @@
 #ifndef LOWRANK_FACTOR_PARTITION_IPP
 #define LOWRANK_FACTOR_PARTITION_IPP
 
+#include <lowrank/factor/partition.hpp>
+
 #include <algorithm>
 #include <cmath>
 #include <cstddef>
@@ -15,7 +17,6 @@
 #include <lowrank/core/finite.hpp>
 #include <lowrank/core/philox.hpp>
 #include <lowrank/factor/orthonormalize.hpp>
-#include <lowrank/factor/partition.hpp>
 
 namespace lowrank::inline LOWRANK_ABI {
 

@@ -2,6 +2,8 @@
 #ifndef LOWRANK_FACTOR_SUBSPACE_IPP
 #define LOWRANK_FACTOR_SUBSPACE_IPP
 
+#include <lowrank/factor/subspace.hpp>
+
 #include <algorithm>
 #include <cmath>
 
@@ -9,7 +11,6 @@
 #include <lowrank/core/dense.hpp>
 #include <lowrank/core/finite.hpp>
 #include <lowrank/factor/orthonormalize.hpp>
-#include <lowrank/factor/subspace.hpp>
 #include <lowrank/factor/svd.hpp>
 
 namespace lowrank::inline LOWRANK_ABI {

@@ -2,6 +2,8 @@
 #ifndef LOWRANK_FACTOR_SVD_IPP
 #define LOWRANK_FACTOR_SVD_IPP
 
+#include <lowrank/factor/svd.hpp>
+
 #include <algorithm>
 #include <cmath>
 #include <limits>
@@ -10,7 +12,6 @@
 #include <vector>
 
 #include <lowrank/factor/orthonormalize.hpp>
-#include <lowrank/factor/svd.hpp>
 #include <lowrank/factor/symmetric_eigen.hpp>
 
 namespace lowrank::inline LOWRANK_ABI::detail {

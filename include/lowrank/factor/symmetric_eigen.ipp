@@ -2,6 +2,8 @@
 #ifndef LOWRANK_FACTOR_SYMMETRIC_EIGEN_IPP
 #define LOWRANK_FACTOR_SYMMETRIC_EIGEN_IPP
 
+#include <lowrank/factor/symmetric_eigen.hpp>
+
 #include <algorithm>
 #include <string>
 #include <utility>
@@ -12,7 +14,6 @@
 #include <lowrank/factor/detail/divide_and_conquer.hpp>
 #include <lowrank/factor/detail/tridiagonal.hpp>
 #include <lowrank/factor/orthonormalize.hpp>
-#include <lowrank/factor/symmetric_eigen.hpp>
 
 namespace lowrank::inline LOWRANK_ABI {
 

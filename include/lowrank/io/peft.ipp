@@ -2,6 +2,8 @@
 #ifndef LOWRANK_IO_PEFT_IPP
 #define LOWRANK_IO_PEFT_IPP
 
+#include <lowrank/io/peft.hpp>
+
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
@@ -15,7 +17,6 @@
 #include <lowrank/io/containers/detail/text.hpp>
 #include <lowrank/io/containers/mapped_file.hpp>
 #include <lowrank/io/containers/safetensors_writer.hpp>
-#include <lowrank/io/peft.hpp>
 #include <lowrank/io/peft/detail/peft_reader.hpp>
 #include <lowrank/io/peft/detail/peft_rules.hpp>
 #include <lowrank/io/peft/detail/peft_types.hpp>

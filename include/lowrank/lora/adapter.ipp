@@ -2,12 +2,13 @@
 #ifndef LOWRANK_LORA_ADAPTER_IPP
 #define LOWRANK_LORA_ADAPTER_IPP
 
+#include <lowrank/lora/adapter.hpp>
+
 #include <type_traits>
 
 #include <lowrank/core/check.hpp>
 #include <lowrank/core/dense.hpp>
 #include <lowrank/core/skinny_product.hpp>
-#include <lowrank/lora/adapter.hpp>
 
 namespace lowrank::inline LOWRANK_ABI {
 

@@ -2,11 +2,12 @@
 #ifndef LOWRANK_LORA_ADAPTER_KIND_IPP
 #define LOWRANK_LORA_ADAPTER_KIND_IPP
 
+#include <lowrank/lora/adapter_kind.hpp>
+
 #include <utility>
 
 #include <lowrank/core/dense.hpp>
 #include <lowrank/lora/adapter.hpp>
-#include <lowrank/lora/adapter_kind.hpp>
 #include <lowrank/lora/train/dropout.ipp>
 
 namespace lowrank::inline LOWRANK_ABI {

@@ -2,6 +2,8 @@
 #ifndef LOWRANK_LORA_CHANGE_IPP
 #define LOWRANK_LORA_CHANGE_IPP
 
+#include <lowrank/lora/change.hpp>
+
 #include <algorithm>
 #include <array>
 #include <cstddef>
@@ -11,7 +13,6 @@
 
 #include <lowrank/core/check.hpp>
 #include <lowrank/core/dense.hpp>
-#include <lowrank/lora/change.hpp>
 
 namespace lowrank::inline LOWRANK_ABI {
 

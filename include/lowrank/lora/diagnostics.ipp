@@ -2,6 +2,8 @@
 #ifndef LOWRANK_LORA_DIAGNOSTICS_IPP
 #define LOWRANK_LORA_DIAGNOSTICS_IPP
 
+#include <lowrank/lora/diagnostics.hpp>
+
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
@@ -18,7 +20,6 @@
 #include <lowrank/factor/orthonormalize.hpp>
 #include <lowrank/factor/ranks/rank_rules.hpp>
 #include <lowrank/factor/subspace.hpp>
-#include <lowrank/lora/diagnostics.hpp>
 
 namespace lowrank::inline LOWRANK_ABI {
 

@@ -2,12 +2,13 @@
 #ifndef LOWRANK_LORA_MIXED_BATCH_IPP
 #define LOWRANK_LORA_MIXED_BATCH_IPP
 
+#include <lowrank/lora/mixed_batch.hpp>
+
 #include <algorithm>
 #include <cstddef>
 
 #include <lowrank/core/check.hpp>
 #include <lowrank/core/dense.hpp>
-#include <lowrank/lora/mixed_batch.hpp>
 
 namespace lowrank::inline LOWRANK_ABI {
 

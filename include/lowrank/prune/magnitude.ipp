@@ -2,6 +2,8 @@
 #ifndef LOWRANK_PRUNE_MAGNITUDE_IPP
 #define LOWRANK_PRUNE_MAGNITUDE_IPP
 
+#include <lowrank/prune/magnitude.hpp>
+
 #include <algorithm>
 #include <cmath>
 #include <cstddef>
@@ -9,7 +11,6 @@
 
 #include <lowrank/core/check.hpp>
 #include <lowrank/core/finite.hpp>
-#include <lowrank/prune/magnitude.hpp>
 
 namespace lowrank::inline LOWRANK_ABI {
 

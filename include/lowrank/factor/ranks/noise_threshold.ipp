@@ -2,12 +2,13 @@
 #ifndef LOWRANK_FACTOR_RANKS_NOISE_THRESHOLD_IPP
 #define LOWRANK_FACTOR_RANKS_NOISE_THRESHOLD_IPP
 
+#include <lowrank/factor/ranks/noise_threshold.hpp>
+
 #include <algorithm>
 #include <cmath>
 #include <numbers>
 
 #include <lowrank/core/check.hpp>
-#include <lowrank/factor/ranks/noise_threshold.hpp>
 #include <lowrank/factor/ranks/rank_rules.hpp>
 
 namespace lowrank::inline LOWRANK_ABI {

@@ -2,6 +2,8 @@
 #ifndef LOWRANK_FACTOR_RANKS_RANK_BUDGET_IPP
 #define LOWRANK_FACTOR_RANKS_RANK_BUDGET_IPP
 
+#include <lowrank/factor/ranks/rank_budget.hpp>
+
 #include <algorithm>
 #include <cmath>
 #include <cstddef>
@@ -9,7 +11,6 @@
 
 #include <lowrank/core/check.hpp>
 #include <lowrank/factor/orthonormalize.hpp>
-#include <lowrank/factor/ranks/rank_budget.hpp>
 #include <lowrank/factor/ranks/rank_rules.hpp>
 
 namespace lowrank::inline LOWRANK_ABI {

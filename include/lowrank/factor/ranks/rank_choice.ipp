@@ -2,6 +2,8 @@
 #ifndef LOWRANK_FACTOR_RANKS_RANK_CHOICE_IPP
 #define LOWRANK_FACTOR_RANKS_RANK_CHOICE_IPP
 
+#include <lowrank/factor/ranks/rank_choice.hpp>
+
 #include <algorithm>
 #include <cmath>
 #include <string>
@@ -9,7 +11,6 @@
 
 #include <lowrank/core/check.hpp>
 #include <lowrank/core/finite.hpp>
-#include <lowrank/factor/ranks/rank_choice.hpp>
 #include <lowrank/factor/ranks/rank_rules.hpp>
 
 namespace lowrank::inline LOWRANK_ABI {

@@ -2,12 +2,13 @@
 #ifndef LOWRANK_FACTOR_RANKS_RANK_RULES_IPP
 #define LOWRANK_FACTOR_RANKS_RANK_RULES_IPP
 
+#include <lowrank/factor/ranks/rank_rules.hpp>
+
 #include <algorithm>
 #include <cmath>
 
 #include <lowrank/core/check.hpp>
 #include <lowrank/core/finite.hpp>
-#include <lowrank/factor/ranks/rank_rules.hpp>
 
 namespace lowrank::inline LOWRANK_ABI {
 

@@ -2,6 +2,8 @@
 #ifndef LOWRANK_FACTOR_RANKS_SHRINK_IPP
 #define LOWRANK_FACTOR_RANKS_SHRINK_IPP
 
+#include <lowrank/factor/ranks/shrink.hpp>
+
 #include <algorithm>
 #include <cmath>
 #include <vector>
@@ -10,7 +12,6 @@
 #include <lowrank/core/dense.hpp>
 #include <lowrank/factor/ranks/noise_threshold.hpp>
 #include <lowrank/factor/ranks/rank_rules.hpp>
-#include <lowrank/factor/ranks/shrink.hpp>
 
 namespace lowrank::inline LOWRANK_ABI {
 

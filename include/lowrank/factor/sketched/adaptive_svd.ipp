@@ -2,6 +2,8 @@
 #ifndef LOWRANK_FACTOR_SKETCHED_ADAPTIVE_SVD_IPP
 #define LOWRANK_FACTOR_SKETCHED_ADAPTIVE_SVD_IPP
 
+#include <lowrank/factor/sketched/adaptive_svd.hpp>
+
 #include <algorithm>
 #include <cmath>
 #include <limits>
@@ -9,7 +11,6 @@
 
 #include <lowrank/core/check.hpp>
 #include <lowrank/core/dense.hpp>
-#include <lowrank/factor/sketched/adaptive_svd.hpp>
 #include <lowrank/factor/sketched/detail/krylov_space.hpp>
 #include <lowrank/factor/sketched/detail/projected_svd.hpp>
 

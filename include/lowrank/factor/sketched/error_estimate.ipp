@@ -2,6 +2,8 @@
 #ifndef LOWRANK_FACTOR_SKETCHED_ERROR_ESTIMATE_IPP
 #define LOWRANK_FACTOR_SKETCHED_ERROR_ESTIMATE_IPP
 
+#include <lowrank/factor/sketched/error_estimate.hpp>
+
 #include <algorithm>
 #include <cmath>
 #include <limits>
@@ -13,7 +15,6 @@
 #include <lowrank/core/finite.hpp>
 #include <lowrank/core/philox.hpp>
 #include <lowrank/factor/orthonormalize.hpp>
-#include <lowrank/factor/sketched/error_estimate.hpp>
 #include <lowrank/factor/sketched/sketch.hpp>
 
 namespace lowrank::inline LOWRANK_ABI {

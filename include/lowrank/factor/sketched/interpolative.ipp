@@ -2,6 +2,8 @@
 #ifndef LOWRANK_FACTOR_SKETCHED_INTERPOLATIVE_IPP
 #define LOWRANK_FACTOR_SKETCHED_INTERPOLATIVE_IPP
 
+#include <lowrank/factor/sketched/interpolative.hpp>
+
 #include <algorithm>
 #include <cmath>
 #include <cstddef>
@@ -12,7 +14,6 @@
 #include <lowrank/core/check.hpp>
 #include <lowrank/core/finite.hpp>
 #include <lowrank/factor/orthonormalize.hpp>
-#include <lowrank/factor/sketched/interpolative.hpp>
 
 namespace lowrank::inline LOWRANK_ABI {
 

@@ -2,6 +2,8 @@
 #ifndef LOWRANK_FACTOR_SKETCHED_KRYLOV_SVD_IPP
 #define LOWRANK_FACTOR_SKETCHED_KRYLOV_SVD_IPP
 
+#include <lowrank/factor/sketched/krylov_svd.hpp>
+
 #include <algorithm>
 #include <cmath>
 #include <concepts>
@@ -11,7 +13,6 @@
 #include <lowrank/core/dense.hpp>
 #include <lowrank/factor/sketched/detail/krylov_space.hpp>
 #include <lowrank/factor/sketched/detail/projected_svd.hpp>
-#include <lowrank/factor/sketched/krylov_svd.hpp>
 
 namespace lowrank::inline LOWRANK_ABI {
 

@@ -2,6 +2,8 @@
 #ifndef LOWRANK_FACTOR_SKETCHED_RANDOMIZED_SVD_IPP
 #define LOWRANK_FACTOR_SKETCHED_RANDOMIZED_SVD_IPP
 
+#include <lowrank/factor/sketched/randomized_svd.hpp>
+
 #include <algorithm>
 
 #include <lowrank/core/check.hpp>
@@ -10,7 +12,6 @@
 #include <lowrank/core/philox.hpp>
 #include <lowrank/factor/orthonormalize.hpp>
 #include <lowrank/factor/sketched/detail/projected_svd.hpp>
-#include <lowrank/factor/sketched/randomized_svd.hpp>
 #include <lowrank/factor/sketched/sketch.hpp>
 
 namespace lowrank::inline LOWRANK_ABI {

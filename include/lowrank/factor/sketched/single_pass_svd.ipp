@@ -2,6 +2,8 @@
 #ifndef LOWRANK_FACTOR_SKETCHED_SINGLE_PASS_SVD_IPP
 #define LOWRANK_FACTOR_SKETCHED_SINGLE_PASS_SVD_IPP
 
+#include <lowrank/factor/sketched/single_pass_svd.hpp>
+
 #include <algorithm>
 #include <cmath>
 #include <utility>
@@ -10,7 +12,6 @@
 #include <lowrank/core/philox.hpp>
 #include <lowrank/factor/orthonormalize.hpp>
 #include <lowrank/factor/ranks/rank_rules.hpp>
-#include <lowrank/factor/sketched/single_pass_svd.hpp>
 #include <lowrank/factor/sketched/sketch.hpp>
 #include <lowrank/factor/svd.hpp>
 

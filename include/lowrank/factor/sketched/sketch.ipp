@@ -2,6 +2,8 @@
 #ifndef LOWRANK_FACTOR_SKETCHED_SKETCH_IPP
 #define LOWRANK_FACTOR_SKETCHED_SKETCH_IPP
 
+#include <lowrank/factor/sketched/sketch.hpp>
+
 #include <algorithm>
 #include <cmath>
 #include <cstddef>
@@ -12,7 +14,6 @@
 #include <vector>
 
 #include <lowrank/core/check.hpp>
-#include <lowrank/factor/sketched/sketch.hpp>
 
 namespace lowrank::inline LOWRANK_ABI {
 

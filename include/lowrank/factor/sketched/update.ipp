@@ -2,10 +2,11 @@
 #ifndef LOWRANK_FACTOR_SKETCHED_UPDATE_IPP
 #define LOWRANK_FACTOR_SKETCHED_UPDATE_IPP
 
+#include <lowrank/factor/sketched/update.hpp>
+
 #include <lowrank/core/check.hpp>
 #include <lowrank/core/dense.hpp>
 #include <lowrank/factor/factored_algebra.hpp>
-#include <lowrank/factor/sketched/update.hpp>
 
 namespace lowrank::inline LOWRANK_ABI {
 

@@ -2,6 +2,8 @@
 #ifndef LOWRANK_FACTOR_WEIGHTED_SHARED_BASIS_IPP
 #define LOWRANK_FACTOR_WEIGHTED_SHARED_BASIS_IPP
 
+#include <lowrank/factor/weighted/shared_basis.hpp>
+
 #include <algorithm>
 #include <cmath>
 #include <utility>
@@ -9,7 +11,6 @@
 #include <lowrank/core/check.hpp>
 #include <lowrank/core/dense.hpp>
 #include <lowrank/factor/ranks/rank_budget.hpp>
-#include <lowrank/factor/weighted/shared_basis.hpp>
 #include <lowrank/factor/weighted/weighted.hpp>
 
 namespace lowrank::inline LOWRANK_ABI {

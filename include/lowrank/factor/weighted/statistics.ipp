@@ -2,6 +2,8 @@
 #ifndef LOWRANK_FACTOR_WEIGHTED_STATISTICS_IPP
 #define LOWRANK_FACTOR_WEIGHTED_STATISTICS_IPP
 
+#include <lowrank/factor/weighted/statistics.hpp>
+
 #include <algorithm>
 #include <cmath>
 #include <string>
@@ -11,7 +13,6 @@
 #include <lowrank/core/dense.hpp>
 #include <lowrank/core/finite.hpp>
 #include <lowrank/factor/orthonormalize.hpp>
-#include <lowrank/factor/weighted/statistics.hpp>
 
 namespace lowrank::inline LOWRANK_ABI {
 

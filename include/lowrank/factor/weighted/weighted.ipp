@@ -2,13 +2,14 @@
 #ifndef LOWRANK_FACTOR_WEIGHTED_WEIGHTED_IPP
 #define LOWRANK_FACTOR_WEIGHTED_WEIGHTED_IPP
 
+#include <lowrank/factor/weighted/weighted.hpp>
+
 #include <algorithm>
 #include <limits>
 #include <utility>
 
 #include <lowrank/core/check.hpp>
 #include <lowrank/core/finite.hpp>
-#include <lowrank/factor/weighted/weighted.hpp>
 
 namespace lowrank::inline LOWRANK_ABI {
 

@@ -2,6 +2,8 @@
 #ifndef LOWRANK_FACTOR_WEIGHTED_WEIGHTING_IPP
 #define LOWRANK_FACTOR_WEIGHTED_WEIGHTING_IPP
 
+#include <lowrank/factor/weighted/weighting.hpp>
+
 #include <algorithm>
 #include <cmath>
 #include <limits>
@@ -12,7 +14,6 @@
 #include <lowrank/core/finite.hpp>
 #include <lowrank/factor/svd.hpp>
 #include <lowrank/factor/symmetric_eigen.hpp>
-#include <lowrank/factor/weighted/weighting.hpp>
 
 namespace lowrank::inline LOWRANK_ABI {
 

@@ -2,13 +2,14 @@
 #ifndef LOWRANK_IO_CHECKPOINTS_CHECK_ADAPTER_IPP
 #define LOWRANK_IO_CHECKPOINTS_CHECK_ADAPTER_IPP
 
+#include <lowrank/io/checkpoints/check_adapter.hpp>
+
 #include <cstddef>
 #include <set>
 #include <span>
 #include <utility>
 
 #include <lowrank/factor/low_rank.hpp>
-#include <lowrank/io/checkpoints/check_adapter.hpp>
 #include <lowrank/io/checkpoints/detail/element_comparison.hpp>
 #include <lowrank/io/checkpoints/detail/merge_plan.hpp>
 #include <lowrank/io/checkpoints/detail/planned_tensor.hpp>

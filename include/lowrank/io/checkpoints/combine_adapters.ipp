@@ -3,6 +3,7 @@
 #define LOWRANK_IO_CHECKPOINTS_COMBINE_ADAPTERS_IPP
 
 #include <lowrank/io/checkpoints/combine_adapters.hpp>
+
 #include <lowrank/io/containers/detail/text.hpp>
 
 namespace lowrank::inline LOWRANK_ABI {

@@ -2,8 +2,9 @@
 #ifndef LOWRANK_IO_CHECKPOINTS_DIFF_CHECKPOINT_IPP
 #define LOWRANK_IO_CHECKPOINTS_DIFF_CHECKPOINT_IPP
 
-#include <lowrank/io/checkpoints/detail/element_comparison.hpp>
 #include <lowrank/io/checkpoints/diff_checkpoint.hpp>
+
+#include <lowrank/io/checkpoints/detail/element_comparison.hpp>
 
 namespace lowrank::inline LOWRANK_ABI {
 

@@ -2,9 +2,10 @@
 #ifndef LOWRANK_IO_CHECKPOINTS_EDIT_CHECKPOINT_IPP
 #define LOWRANK_IO_CHECKPOINTS_EDIT_CHECKPOINT_IPP
 
+#include <lowrank/io/checkpoints/edit_checkpoint.hpp>
+
 #include <lowrank/io/checkpoints/detail/shard_journal.hpp>
 #include <lowrank/io/checkpoints/detail/shard_loop.hpp>
-#include <lowrank/io/checkpoints/edit_checkpoint.hpp>
 #include <lowrank/io/containers/detail/json.hpp>
 #include <lowrank/io/containers/detail/text.hpp>
 

@@ -2,8 +2,9 @@
 #ifndef LOWRANK_IO_CHECKPOINTS_EXTRACT_ADAPTER_IPP
 #define LOWRANK_IO_CHECKPOINTS_EXTRACT_ADAPTER_IPP
 
-#include <lowrank/io/checkpoints/detail/shard_journal.hpp>
 #include <lowrank/io/checkpoints/extract_adapter.hpp>
+
+#include <lowrank/io/checkpoints/detail/shard_journal.hpp>
 #include <lowrank/io/containers/detail/json.hpp>
 #include <lowrank/io/containers/detail/text.hpp>
 #include <lowrank/io/models/base_facts.hpp>

@@ -2,13 +2,14 @@
 #ifndef LOWRANK_IO_CHECKPOINTS_MERGE_CHECKPOINT_IPP
 #define LOWRANK_IO_CHECKPOINTS_MERGE_CHECKPOINT_IPP
 
+#include <lowrank/io/checkpoints/merge_checkpoint.hpp>
+
 #include <lowrank/io/checkpoints/detail/merge_plan.hpp>
 #include <lowrank/io/checkpoints/detail/merge_rows.hpp>
 #include <lowrank/io/checkpoints/detail/merge_tiles.hpp>
 #include <lowrank/io/checkpoints/detail/planned_tensor.hpp>
 #include <lowrank/io/checkpoints/detail/shard_journal.hpp>
 #include <lowrank/io/checkpoints/detail/shard_loop.hpp>
-#include <lowrank/io/checkpoints/merge_checkpoint.hpp>
 #include <lowrank/io/containers/detail/json.hpp>
 #include <lowrank/io/containers/detail/text.hpp>
 #include <lowrank/io/peft/detail/peft_reader.hpp>

@@ -2,9 +2,10 @@
 #ifndef LOWRANK_IO_CONTAINERS_CHECKPOINT_IPP
 #define LOWRANK_IO_CONTAINERS_CHECKPOINT_IPP
 
+#include <lowrank/io/containers/checkpoint.hpp>
+
 #include <algorithm>
 
-#include <lowrank/io/containers/checkpoint.hpp>
 #include <lowrank/io/containers/detail/json.hpp>
 
 namespace lowrank::inline LOWRANK_ABI {

@@ -2,6 +2,8 @@
 #ifndef LOWRANK_IO_FORMATS_ADAPTER_FILES_IPP
 #define LOWRANK_IO_FORMATS_ADAPTER_FILES_IPP
 
+#include <lowrank/io/formats/adapter_files.hpp>
+
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
@@ -12,7 +14,6 @@
 #include <lowrank/io/containers/checkpoint.hpp>
 #include <lowrank/io/containers/detail/text.hpp>
 #include <lowrank/io/containers/mapped_file.hpp>
-#include <lowrank/io/formats/adapter_files.hpp>
 #include <lowrank/io/formats/detail/lora_parts.hpp>
 #include <lowrank/io/formats/detail/lora_tensors.hpp>
 #include <lowrank/io/formats/detail/stated_scaling.hpp>

@@ -2,9 +2,10 @@
 #ifndef LOWRANK_IO_FORMATS_ADAPTER_PROGRAMS_IPP
 #define LOWRANK_IO_FORMATS_ADAPTER_PROGRAMS_IPP
 
+#include <lowrank/io/formats/adapter_programs.hpp>
+
 #include <lowrank/core/check.hpp>
 #include <lowrank/io/containers/detail/text.hpp>
-#include <lowrank/io/formats/adapter_programs.hpp>
 #include <lowrank/io/formats/detail/lora_tensors.hpp>
 #include <lowrank/io/peft/peft_modules.hpp>
 

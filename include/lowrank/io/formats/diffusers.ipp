@@ -2,6 +2,8 @@
 #ifndef LOWRANK_IO_FORMATS_DIFFUSERS_IPP
 #define LOWRANK_IO_FORMATS_DIFFUSERS_IPP
 
+#include <lowrank/io/formats/diffusers.hpp>
+
 #include <cstddef>
 #include <optional>
 #include <string>
@@ -9,7 +11,6 @@
 
 #include <lowrank/io/containers/detail/text.hpp>
 #include <lowrank/io/formats/detail/lora_tensors.hpp>
-#include <lowrank/io/formats/diffusers.hpp>
 
 namespace lowrank::inline LOWRANK_ABI {
 namespace detail {

@@ -2,6 +2,8 @@
 #ifndef LOWRANK_IO_FORMATS_GGUF_LORA_IPP
 #define LOWRANK_IO_FORMATS_GGUF_LORA_IPP
 
+#include <lowrank/io/formats/gguf_lora.hpp>
+
 #include <algorithm>
 #include <cstddef>
 #include <cstring>
@@ -14,7 +16,6 @@
 #include <lowrank/core/finite.hpp>
 #include <lowrank/io/containers/detail/text.hpp>
 #include <lowrank/io/containers/gguf_writer.hpp>
-#include <lowrank/io/formats/gguf_lora.hpp>
 #include <lowrank/io/models/module_names.hpp>
 #include <lowrank/io/models/rope_rows.hpp>
 #include <lowrank/io/peft.hpp>

@@ -2,13 +2,14 @@
 #ifndef LOWRANK_IO_FORMATS_KOHYA_IPP
 #define LOWRANK_IO_FORMATS_KOHYA_IPP
 
+#include <lowrank/io/formats/kohya.hpp>
+
 #include <algorithm>
 #include <cstddef>
 #include <utility>
 
 #include <lowrank/io/containers/detail/text.hpp>
 #include <lowrank/io/formats/detail/lora_tensors.hpp>
-#include <lowrank/io/formats/kohya.hpp>
 #include <lowrank/io/models/module_names.hpp>
 #include <lowrank/io/peft/peft_modules.hpp>
 #include <lowrank/io/peft/peft_tensors.hpp>

@@ -2,11 +2,12 @@
 #ifndef LOWRANK_IO_FORMATS_LORALIB_IPP
 #define LOWRANK_IO_FORMATS_LORALIB_IPP
 
+#include <lowrank/io/formats/loralib.hpp>
+
 #include <string>
 #include <string_view>
 
 #include <lowrank/io/formats/detail/lora_tensors.hpp>
-#include <lowrank/io/formats/loralib.hpp>
 
 namespace lowrank::inline LOWRANK_ABI {
 

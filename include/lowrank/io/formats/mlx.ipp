@@ -2,6 +2,8 @@
 #ifndef LOWRANK_IO_FORMATS_MLX_IPP
 #define LOWRANK_IO_FORMATS_MLX_IPP
 
+#include <lowrank/io/formats/mlx.hpp>
+
 #include <algorithm>
 #include <cstddef>
 #include <map>
@@ -17,7 +19,6 @@
 #include <lowrank/io/containers/mapped_file.hpp>
 #include <lowrank/io/formats/adapter_files.hpp>
 #include <lowrank/io/formats/detail/lora_tensors.hpp>
-#include <lowrank/io/formats/mlx.hpp>
 
 namespace lowrank::inline LOWRANK_ABI {
 namespace detail {

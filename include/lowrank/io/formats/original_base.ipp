@@ -2,6 +2,8 @@
 #ifndef LOWRANK_IO_FORMATS_ORIGINAL_BASE_IPP
 #define LOWRANK_IO_FORMATS_ORIGINAL_BASE_IPP
 
+#include <lowrank/io/formats/original_base.hpp>
+
 #include <algorithm>
 #include <set>
 #include <span>
@@ -13,7 +15,6 @@
 #include <lowrank/io/checkpoints/detail/merge_plan.hpp>
 #include <lowrank/io/containers/detail/json.hpp>
 #include <lowrank/io/containers/detail/text.hpp>
-#include <lowrank/io/formats/original_base.hpp>
 #include <lowrank/io/peft.hpp>
 #include <lowrank/lora/convert/convert.hpp>
 #include <lowrank/lora/init/spectral_init.hpp>

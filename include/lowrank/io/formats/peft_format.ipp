@@ -2,12 +2,13 @@
 #ifndef LOWRANK_IO_FORMATS_PEFT_FORMAT_IPP
 #define LOWRANK_IO_FORMATS_PEFT_FORMAT_IPP
 
+#include <lowrank/io/formats/peft_format.hpp>
+
 #include <string>
 #include <string_view>
 #include <utility>
 
 #include <lowrank/io/formats/detail/lora_tensors.hpp>
-#include <lowrank/io/formats/peft_format.hpp>
 #include <lowrank/io/peft.hpp>
 #include <lowrank/io/peft/detail/peft_reader.hpp>
 #include <lowrank/io/peft/kinds/lora.hpp>

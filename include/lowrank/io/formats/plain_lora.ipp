@@ -2,6 +2,8 @@
 #ifndef LOWRANK_IO_FORMATS_PLAIN_LORA_IPP
 #define LOWRANK_IO_FORMATS_PLAIN_LORA_IPP
 
+#include <lowrank/io/formats/plain_lora.hpp>
+
 #include <algorithm>
 #include <cstdint>
 #include <map>
@@ -16,7 +18,6 @@
 #include <lowrank/io/checkpoints/detail/merge_experts.hpp>
 #include <lowrank/io/checkpoints/detail/merge_plan.hpp>
 #include <lowrank/io/containers/detail/text.hpp>
-#include <lowrank/io/formats/plain_lora.hpp>
 #include <lowrank/io/models/expert_names.hpp>
 #include <lowrank/io/peft.hpp>
 #include <lowrank/io/peft/kinds/experts.hpp>

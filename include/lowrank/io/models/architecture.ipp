@@ -2,11 +2,12 @@
 #ifndef LOWRANK_IO_MODELS_ARCHITECTURE_IPP
 #define LOWRANK_IO_MODELS_ARCHITECTURE_IPP
 
+#include <lowrank/io/models/architecture.hpp>
+
 #include <algorithm>
 #include <utility>
 
 #include <lowrank/io/containers/detail/text.hpp>
-#include <lowrank/io/models/architecture.hpp>
 
 namespace lowrank::inline LOWRANK_ABI {
 namespace detail {

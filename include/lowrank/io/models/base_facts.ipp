@@ -2,6 +2,8 @@
 #ifndef LOWRANK_IO_MODELS_BASE_FACTS_IPP
 #define LOWRANK_IO_MODELS_BASE_FACTS_IPP
 
+#include <lowrank/io/models/base_facts.hpp>
+
 #include <algorithm>
 #include <array>
 #include <iterator>
@@ -10,7 +12,6 @@
 #include <lowrank/io/containers/checkpoint.hpp>
 #include <lowrank/io/containers/detail/json.hpp>
 #include <lowrank/io/containers/mapped_file.hpp>
-#include <lowrank/io/models/base_facts.hpp>
 
 namespace lowrank::inline LOWRANK_ABI {
 namespace detail {

@@ -2,6 +2,8 @@
 #ifndef LOWRANK_IO_MODELS_GGUF_MODEL_IPP
 #define LOWRANK_IO_MODELS_GGUF_MODEL_IPP
 
+#include <lowrank/io/models/gguf_model.hpp>
+
 #include <algorithm>
 #include <array>
 #include <cstdio>
@@ -18,7 +20,6 @@
 #include <lowrank/io/containers/gguf_writer.hpp>
 #include <lowrank/io/containers/mapped_file.hpp>
 #include <lowrank/io/containers/safetensors_writer.hpp>
-#include <lowrank/io/models/gguf_model.hpp>
 #include <lowrank/io/models/model_config.hpp>
 #include <lowrank/io/models/rope_rows.hpp>
 

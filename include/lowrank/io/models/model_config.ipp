@@ -2,6 +2,8 @@
 #ifndef LOWRANK_IO_MODELS_MODEL_CONFIG_IPP
 #define LOWRANK_IO_MODELS_MODEL_CONFIG_IPP
 
+#include <lowrank/io/models/model_config.hpp>
+
 #include <algorithm>
 #include <cstdint>
 #include <utility>
@@ -9,7 +11,6 @@
 #include <lowrank/io/containers/detail/json.hpp>
 #include <lowrank/io/containers/detail/text.hpp>
 #include <lowrank/io/containers/mapped_file.hpp>
-#include <lowrank/io/models/model_config.hpp>
 
 namespace lowrank::inline LOWRANK_ABI {
 namespace detail {

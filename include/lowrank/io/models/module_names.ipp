@@ -2,13 +2,14 @@
 #ifndef LOWRANK_IO_MODELS_MODULE_NAMES_IPP
 #define LOWRANK_IO_MODELS_MODULE_NAMES_IPP
 
+#include <lowrank/io/models/module_names.hpp>
+
 #include <algorithm>
 #include <cstddef>
 #include <utility>
 
 #include <lowrank/io/containers/checkpoint.hpp>
 #include <lowrank/io/containers/detail/text.hpp>
-#include <lowrank/io/models/module_names.hpp>
 
 namespace lowrank::inline LOWRANK_ABI {
 namespace detail {

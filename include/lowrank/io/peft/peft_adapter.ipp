@@ -2,8 +2,9 @@
 #ifndef LOWRANK_IO_PEFT_PEFT_ADAPTER_IPP
 #define LOWRANK_IO_PEFT_PEFT_ADAPTER_IPP
 
-#include <lowrank/io/containers/detail/text.hpp>
 #include <lowrank/io/peft/peft_adapter.hpp>
+
+#include <lowrank/io/containers/detail/text.hpp>
 #include <lowrank/io/peft/peft_modules.hpp>
 
 namespace lowrank::inline LOWRANK_ABI {

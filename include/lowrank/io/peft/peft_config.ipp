@@ -2,6 +2,8 @@
 #ifndef LOWRANK_IO_PEFT_PEFT_CONFIG_IPP
 #define LOWRANK_IO_PEFT_PEFT_CONFIG_IPP
 
+#include <lowrank/io/peft/peft_config.hpp>
+
 #include <algorithm>
 #include <cmath>
 #include <iterator>
@@ -12,7 +14,6 @@
 #include <lowrank/io/containers/detail/text.hpp>
 #include <lowrank/io/peft/detail/module_rules.hpp>
 #include <lowrank/io/peft/detail/peft_types.hpp>
-#include <lowrank/io/peft/peft_config.hpp>
 
 namespace lowrank::inline LOWRANK_ABI {
 

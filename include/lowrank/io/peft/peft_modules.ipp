@@ -2,10 +2,11 @@
 #ifndef LOWRANK_IO_PEFT_PEFT_MODULES_IPP
 #define LOWRANK_IO_PEFT_PEFT_MODULES_IPP
 
+#include <lowrank/io/peft/peft_modules.hpp>
+
 #include <algorithm>
 #include <utility>
 
-#include <lowrank/io/peft/peft_modules.hpp>
 #include <lowrank/io/peft/peft_tensors.hpp>
 
 namespace lowrank::inline LOWRANK_ABI {

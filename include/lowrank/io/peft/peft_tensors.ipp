@@ -2,13 +2,14 @@
 #ifndef LOWRANK_IO_PEFT_PEFT_TENSORS_IPP
 #define LOWRANK_IO_PEFT_PEFT_TENSORS_IPP
 
+#include <lowrank/io/peft/peft_tensors.hpp>
+
 #include <algorithm>
 #include <cmath>
 
 #include <lowrank/core/finite.hpp>
 #include <lowrank/io/containers/detail/text.hpp>
 #include <lowrank/io/containers/safetensors.hpp>
-#include <lowrank/io/peft/peft_tensors.hpp>
 #include <lowrank/lora/algebra/tucker.hpp>
 
 namespace lowrank::inline LOWRANK_ABI {

@@ -2,9 +2,10 @@
 #ifndef LOWRANK_IO_PEFT_TO_ANY_ADAPTERS_IPP
 #define LOWRANK_IO_PEFT_TO_ANY_ADAPTERS_IPP
 
+#include <lowrank/io/peft/to_any_adapters.hpp>
+
 #include <lowrank/io/containers/detail/text.hpp>
 #include <lowrank/io/peft/kinds/experts.hpp>
-#include <lowrank/io/peft/to_any_adapters.hpp>
 
 namespace lowrank::inline LOWRANK_ABI {
 

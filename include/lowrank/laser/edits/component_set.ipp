@@ -2,13 +2,14 @@
 #ifndef LOWRANK_LASER_EDITS_COMPONENT_SET_IPP
 #define LOWRANK_LASER_EDITS_COMPONENT_SET_IPP
 
+#include <lowrank/laser/edits/component_set.hpp>
+
 #include <algorithm>
 #include <charconv>
 #include <cstddef>
 #include <system_error>
 
 #include <lowrank/core/check.hpp>
-#include <lowrank/laser/edits/component_set.hpp>
 
 namespace lowrank::inline LOWRANK_ABI {
 

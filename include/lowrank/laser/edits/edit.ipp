@@ -2,6 +2,8 @@
 #ifndef LOWRANK_LASER_EDITS_EDIT_IPP
 #define LOWRANK_LASER_EDITS_EDIT_IPP
 
+#include <lowrank/laser/edits/edit.hpp>
+
 #include <algorithm>
 #include <cmath>
 #include <cstddef>
@@ -10,7 +12,6 @@
 #include <lowrank/core/finite.hpp>
 #include <lowrank/core/storage.hpp>
 #include <lowrank/factor/ranks/rank_rules.hpp>
-#include <lowrank/laser/edits/edit.hpp>
 
 namespace lowrank::inline LOWRANK_ABI {
 

@@ -2,9 +2,9 @@
 #ifndef LOWRANK_LASER_EDITS_EDIT_LIST_IPP
 #define LOWRANK_LASER_EDITS_EDIT_LIST_IPP
 
-#include <utility>
-
 #include <lowrank/laser/edits/edit_list.hpp>
+
+#include <utility>
 
 namespace lowrank::inline LOWRANK_ABI {
 

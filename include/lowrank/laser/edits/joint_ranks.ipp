@@ -2,13 +2,14 @@
 #ifndef LOWRANK_LASER_EDITS_JOINT_RANKS_IPP
 #define LOWRANK_LASER_EDITS_JOINT_RANKS_IPP
 
+#include <lowrank/laser/edits/joint_ranks.hpp>
+
 #include <algorithm>
 #include <cstddef>
 #include <utility>
 
 #include <lowrank/core/check.hpp>
 #include <lowrank/factor/ranks/rank_rules.hpp>
-#include <lowrank/laser/edits/joint_ranks.hpp>
 
 namespace lowrank::inline LOWRANK_ABI {
 

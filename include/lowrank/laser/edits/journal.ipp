@@ -2,6 +2,8 @@
 #ifndef LOWRANK_LASER_EDITS_JOURNAL_IPP
 #define LOWRANK_LASER_EDITS_JOURNAL_IPP
 
+#include <lowrank/laser/edits/journal.hpp>
+
 #include <algorithm>
 #include <array>
 #include <bit>
@@ -10,7 +12,6 @@
 #include <utility>
 
 #include <lowrank/core/check.hpp>
-#include <lowrank/laser/edits/journal.hpp>
 
 namespace lowrank::inline LOWRANK_ABI {
 

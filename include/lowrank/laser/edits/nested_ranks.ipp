@@ -2,10 +2,11 @@
 #ifndef LOWRANK_LASER_EDITS_NESTED_RANKS_IPP
 #define LOWRANK_LASER_EDITS_NESTED_RANKS_IPP
 
+#include <lowrank/laser/edits/nested_ranks.hpp>
+
 #include <utility>
 
 #include <lowrank/core/skinny_product.hpp>
-#include <lowrank/laser/edits/nested_ranks.hpp>
 
 namespace lowrank::inline LOWRANK_ABI {
 

@@ -2,6 +2,8 @@
 #ifndef LOWRANK_LASER_EDITS_RANDOM_CHANGE_IPP
 #define LOWRANK_LASER_EDITS_RANDOM_CHANGE_IPP
 
+#include <lowrank/laser/edits/random_change.hpp>
+
 #include <cmath>
 
 #include <lowrank/core/check.hpp>
@@ -9,7 +11,6 @@
 #include <lowrank/core/finite.hpp>
 #include <lowrank/core/philox.hpp>
 #include <lowrank/core/storage.hpp>
-#include <lowrank/laser/edits/random_change.hpp>
 
 namespace lowrank::inline LOWRANK_ABI {
 

@@ -2,6 +2,8 @@
 #ifndef LOWRANK_LASER_EDITS_WEIGHT_EDITOR_IPP
 #define LOWRANK_LASER_EDITS_WEIGHT_EDITOR_IPP
 
+#include <lowrank/laser/edits/weight_editor.hpp>
+
 #include <algorithm>
 #include <cmath>
 #include <numeric>
@@ -14,7 +16,6 @@
 #include <lowrank/core/storage.hpp>
 #include <lowrank/factor/low_rank.hpp>
 #include <lowrank/factor/svd.hpp>
-#include <lowrank/laser/edits/weight_editor.hpp>
 
 namespace lowrank::inline LOWRANK_ABI {
 

@@ -2,6 +2,8 @@
 #ifndef LOWRANK_LASER_EVIDENCE_EVALUATION_IPP
 #define LOWRANK_LASER_EVIDENCE_EVALUATION_IPP
 
+#include <lowrank/laser/evidence/evaluation.hpp>
+
 #include <algorithm>
 #include <cstddef>
 #include <string>
@@ -9,7 +11,6 @@
 
 #include <lowrank/core/check.hpp>
 #include <lowrank/core/finite.hpp>
-#include <lowrank/laser/evidence/evaluation.hpp>
 
 namespace lowrank::inline LOWRANK_ABI {
 

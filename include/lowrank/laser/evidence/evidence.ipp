@@ -2,12 +2,13 @@
 #ifndef LOWRANK_LASER_EVIDENCE_EVIDENCE_IPP
 #define LOWRANK_LASER_EVIDENCE_EVIDENCE_IPP
 
+#include <lowrank/laser/evidence/evidence.hpp>
+
 #include <algorithm>
 #include <cstddef>
 
 #include <lowrank/core/check.hpp>
 #include <lowrank/core/normal_quantile.hpp>
-#include <lowrank/laser/evidence/evidence.hpp>
 
 namespace lowrank::inline LOWRANK_ABI {
 

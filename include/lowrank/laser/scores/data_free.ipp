@@ -2,6 +2,8 @@
 #ifndef LOWRANK_LASER_SCORES_DATA_FREE_IPP
 #define LOWRANK_LASER_SCORES_DATA_FREE_IPP
 
+#include <lowrank/laser/scores/data_free.hpp>
+
 #include <algorithm>
 #include <cmath>
 #include <limits>
@@ -9,7 +11,6 @@
 #include <lowrank/core/check.hpp>
 #include <lowrank/factor/ranks/noise_threshold.hpp>
 #include <lowrank/factor/ranks/rank_rules.hpp>
-#include <lowrank/laser/scores/data_free.hpp>
 
 namespace lowrank::inline LOWRANK_ABI {
 

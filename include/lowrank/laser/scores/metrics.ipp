@@ -2,6 +2,8 @@
 #ifndef LOWRANK_LASER_SCORES_METRICS_IPP
 #define LOWRANK_LASER_SCORES_METRICS_IPP
 
+#include <lowrank/laser/scores/metrics.hpp>
+
 #include <algorithm>
 #include <cmath>
 #include <cstddef>
@@ -9,7 +11,6 @@
 
 #include <lowrank/core/check.hpp>
 #include <lowrank/core/finite.hpp>
-#include <lowrank/laser/scores/metrics.hpp>
 
 namespace lowrank::inline LOWRANK_ABI {
 

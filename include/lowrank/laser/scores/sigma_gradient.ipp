@@ -2,6 +2,8 @@
 #ifndef LOWRANK_LASER_SCORES_SIGMA_GRADIENT_IPP
 #define LOWRANK_LASER_SCORES_SIGMA_GRADIENT_IPP
 
+#include <lowrank/laser/scores/sigma_gradient.hpp>
+
 #include <algorithm>
 #include <cmath>
 #include <cstddef>
@@ -11,7 +13,6 @@
 #include <lowrank/core/finite.hpp>
 #include <lowrank/core/skinny_product.hpp>
 #include <lowrank/factor/ranks/rank_rules.hpp>
-#include <lowrank/laser/scores/sigma_gradient.hpp>
 
 namespace lowrank::inline LOWRANK_ABI {
 

@@ -2,6 +2,8 @@
 #ifndef LOWRANK_LASER_SEARCH_GRADIENT_SEARCH_IPP
 #define LOWRANK_LASER_SEARCH_GRADIENT_SEARCH_IPP
 
+#include <lowrank/laser/search/gradient_search.hpp>
+
 #include <algorithm>
 #include <cstddef>
 #include <numeric>
@@ -10,7 +12,6 @@
 
 #include <lowrank/core/check.hpp>
 #include <lowrank/laser/evidence/evaluation.hpp>
-#include <lowrank/laser/search/gradient_search.hpp>
 
 namespace lowrank::inline LOWRANK_ABI {
 

@@ -2,6 +2,8 @@
 #ifndef LOWRANK_LASER_SEARCH_GREEDY_SEARCH_IPP
 #define LOWRANK_LASER_SEARCH_GREEDY_SEARCH_IPP
 
+#include <lowrank/laser/search/greedy_search.hpp>
+
 #include <algorithm>
 #include <cstddef>
 #include <utility>
@@ -12,7 +14,6 @@
 #include <lowrank/laser/evidence/evaluation.hpp>
 #include <lowrank/laser/search/detail/search_session.hpp>
 #include <lowrank/laser/search/detail/try_candidates.hpp>
-#include <lowrank/laser/search/greedy_search.hpp>
 
 namespace lowrank::inline LOWRANK_ABI {
 

@@ -2,13 +2,14 @@
 #ifndef LOWRANK_LASER_SEARCH_HALVING_SEARCH_IPP
 #define LOWRANK_LASER_SEARCH_HALVING_SEARCH_IPP
 
+#include <lowrank/laser/search/halving_search.hpp>
+
 #include <algorithm>
 #include <cmath>
 #include <string>
 #include <utility>
 
 #include <lowrank/laser/evidence/evidence.hpp>
-#include <lowrank/laser/search/halving_search.hpp>
 
 namespace lowrank::inline LOWRANK_ABI {
 

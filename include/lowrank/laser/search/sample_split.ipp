@@ -2,6 +2,8 @@
 #ifndef LOWRANK_LASER_SEARCH_SAMPLE_SPLIT_IPP
 #define LOWRANK_LASER_SEARCH_SAMPLE_SPLIT_IPP
 
+#include <lowrank/laser/search/sample_split.hpp>
+
 #include <algorithm>
 #include <cmath>
 #include <cstddef>
@@ -10,7 +12,6 @@
 
 #include <lowrank/core/check.hpp>
 #include <lowrank/core/philox.hpp>
-#include <lowrank/laser/search/sample_split.hpp>
 
 namespace lowrank::inline LOWRANK_ABI {
 

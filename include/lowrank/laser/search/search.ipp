@@ -2,11 +2,12 @@
 #ifndef LOWRANK_LASER_SEARCH_SEARCH_IPP
 #define LOWRANK_LASER_SEARCH_SEARCH_IPP
 
+#include <lowrank/laser/search/search.hpp>
+
 #include <lowrank/core/status.hpp>
 #include <lowrank/core/types.hpp>
 #include <lowrank/laser/search/detail/search_session.hpp>
 #include <lowrank/laser/search/detail/try_candidates.hpp>
-#include <lowrank/laser/search/search.hpp>
 
 namespace lowrank::inline LOWRANK_ABI {
 

@@ -2,9 +2,9 @@
 #ifndef LOWRANK_LASER_SEARCH_SEARCH_MODEL_IPP
 #define LOWRANK_LASER_SEARCH_SEARCH_MODEL_IPP
 
-#include <cstddef>
-
 #include <lowrank/laser/search/search_model.hpp>
+
+#include <cstddef>
 
 namespace lowrank::inline LOWRANK_ABI {
 

@@ -2,12 +2,13 @@
 #ifndef LOWRANK_LORA_ALGEBRA_BLOCK_DIAGONAL_IPP
 #define LOWRANK_LORA_ALGEBRA_BLOCK_DIAGONAL_IPP
 
+#include <lowrank/lora/algebra/block_diagonal.hpp>
+
 #include <type_traits>
 
 #include <lowrank/core/check.hpp>
 #include <lowrank/core/dense.hpp>
 #include <lowrank/core/skinny_product.hpp>
-#include <lowrank/lora/algebra/block_diagonal.hpp>
 
 namespace lowrank::inline LOWRANK_ABI {
 

@@ -2,13 +2,14 @@
 #ifndef LOWRANK_LORA_ALGEBRA_BLOCK_ROTATION_IPP
 #define LOWRANK_LORA_ALGEBRA_BLOCK_ROTATION_IPP
 
+#include <lowrank/lora/algebra/block_rotation.hpp>
+
 #include <algorithm>
 #include <cmath>
 #include <cstddef>
 
 #include <lowrank/core/check.hpp>
 #include <lowrank/core/dense.hpp>
-#include <lowrank/lora/algebra/block_rotation.hpp>
 
 namespace lowrank::inline LOWRANK_ABI {
 

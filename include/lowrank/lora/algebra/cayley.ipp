@@ -2,12 +2,13 @@
 #ifndef LOWRANK_LORA_ALGEBRA_CAYLEY_IPP
 #define LOWRANK_LORA_ALGEBRA_CAYLEY_IPP
 
+#include <lowrank/lora/algebra/cayley.hpp>
+
 #include <cstddef>
 #include <limits>
 #include <vector>
 
 #include <lowrank/core/dense.hpp>
-#include <lowrank/lora/algebra/cayley.hpp>
 
 namespace lowrank::inline LOWRANK_ABI {
 

@@ -2,11 +2,12 @@
 #ifndef LOWRANK_LORA_ALGEBRA_ROTATION_IPP
 #define LOWRANK_LORA_ALGEBRA_ROTATION_IPP
 
+#include <lowrank/lora/algebra/rotation.hpp>
+
 #include <lowrank/core/check.hpp>
 #include <lowrank/core/dense.hpp>
 #include <lowrank/lora/adapter_kind.ipp>
 #include <lowrank/lora/algebra/block_rotation.hpp>
-#include <lowrank/lora/algebra/rotation.hpp>
 
 namespace lowrank::inline LOWRANK_ABI {
 

@@ -2,9 +2,10 @@
 #ifndef LOWRANK_LORA_ALGEBRA_TUCKER_IPP
 #define LOWRANK_LORA_ALGEBRA_TUCKER_IPP
 
+#include <lowrank/lora/algebra/tucker.hpp>
+
 #include <lowrank/core/check.hpp>
 #include <lowrank/core/dense.hpp>
-#include <lowrank/lora/algebra/tucker.hpp>
 
 namespace lowrank::inline LOWRANK_ABI {
 

@@ -2,6 +2,8 @@
 #ifndef LOWRANK_LORA_COMBINE_ARITHMETIC_IPP
 #define LOWRANK_LORA_COMBINE_ARITHMETIC_IPP
 
+#include <lowrank/lora/combine/arithmetic.hpp>
+
 #include <cstddef>
 #include <span>
 #include <vector>
@@ -10,7 +12,6 @@
 #include <lowrank/core/dense.hpp>
 #include <lowrank/factor/factored_algebra.hpp>
 #include <lowrank/factor/orthonormalize.hpp>
-#include <lowrank/lora/combine/arithmetic.hpp>
 #include <lowrank/lora/convert/convert.hpp>
 
 namespace lowrank::inline LOWRANK_ABI {

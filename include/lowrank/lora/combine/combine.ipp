@@ -2,6 +2,8 @@
 #ifndef LOWRANK_LORA_COMBINE_COMBINE_IPP
 #define LOWRANK_LORA_COMBINE_COMBINE_IPP
 
+#include <lowrank/lora/combine/combine.hpp>
+
 #include <algorithm>
 #include <cstddef>
 #include <functional>
@@ -13,7 +15,6 @@
 #include <lowrank/core/dense.hpp>
 #include <lowrank/core/finite.hpp>
 #include <lowrank/factor/factored_algebra.hpp>
-#include <lowrank/lora/combine/combine.hpp>
 #include <lowrank/prune/magnitude.hpp>
 
 namespace lowrank::inline LOWRANK_ABI {

@@ -2,6 +2,8 @@
 #ifndef LOWRANK_LORA_COMBINE_WEIGHTED_ADAPTER_IPP
 #define LOWRANK_LORA_COMBINE_WEIGHTED_ADAPTER_IPP
 
+#include <lowrank/lora/combine/weighted_adapter.hpp>
+
 #include <algorithm>
 #include <cmath>
 #include <cstddef>
@@ -19,7 +21,6 @@
 #include <lowrank/factor/factored_algebra.hpp>
 #include <lowrank/factor/low_rank.hpp>
 #include <lowrank/factor/svd.hpp>
-#include <lowrank/lora/combine/weighted_adapter.hpp>
 #include <lowrank/lora/convert/extract.hpp>
 
 namespace lowrank::inline LOWRANK_ABI {

@@ -2,6 +2,8 @@
 #ifndef LOWRANK_LORA_CONVERT_CONVERT_IPP
 #define LOWRANK_LORA_CONVERT_CONVERT_IPP
 
+#include <lowrank/lora/convert/convert.hpp>
+
 #include <algorithm>
 #include <cmath>
 #include <utility>
@@ -10,7 +12,6 @@
 #include <lowrank/core/dense.hpp>
 #include <lowrank/core/finite.hpp>
 #include <lowrank/factor/factored_algebra.hpp>
-#include <lowrank/lora/convert/convert.hpp>
 
 namespace lowrank::inline LOWRANK_ABI {
 

@@ -2,6 +2,8 @@
 #ifndef LOWRANK_LORA_CONVERT_EXTRACT_IPP
 #define LOWRANK_LORA_CONVERT_EXTRACT_IPP
 
+#include <lowrank/lora/convert/extract.hpp>
+
 #include <algorithm>
 #include <cstddef>
 #include <utility>
@@ -10,7 +12,6 @@
 #include <lowrank/core/check.hpp>
 #include <lowrank/core/dense.hpp>
 #include <lowrank/core/finite.hpp>
-#include <lowrank/lora/convert/extract.hpp>
 
 namespace lowrank::inline LOWRANK_ABI {
 

@@ -2,13 +2,14 @@
 #ifndef LOWRANK_LORA_CONVERT_RESIZE_IPP
 #define LOWRANK_LORA_CONVERT_RESIZE_IPP
 
+#include <lowrank/lora/convert/resize.hpp>
+
 #include <cmath>
 #include <utility>
 
 #include <lowrank/core/dense.hpp>
 #include <lowrank/factor/factored_algebra.hpp>
 #include <lowrank/factor/low_rank.hpp>
-#include <lowrank/lora/convert/resize.hpp>
 
 namespace lowrank::inline LOWRANK_ABI {
 

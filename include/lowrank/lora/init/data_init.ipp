@@ -2,6 +2,8 @@
 #ifndef LOWRANK_LORA_INIT_DATA_INIT_IPP
 #define LOWRANK_LORA_INIT_DATA_INIT_IPP
 
+#include <lowrank/lora/init/data_init.hpp>
+
 #include <algorithm>
 #include <cmath>
 #include <cstddef>
@@ -21,7 +23,6 @@
 #include <lowrank/factor/symmetric_eigen.hpp>
 #include <lowrank/factor/weighted/weighted.hpp>
 #include <lowrank/factor/weighted/weighting.hpp>
-#include <lowrank/lora/init/data_init.hpp>
 #include <lowrank/lora/init/spectral_init.hpp>
 
 namespace lowrank::inline LOWRANK_ABI {

@@ -2,6 +2,8 @@
 #ifndef LOWRANK_LORA_INIT_INIT_IPP
 #define LOWRANK_LORA_INIT_INIT_IPP
 
+#include <lowrank/lora/init/init.hpp>
+
 #include <cmath>
 #include <cstdint>
 #include <utility>
@@ -10,7 +12,6 @@
 #include <lowrank/core/dense.hpp>
 #include <lowrank/core/philox.hpp>
 #include <lowrank/factor/orthonormalize.hpp>
-#include <lowrank/lora/init/init.hpp>
 
 namespace lowrank::inline LOWRANK_ABI {
 

@@ -2,6 +2,8 @@
 #ifndef LOWRANK_LORA_INIT_LOFTQ_IPP
 #define LOWRANK_LORA_INIT_LOFTQ_IPP
 
+#include <lowrank/lora/init/loftq.hpp>
+
 #include <cmath>
 #include <cstddef>
 #include <utility>
@@ -12,7 +14,6 @@
 #include <lowrank/core/finite.hpp>
 #include <lowrank/factor/low_rank.hpp>
 #include <lowrank/factor/svd.hpp>
-#include <lowrank/lora/init/loftq.hpp>
 #include <lowrank/lora/init/spectral_init.hpp>
 #include <lowrank/quant/formats/ggml_blocks.hpp>
 

@@ -2,12 +2,13 @@
 #ifndef LOWRANK_LORA_INIT_PRECONDITION_IPP
 #define LOWRANK_LORA_INIT_PRECONDITION_IPP
 
+#include <lowrank/lora/init/precondition.hpp>
+
 #include <limits>
 #include <type_traits>
 
 #include <lowrank/core/check.hpp>
 #include <lowrank/core/dense.hpp>
-#include <lowrank/lora/init/precondition.hpp>
 
 namespace lowrank::inline LOWRANK_ABI {
 

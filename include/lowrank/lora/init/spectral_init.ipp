@@ -2,13 +2,14 @@
 #ifndef LOWRANK_LORA_INIT_SPECTRAL_INIT_IPP
 #define LOWRANK_LORA_INIT_SPECTRAL_INIT_IPP
 
+#include <lowrank/lora/init/spectral_init.hpp>
+
 #include <algorithm>
 #include <cmath>
 #include <utility>
 
 #include <lowrank/core/check.hpp>
 #include <lowrank/core/dense.hpp>
-#include <lowrank/lora/init/spectral_init.hpp>
 
 namespace lowrank::inline LOWRANK_ABI {
 

@@ -2,11 +2,12 @@
 #ifndef LOWRANK_LORA_KINDS_ADALORA_IPP
 #define LOWRANK_LORA_KINDS_ADALORA_IPP
 
+#include <lowrank/lora/kinds/adalora.hpp>
+
 #include <lowrank/core/check.hpp>
 #include <lowrank/core/dense.hpp>
 #include <lowrank/core/philox.hpp>
 #include <lowrank/lora/adapter_kind.ipp>
-#include <lowrank/lora/kinds/adalora.hpp>
 
 namespace lowrank::inline LOWRANK_ABI {
 

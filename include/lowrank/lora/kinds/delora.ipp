@@ -2,6 +2,8 @@
 #ifndef LOWRANK_LORA_KINDS_DELORA_IPP
 #define LOWRANK_LORA_KINDS_DELORA_IPP
 
+#include <lowrank/lora/kinds/delora.hpp>
+
 #include <algorithm>
 #include <cmath>
 
@@ -10,7 +12,6 @@
 #include <lowrank/core/operator_columns.hpp>
 #include <lowrank/core/philox.hpp>
 #include <lowrank/lora/adapter_kind.ipp>
-#include <lowrank/lora/kinds/delora.hpp>
 
 namespace lowrank::inline LOWRANK_ABI {
 

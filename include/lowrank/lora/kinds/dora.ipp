@@ -2,6 +2,8 @@
 #ifndef LOWRANK_LORA_KINDS_DORA_IPP
 #define LOWRANK_LORA_KINDS_DORA_IPP
 
+#include <lowrank/lora/kinds/dora.hpp>
+
 #include <algorithm>
 #include <cmath>
 #include <limits>
@@ -12,7 +14,6 @@
 #include <lowrank/core/operator_columns.hpp>
 #include <lowrank/core/scalar.hpp>
 #include <lowrank/lora/adapter_kind.ipp>
-#include <lowrank/lora/kinds/dora.hpp>
 #include <lowrank/lora/train/dropout.ipp>
 
 namespace lowrank::inline LOWRANK_ABI {

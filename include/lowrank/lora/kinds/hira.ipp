@@ -2,6 +2,8 @@
 #ifndef LOWRANK_LORA_KINDS_HIRA_IPP
 #define LOWRANK_LORA_KINDS_HIRA_IPP
 
+#include <lowrank/lora/kinds/hira.hpp>
+
 #include <algorithm>
 #include <cmath>
 #include <type_traits>
@@ -11,7 +13,6 @@
 #include <lowrank/core/philox.hpp>
 #include <lowrank/core/skinny_product.hpp>
 #include <lowrank/lora/adapter_kind.ipp>
-#include <lowrank/lora/kinds/hira.hpp>
 
 namespace lowrank::inline LOWRANK_ABI {
 

@@ -2,12 +2,13 @@
 #ifndef LOWRANK_LORA_KINDS_IA3_IPP
 #define LOWRANK_LORA_KINDS_IA3_IPP
 
+#include <lowrank/lora/kinds/ia3.hpp>
+
 #include <type_traits>
 
 #include <lowrank/core/check.hpp>
 #include <lowrank/core/dense.hpp>
 #include <lowrank/lora/adapter_kind.ipp>
-#include <lowrank/lora/kinds/ia3.hpp>
 
 namespace lowrank::inline LOWRANK_ABI {
 

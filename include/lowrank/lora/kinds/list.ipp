@@ -2,13 +2,14 @@
 #ifndef LOWRANK_LORA_KINDS_LIST_IPP
 #define LOWRANK_LORA_KINDS_LIST_IPP
 
+#include <lowrank/lora/kinds/list.hpp>
+
 #include <iterator>
 #include <string>
 #include <string_view>
 #include <vector>
 
 #include <lowrank/lora/hold_adapter.hpp>
-#include <lowrank/lora/kinds/list.hpp>
 
 namespace lowrank::inline LOWRANK_ABI {
 

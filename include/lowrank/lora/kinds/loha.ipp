@@ -2,6 +2,8 @@
 #ifndef LOWRANK_LORA_KINDS_LOHA_IPP
 #define LOWRANK_LORA_KINDS_LOHA_IPP
 
+#include <lowrank/lora/kinds/loha.hpp>
+
 #include <cmath>
 #include <cstdint>
 
@@ -9,7 +11,6 @@
 #include <lowrank/core/dense.hpp>
 #include <lowrank/core/philox.hpp>
 #include <lowrank/lora/adapter_kind.ipp>
-#include <lowrank/lora/kinds/loha.hpp>
 
 namespace lowrank::inline LOWRANK_ABI {
 

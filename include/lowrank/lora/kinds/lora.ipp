@@ -2,6 +2,8 @@
 #ifndef LOWRANK_LORA_KINDS_LORA_IPP
 #define LOWRANK_LORA_KINDS_LORA_IPP
 
+#include <lowrank/lora/kinds/lora.hpp>
+
 #include <cmath>
 #include <type_traits>
 
@@ -9,7 +11,6 @@
 #include <lowrank/core/dense.hpp>
 #include <lowrank/core/philox.hpp>
 #include <lowrank/core/skinny_product.hpp>
-#include <lowrank/lora/kinds/lora.hpp>
 #include <lowrank/lora/train/dropout.ipp>
 
 namespace lowrank::inline LOWRANK_ABI {

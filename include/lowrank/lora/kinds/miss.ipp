@@ -2,13 +2,14 @@
 #ifndef LOWRANK_LORA_KINDS_MISS_IPP
 #define LOWRANK_LORA_KINDS_MISS_IPP
 
+#include <lowrank/lora/kinds/miss.hpp>
+
 #include <algorithm>
 
 #include <lowrank/core/check.hpp>
 #include <lowrank/core/dense.hpp>
 #include <lowrank/core/skinny_product.hpp>
 #include <lowrank/lora/adapter_kind.ipp>
-#include <lowrank/lora/kinds/miss.hpp>
 
 namespace lowrank::inline LOWRANK_ABI {
 

@@ -2,6 +2,8 @@
 #ifndef LOWRANK_LORA_KINDS_MISS_BAT_IPP
 #define LOWRANK_LORA_KINDS_MISS_BAT_IPP
 
+#include <lowrank/lora/kinds/miss_bat.hpp>
+
 #include <cmath>
 #include <cstddef>
 #include <vector>
@@ -11,7 +13,6 @@
 #include <lowrank/core/skinny_product.hpp>
 #include <lowrank/lora/adapter_kind.ipp>
 #include <lowrank/lora/kinds/miss.ipp>
-#include <lowrank/lora/kinds/miss_bat.hpp>
 
 namespace lowrank::inline LOWRANK_ABI {
 

@@ -2,9 +2,10 @@
 #ifndef LOWRANK_LORA_KINDS_REPLACEMENT_IPP
 #define LOWRANK_LORA_KINDS_REPLACEMENT_IPP
 
+#include <lowrank/lora/kinds/replacement.hpp>
+
 #include <lowrank/core/dense.hpp>
 #include <lowrank/core/skinny_product.hpp>
-#include <lowrank/lora/kinds/replacement.hpp>
 
 namespace lowrank::inline LOWRANK_ABI {
 

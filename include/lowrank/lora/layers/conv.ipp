@@ -2,10 +2,11 @@
 #ifndef LOWRANK_LORA_LAYERS_CONV_IPP
 #define LOWRANK_LORA_LAYERS_CONV_IPP
 
+#include <lowrank/lora/layers/conv.hpp>
+
 #include <lowrank/core/check.hpp>
 #include <lowrank/core/dense.hpp>
 #include <lowrank/core/skinny_product.hpp>
-#include <lowrank/lora/layers/conv.hpp>
 
 namespace lowrank::inline LOWRANK_ABI {
 

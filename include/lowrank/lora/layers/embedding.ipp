@@ -2,6 +2,8 @@
 #ifndef LOWRANK_LORA_LAYERS_EMBEDDING_IPP
 #define LOWRANK_LORA_LAYERS_EMBEDDING_IPP
 
+#include <lowrank/lora/layers/embedding.hpp>
+
 #include <algorithm>
 #include <cstddef>
 
@@ -9,7 +11,6 @@
 #include <lowrank/core/dense.hpp>
 #include <lowrank/core/philox.hpp>
 #include <lowrank/core/skinny_product.hpp>
-#include <lowrank/lora/layers/embedding.hpp>
 
 namespace lowrank::inline LOWRANK_ABI {
 

@@ -2,6 +2,8 @@
 #ifndef LOWRANK_LORA_MERGE_MERGE_IPP
 #define LOWRANK_LORA_MERGE_MERGE_IPP
 
+#include <lowrank/lora/merge/merge.hpp>
+
 #include <algorithm>
 #include <cmath>
 #include <string>
@@ -13,7 +15,6 @@
 #include <lowrank/lora/merge/detail/delta_tile.hpp>
 #include <lowrank/lora/merge/detail/merge_row.hpp>
 #include <lowrank/lora/merge/detail/ulp_code.hpp>
-#include <lowrank/lora/merge/merge.hpp>
 
 namespace lowrank::inline LOWRANK_ABI {
 

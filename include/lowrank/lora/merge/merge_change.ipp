@@ -2,6 +2,8 @@
 #ifndef LOWRANK_LORA_MERGE_MERGE_CHANGE_IPP
 #define LOWRANK_LORA_MERGE_MERGE_CHANGE_IPP
 
+#include <lowrank/lora/merge/merge_change.hpp>
+
 #include <utility>
 #include <variant>
 
@@ -9,7 +11,6 @@
 #include <lowrank/core/dense.hpp>
 #include <lowrank/core/workspace.hpp>
 #include <lowrank/lora/adapter_kind.hpp>
-#include <lowrank/lora/merge/merge_change.hpp>
 #include <lowrank/lora/merge/merge_transformed.hpp>
 
 namespace lowrank::inline LOWRANK_ABI {

@@ -2,6 +2,8 @@
 #ifndef LOWRANK_LORA_MERGE_MERGE_TRANSFORMED_IPP
 #define LOWRANK_LORA_MERGE_MERGE_TRANSFORMED_IPP
 
+#include <lowrank/lora/merge/merge_transformed.hpp>
+
 #include <algorithm>
 #include <cmath>
 #include <cstddef>
@@ -15,7 +17,6 @@
 #include <lowrank/core/finite.hpp>
 #include <lowrank/core/storage.hpp>
 #include <lowrank/lora/merge/detail/ulp_code.hpp>
-#include <lowrank/lora/merge/merge_transformed.hpp>
 
 namespace lowrank::inline LOWRANK_ABI {
 

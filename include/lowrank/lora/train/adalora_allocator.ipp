@@ -2,6 +2,8 @@
 #ifndef LOWRANK_LORA_TRAIN_ADALORA_ALLOCATOR_IPP
 #define LOWRANK_LORA_TRAIN_ADALORA_ALLOCATOR_IPP
 
+#include <lowrank/lora/train/adalora_allocator.hpp>
+
 #include <algorithm>
 #include <cmath>
 #include <cstddef>
@@ -13,7 +15,6 @@
 #include <lowrank/core/check.hpp>
 #include <lowrank/core/dense.hpp>
 #include <lowrank/core/finite.hpp>
-#include <lowrank/lora/train/adalora_allocator.hpp>
 
 namespace lowrank::inline LOWRANK_ABI {
 

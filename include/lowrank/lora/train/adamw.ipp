@@ -2,12 +2,13 @@
 #ifndef LOWRANK_LORA_TRAIN_ADAMW_IPP
 #define LOWRANK_LORA_TRAIN_ADAMW_IPP
 
+#include <lowrank/lora/train/adamw.hpp>
+
 #include <cmath>
 #include <cstddef>
 #include <vector>
 
 #include <lowrank/core/check.hpp>
-#include <lowrank/lora/train/adamw.hpp>
 
 namespace lowrank::inline LOWRANK_ABI {
 

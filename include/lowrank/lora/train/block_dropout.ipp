@@ -2,6 +2,8 @@
 #ifndef LOWRANK_LORA_TRAIN_BLOCK_DROPOUT_IPP
 #define LOWRANK_LORA_TRAIN_BLOCK_DROPOUT_IPP
 
+#include <lowrank/lora/train/block_dropout.hpp>
+
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
@@ -10,7 +12,6 @@
 
 #include <lowrank/core/check.hpp>
 #include <lowrank/core/philox.hpp>
-#include <lowrank/lora/train/block_dropout.hpp>
 
 namespace lowrank::inline LOWRANK_ABI {
 

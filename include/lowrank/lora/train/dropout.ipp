@@ -2,6 +2,8 @@
 #ifndef LOWRANK_LORA_TRAIN_DROPOUT_IPP
 #define LOWRANK_LORA_TRAIN_DROPOUT_IPP
 
+#include <lowrank/lora/train/dropout.hpp>
+
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
@@ -9,7 +11,6 @@
 #include <lowrank/core/check.hpp>
 #include <lowrank/core/philox.hpp>
 #include <lowrank/core/workspace.hpp>
-#include <lowrank/lora/train/dropout.hpp>
 
 namespace lowrank::inline LOWRANK_ABI {
 

@@ -2,12 +2,13 @@
 #ifndef LOWRANK_LORA_TRAIN_SCHEDULE_IPP
 #define LOWRANK_LORA_TRAIN_SCHEDULE_IPP
 
+#include <lowrank/lora/train/schedule.hpp>
+
 #include <algorithm>
 #include <cmath>
 #include <numbers>
 
 #include <lowrank/core/check.hpp>
-#include <lowrank/lora/train/schedule.hpp>
 
 namespace lowrank::inline LOWRANK_ABI {
 

@@ -2,11 +2,12 @@
 #ifndef LOWRANK_LORA_TRAIN_SGD_IPP
 #define LOWRANK_LORA_TRAIN_SGD_IPP
 
+#include <lowrank/lora/train/sgd.hpp>
+
 #include <cstddef>
 #include <vector>
 
 #include <lowrank/core/check.hpp>
-#include <lowrank/lora/train/sgd.hpp>
 
 namespace lowrank::inline LOWRANK_ABI {
 

@@ -2,13 +2,14 @@
 #ifndef LOWRANK_LORA_TRAIN_TRAINABLE_IPP
 #define LOWRANK_LORA_TRAIN_TRAINABLE_IPP
 
+#include <lowrank/lora/train/trainable.hpp>
+
 #include <cmath>
 #include <cstddef>
 #include <vector>
 
 #include <lowrank/core/check.hpp>
 #include <lowrank/core/finite.hpp>
-#include <lowrank/lora/train/trainable.hpp>
 
 namespace lowrank::inline LOWRANK_ABI {
 

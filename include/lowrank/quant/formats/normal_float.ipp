@@ -2,6 +2,8 @@
 #ifndef LOWRANK_QUANT_FORMATS_NORMAL_FLOAT_IPP
 #define LOWRANK_QUANT_FORMATS_NORMAL_FLOAT_IPP
 
+#include <lowrank/quant/formats/normal_float.hpp>
+
 #include <algorithm>
 #include <cmath>
 #include <cstddef>
@@ -9,7 +11,6 @@
 #include <lowrank/core/check.hpp>
 #include <lowrank/core/finite.hpp>
 #include <lowrank/core/normal_quantile.hpp>
-#include <lowrank/quant/formats/normal_float.hpp>
 
 namespace lowrank::inline LOWRANK_ABI {
 

@@ -2,12 +2,13 @@
 #ifndef LOWRANK_FACTOR_SKETCHED_DETAIL_EVIDENCE_IPP
 #define LOWRANK_FACTOR_SKETCHED_DETAIL_EVIDENCE_IPP
 
+#include <lowrank/factor/sketched/detail/evidence.hpp>
+
 #include <algorithm>
 #include <cmath>
 #include <limits>
 
 #include <lowrank/factor/orthonormalize.hpp>
-#include <lowrank/factor/sketched/detail/evidence.hpp>
 
 namespace lowrank::inline LOWRANK_ABI::detail {
 

@@ -2,6 +2,8 @@
 #ifndef LOWRANK_FACTOR_SKETCHED_DETAIL_KRYLOV_SPACE_IPP
 #define LOWRANK_FACTOR_SKETCHED_DETAIL_KRYLOV_SPACE_IPP
 
+#include <lowrank/factor/sketched/detail/krylov_space.hpp>
+
 #include <algorithm>
 #include <cmath>
 #include <limits>
@@ -12,7 +14,6 @@
 #include <lowrank/core/skinny_product.hpp>
 #include <lowrank/core/workspace.hpp>
 #include <lowrank/factor/orthonormalize.hpp>
-#include <lowrank/factor/sketched/detail/krylov_space.hpp>
 #include <lowrank/factor/sketched/sketch.hpp>
 #include <lowrank/factor/symmetric_eigen.hpp>
 

@@ -2,12 +2,13 @@
 #ifndef LOWRANK_FACTOR_SKETCHED_DETAIL_PROJECTED_SVD_IPP
 #define LOWRANK_FACTOR_SKETCHED_DETAIL_PROJECTED_SVD_IPP
 
+#include <lowrank/factor/sketched/detail/projected_svd.hpp>
+
 #include <concepts>
 #include <utility>
 
 #include <lowrank/core/dense.hpp>
 #include <lowrank/factor/orthonormalize.hpp>
-#include <lowrank/factor/sketched/detail/projected_svd.hpp>
 #include <lowrank/factor/svd.hpp>
 #include <lowrank/factor/symmetric_eigen.hpp>
 

@@ -2,9 +2,9 @@
 #ifndef LOWRANK_IO_CONTAINERS_DETAIL_JSON_IPP
 #define LOWRANK_IO_CONTAINERS_DETAIL_JSON_IPP
 
-#include <algorithm>
-
 #include <lowrank/io/containers/detail/json.hpp>
+
+#include <algorithm>
 
 namespace lowrank::inline LOWRANK_ABI::detail {
 

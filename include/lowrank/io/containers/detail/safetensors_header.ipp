@@ -2,6 +2,8 @@
 #ifndef LOWRANK_IO_CONTAINERS_DETAIL_SAFETENSORS_HEADER_IPP
 #define LOWRANK_IO_CONTAINERS_DETAIL_SAFETENSORS_HEADER_IPP
 
+#include <lowrank/io/containers/detail/safetensors_header.hpp>
+
 #include <algorithm>
 #include <cstring>
 #include <optional>
@@ -9,8 +11,6 @@
 #include <utility>
 
 #include <nlohmann/json.hpp>
-
-#include <lowrank/io/containers/detail/safetensors_header.hpp>
 
 namespace lowrank::inline LOWRANK_ABI::detail {
 

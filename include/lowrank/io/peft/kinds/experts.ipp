@@ -2,13 +2,14 @@
 #ifndef LOWRANK_IO_PEFT_KINDS_EXPERTS_IPP
 #define LOWRANK_IO_PEFT_KINDS_EXPERTS_IPP
 
+#include <lowrank/io/peft/kinds/experts.hpp>
+
 #include <cstdint>
 #include <utility>
 
 #include <lowrank/core/check.hpp>
 #include <lowrank/io/containers/detail/text.hpp>
 #include <lowrank/io/containers/safetensors.hpp>
-#include <lowrank/io/peft/kinds/experts.hpp>
 #include <lowrank/io/peft/peft_tensors.hpp>
 
 namespace lowrank::inline LOWRANK_ABI {

@@ -2,12 +2,13 @@
 #ifndef LOWRANK_IO_PEFT_KINDS_LIST_IPP
 #define LOWRANK_IO_PEFT_KINDS_LIST_IPP
 
+#include <lowrank/io/peft/kinds/list.hpp>
+
 #include <lowrank/io/peft/kinds/adalora.hpp>
 #include <lowrank/io/peft/kinds/delora.hpp>
 #include <lowrank/io/peft/kinds/experts.hpp>
 #include <lowrank/io/peft/kinds/hira.hpp>
 #include <lowrank/io/peft/kinds/ia3.hpp>
-#include <lowrank/io/peft/kinds/list.hpp>
 #include <lowrank/io/peft/kinds/loha.hpp>
 #include <lowrank/io/peft/kinds/lokr.hpp>
 #include <lowrank/io/peft/kinds/lora.hpp>

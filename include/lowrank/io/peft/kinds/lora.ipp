@@ -2,13 +2,14 @@
 #ifndef LOWRANK_IO_PEFT_KINDS_LORA_IPP
 #define LOWRANK_IO_PEFT_KINDS_LORA_IPP
 
+#include <lowrank/io/peft/kinds/lora.hpp>
+
 #include <algorithm>
 #include <utility>
 
 #include <lowrank/core/check.hpp>
 #include <lowrank/io/containers/detail/text.hpp>
 #include <lowrank/io/containers/safetensors.hpp>
-#include <lowrank/io/peft/kinds/lora.hpp>
 #include <lowrank/io/peft/peft_tensors.hpp>
 #include <lowrank/lora/kinds/dora.hpp>
 #include <lowrank/lora/layers/conv.hpp>

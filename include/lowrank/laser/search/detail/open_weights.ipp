@@ -2,11 +2,11 @@
 #ifndef LOWRANK_LASER_SEARCH_DETAIL_OPEN_WEIGHTS_IPP
 #define LOWRANK_LASER_SEARCH_DETAIL_OPEN_WEIGHTS_IPP
 
+#include <lowrank/laser/search/detail/open_weights.hpp>
+
 #include <algorithm>
 #include <string>
 #include <utility>
-
-#include <lowrank/laser/search/detail/open_weights.hpp>
 
 namespace lowrank::inline LOWRANK_ABI {
 

@@ -2,6 +2,8 @@
 #ifndef LOWRANK_LASER_SEARCH_DETAIL_SEARCH_SESSION_IPP
 #define LOWRANK_LASER_SEARCH_DETAIL_SEARCH_SESSION_IPP
 
+#include <lowrank/laser/search/detail/search_session.hpp>
+
 #include <algorithm>
 #include <cmath>
 #include <utility>
@@ -12,7 +14,6 @@
 #include <lowrank/laser/edits/edit.hpp>
 #include <lowrank/laser/edits/journal.hpp>
 #include <lowrank/laser/evidence/evidence.hpp>
-#include <lowrank/laser/search/detail/search_session.hpp>
 
 namespace lowrank::inline LOWRANK_ABI {
 

@@ -2,6 +2,8 @@
 #ifndef LOWRANK_LASER_SEARCH_DETAIL_SEARCHED_MODEL_IPP
 #define LOWRANK_LASER_SEARCH_DETAIL_SEARCHED_MODEL_IPP
 
+#include <lowrank/laser/search/detail/searched_model.hpp>
+
 #include <algorithm>
 #include <cstddef>
 #include <span>
@@ -11,7 +13,6 @@
 #include <lowrank/core/workspace.hpp>
 #include <lowrank/laser/edits/nested_ranks.hpp>
 #include <lowrank/laser/search/detail/open_weights.hpp>
-#include <lowrank/laser/search/detail/searched_model.hpp>
 
 namespace lowrank::inline LOWRANK_ABI {
 namespace detail {

@@ -2,6 +2,8 @@
 #ifndef LOWRANK_LASER_SEARCH_DETAIL_TRY_CANDIDATES_IPP
 #define LOWRANK_LASER_SEARCH_DETAIL_TRY_CANDIDATES_IPP
 
+#include <lowrank/laser/search/detail/try_candidates.hpp>
+
 #include <algorithm>
 #include <cstddef>
 #include <optional>
@@ -10,7 +12,6 @@
 
 #include <lowrank/laser/edits/edit.hpp>
 #include <lowrank/laser/evidence/evaluation.hpp>
-#include <lowrank/laser/search/detail/try_candidates.hpp>
 
 namespace lowrank::inline LOWRANK_ABI {
 

@@ -2,11 +2,12 @@
 #ifndef LOWRANK_LORA_KINDS_LORA_FORMS_ALORA_IPP
 #define LOWRANK_LORA_KINDS_LORA_FORMS_ALORA_IPP
 
+#include <lowrank/lora/kinds/lora_forms/alora.hpp>
+
 #include <cstddef>
 
 #include <lowrank/core/check.hpp>
 #include <lowrank/lora/kinds/lora.hpp>
-#include <lowrank/lora/kinds/lora_forms/alora.hpp>
 
 namespace lowrank::inline LOWRANK_ABI {
 

@@ -2,6 +2,8 @@
 #ifndef LOWRANK_LORA_KINDS_LORA_FORMS_BDLORA_IPP
 #define LOWRANK_LORA_KINDS_LORA_FORMS_BDLORA_IPP
 
+#include <lowrank/lora/kinds/lora_forms/bdlora.hpp>
+
 #include <cmath>
 #include <utility>
 
@@ -9,7 +11,6 @@
 #include <lowrank/core/dense.hpp>
 #include <lowrank/core/philox.hpp>
 #include <lowrank/lora/algebra/block_diagonal.hpp>
-#include <lowrank/lora/kinds/lora_forms/bdlora.hpp>
 #include <lowrank/lora/train/dropout.ipp>
 
 namespace lowrank::inline LOWRANK_ABI {

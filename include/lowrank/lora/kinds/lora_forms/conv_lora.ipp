@@ -2,12 +2,13 @@
 #ifndef LOWRANK_LORA_KINDS_LORA_FORMS_CONV_LORA_IPP
 #define LOWRANK_LORA_KINDS_LORA_FORMS_CONV_LORA_IPP
 
+#include <lowrank/lora/kinds/lora_forms/conv_lora.hpp>
+
 #include <algorithm>
 
 #include <lowrank/core/check.hpp>
 #include <lowrank/core/dense.hpp>
 #include <lowrank/core/skinny_product.hpp>
-#include <lowrank/lora/kinds/lora_forms/conv_lora.hpp>
 
 namespace lowrank::inline LOWRANK_ABI {
 

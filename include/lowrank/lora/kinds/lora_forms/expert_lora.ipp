@@ -2,13 +2,14 @@
 #ifndef LOWRANK_LORA_KINDS_LORA_FORMS_EXPERT_LORA_IPP
 #define LOWRANK_LORA_KINDS_LORA_FORMS_EXPERT_LORA_IPP
 
+#include <lowrank/lora/kinds/lora_forms/expert_lora.hpp>
+
 #include <algorithm>
 #include <cstdint>
 #include <utility>
 
 #include <lowrank/core/check.hpp>
 #include <lowrank/core/dense.hpp>
-#include <lowrank/lora/kinds/lora_forms/expert_lora.hpp>
 
 namespace lowrank::inline LOWRANK_ABI {
 

@@ -2,6 +2,8 @@
 #ifndef LOWRANK_LORA_KINDS_LORA_FORMS_KASA_IPP
 #define LOWRANK_LORA_KINDS_LORA_FORMS_KASA_IPP
 
+#include <lowrank/lora/kinds/lora_forms/kasa.hpp>
+
 #include <cstdint>
 #include <utility>
 
@@ -9,7 +11,6 @@
 #include <lowrank/core/dense.hpp>
 #include <lowrank/core/philox.hpp>
 #include <lowrank/lora/adapter_kind.ipp>
-#include <lowrank/lora/kinds/lora_forms/kasa.hpp>
 
 namespace lowrank::inline LOWRANK_ABI {
 

@@ -2,12 +2,13 @@
 #ifndef LOWRANK_LORA_KINDS_LORA_FORMS_MERGED_LINEAR_IPP
 #define LOWRANK_LORA_KINDS_LORA_FORMS_MERGED_LINEAR_IPP
 
+#include <lowrank/lora/kinds/lora_forms/merged_linear.hpp>
+
 #include <cstddef>
 
 #include <lowrank/core/check.hpp>
 #include <lowrank/core/dense.hpp>
 #include <lowrank/lora/adapter_kind.ipp>
-#include <lowrank/lora/kinds/lora_forms/merged_linear.hpp>
 
 namespace lowrank::inline LOWRANK_ABI {
 

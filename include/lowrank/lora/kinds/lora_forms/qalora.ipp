@@ -2,11 +2,12 @@
 #ifndef LOWRANK_LORA_KINDS_LORA_FORMS_QALORA_IPP
 #define LOWRANK_LORA_KINDS_LORA_FORMS_QALORA_IPP
 
+#include <lowrank/lora/kinds/lora_forms/qalora.hpp>
+
 #include <utility>
 
 #include <lowrank/core/check.hpp>
 #include <lowrank/core/dense.hpp>
-#include <lowrank/lora/kinds/lora_forms/qalora.hpp>
 #include <lowrank/lora/train/dropout.ipp>
 
 namespace lowrank::inline LOWRANK_ABI {

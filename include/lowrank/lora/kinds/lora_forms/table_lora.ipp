@@ -2,9 +2,10 @@
 #ifndef LOWRANK_LORA_KINDS_LORA_FORMS_TABLE_LORA_IPP
 #define LOWRANK_LORA_KINDS_LORA_FORMS_TABLE_LORA_IPP
 
+#include <lowrank/lora/kinds/lora_forms/table_lora.hpp>
+
 #include <lowrank/core/dense.hpp>
 #include <lowrank/lora/adapter_kind.ipp>
-#include <lowrank/lora/kinds/lora_forms/table_lora.hpp>
 
 namespace lowrank::inline LOWRANK_ABI {
 

@@ -2,6 +2,8 @@
 #ifndef LOWRANK_LORA_KINDS_ROTATIONS_BOFT_IPP
 #define LOWRANK_LORA_KINDS_ROTATIONS_BOFT_IPP
 
+#include <lowrank/lora/kinds/rotations/boft.hpp>
+
 #include <cstddef>
 #include <utility>
 #include <vector>
@@ -10,7 +12,6 @@
 #include <lowrank/core/dense.hpp>
 #include <lowrank/lora/algebra/cayley.hpp>
 #include <lowrank/lora/algebra/rotation.ipp>
-#include <lowrank/lora/kinds/rotations/boft.hpp>
 
 namespace lowrank::inline LOWRANK_ABI {
 

@@ -2,6 +2,8 @@
 #ifndef LOWRANK_LORA_KINDS_ROTATIONS_HRA_IPP
 #define LOWRANK_LORA_KINDS_ROTATIONS_HRA_IPP
 
+#include <lowrank/lora/kinds/rotations/hra.hpp>
+
 #include <algorithm>
 #include <cmath>
 #include <utility>
@@ -11,7 +13,6 @@
 #include <lowrank/core/philox.hpp>
 #include <lowrank/core/skinny_product.hpp>
 #include <lowrank/lora/algebra/rotation.ipp>
-#include <lowrank/lora/kinds/rotations/hra.hpp>
 
 namespace lowrank::inline LOWRANK_ABI {
 

@@ -2,6 +2,8 @@
 #ifndef LOWRANK_LORA_KINDS_ROTATIONS_OFT_IPP
 #define LOWRANK_LORA_KINDS_ROTATIONS_OFT_IPP
 
+#include <lowrank/lora/kinds/rotations/oft.hpp>
+
 #include <cmath>
 #include <utility>
 
@@ -9,7 +11,6 @@
 #include <lowrank/core/dense.hpp>
 #include <lowrank/lora/algebra/cayley.hpp>
 #include <lowrank/lora/algebra/rotation.ipp>
-#include <lowrank/lora/kinds/rotations/oft.hpp>
 
 namespace lowrank::inline LOWRANK_ABI {
 

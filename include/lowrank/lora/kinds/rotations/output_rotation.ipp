@@ -2,6 +2,8 @@
 #ifndef LOWRANK_LORA_KINDS_ROTATIONS_OUTPUT_ROTATION_IPP
 #define LOWRANK_LORA_KINDS_ROTATIONS_OUTPUT_ROTATION_IPP
 
+#include <lowrank/lora/kinds/rotations/output_rotation.hpp>
+
 #include <algorithm>
 #include <cmath>
 #include <cstddef>
@@ -12,7 +14,6 @@
 #include <lowrank/core/dense.hpp>
 #include <lowrank/lora/adapter_kind.ipp>
 #include <lowrank/lora/algebra/cayley.hpp>
-#include <lowrank/lora/kinds/rotations/output_rotation.hpp>
 
 namespace lowrank::inline LOWRANK_ABI {
 

@@ -2,13 +2,14 @@
 #ifndef LOWRANK_LORA_KINDS_ROTATIONS_ROAD_IPP
 #define LOWRANK_LORA_KINDS_ROTATIONS_ROAD_IPP
 
+#include <lowrank/lora/kinds/rotations/road.hpp>
+
 #include <cmath>
 #include <utility>
 
 #include <lowrank/core/check.hpp>
 #include <lowrank/core/dense.hpp>
 #include <lowrank/lora/adapter_kind.ipp>
-#include <lowrank/lora/kinds/rotations/road.hpp>
 
 namespace lowrank::inline LOWRANK_ABI {
 

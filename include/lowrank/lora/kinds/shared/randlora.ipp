@@ -2,6 +2,8 @@
 #ifndef LOWRANK_LORA_KINDS_SHARED_RANDLORA_IPP
 #define LOWRANK_LORA_KINDS_SHARED_RANDLORA_IPP
 
+#include <lowrank/lora/kinds/shared/randlora.hpp>
+
 #include <algorithm>
 #include <cmath>
 #include <memory>
@@ -11,7 +13,6 @@
 #include <lowrank/core/dense.hpp>
 #include <lowrank/core/philox.hpp>
 #include <lowrank/lora/adapter_kind.ipp>
-#include <lowrank/lora/kinds/shared/randlora.hpp>
 
 namespace lowrank::inline LOWRANK_ABI {
 

@@ -2,6 +2,8 @@
 #ifndef LOWRANK_LORA_KINDS_SHARED_TINYLORA_IPP
 #define LOWRANK_LORA_KINDS_SHARED_TINYLORA_IPP
 
+#include <lowrank/lora/kinds/shared/tinylora.hpp>
+
 #include <algorithm>
 #include <cmath>
 
@@ -10,7 +12,6 @@
 #include <lowrank/core/philox.hpp>
 #include <lowrank/factor/sketched/krylov_svd.hpp>
 #include <lowrank/lora/adapter_kind.ipp>
-#include <lowrank/lora/kinds/shared/tinylora.hpp>
 
 namespace lowrank::inline LOWRANK_ABI {
 

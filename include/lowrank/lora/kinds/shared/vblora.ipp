@@ -2,6 +2,8 @@
 #ifndef LOWRANK_LORA_KINDS_SHARED_VBLORA_IPP
 #define LOWRANK_LORA_KINDS_SHARED_VBLORA_IPP
 
+#include <lowrank/lora/kinds/shared/vblora.hpp>
+
 #include <algorithm>
 #include <cmath>
 #include <numeric>
@@ -11,7 +13,6 @@
 #include <lowrank/core/check.hpp>
 #include <lowrank/core/philox.hpp>
 #include <lowrank/lora/adapter_kind.ipp>
-#include <lowrank/lora/kinds/shared/vblora.hpp>
 
 namespace lowrank::inline LOWRANK_ABI {
 

@@ -2,13 +2,14 @@
 #ifndef LOWRANK_LORA_KINDS_STRUCTURED_C3A_IPP
 #define LOWRANK_LORA_KINDS_STRUCTURED_C3A_IPP
 
+#include <lowrank/lora/kinds/structured/c3a.hpp>
+
 #include <algorithm>
 #include <numeric>
 
 #include <lowrank/core/check.hpp>
 #include <lowrank/core/dense.hpp>
 #include <lowrank/lora/adapter_kind.ipp>
-#include <lowrank/lora/kinds/structured/c3a.hpp>
 
 namespace lowrank::inline LOWRANK_ABI {
 

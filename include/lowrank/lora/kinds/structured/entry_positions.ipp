@@ -2,11 +2,12 @@
 #ifndef LOWRANK_LORA_KINDS_STRUCTURED_ENTRY_POSITIONS_IPP
 #define LOWRANK_LORA_KINDS_STRUCTURED_ENTRY_POSITIONS_IPP
 
+#include <lowrank/lora/kinds/structured/entry_positions.hpp>
+
 #include <random>
 #include <unordered_map>
 
 #include <lowrank/core/check.hpp>
-#include <lowrank/lora/kinds/structured/entry_positions.hpp>
 
 namespace lowrank::inline LOWRANK_ABI {
 

@@ -2,6 +2,8 @@
 #ifndef LOWRANK_LORA_KINDS_STRUCTURED_FOURIERFT_IPP
 #define LOWRANK_LORA_KINDS_STRUCTURED_FOURIERFT_IPP
 
+#include <lowrank/lora/kinds/structured/fourierft.hpp>
+
 #include <algorithm>
 #include <cmath>
 #include <cstddef>
@@ -13,7 +15,6 @@
 #include <lowrank/core/check.hpp>
 #include <lowrank/core/dense.hpp>
 #include <lowrank/lora/adapter_kind.ipp>
-#include <lowrank/lora/kinds/structured/fourierft.hpp>
 
 namespace lowrank::inline LOWRANK_ABI {
 

@@ -2,6 +2,8 @@
 #ifndef LOWRANK_LORA_KINDS_STRUCTURED_GRALORA_IPP
 #define LOWRANK_LORA_KINDS_STRUCTURED_GRALORA_IPP
 
+#include <lowrank/lora/kinds/structured/gralora.hpp>
+
 #include <cmath>
 #include <utility>
 
@@ -10,7 +12,6 @@
 #include <lowrank/core/philox.hpp>
 #include <lowrank/core/skinny_product.hpp>
 #include <lowrank/lora/algebra/block_diagonal.hpp>
-#include <lowrank/lora/kinds/structured/gralora.hpp>
 #include <lowrank/lora/train/dropout.ipp>
 
 namespace lowrank::inline LOWRANK_ABI {

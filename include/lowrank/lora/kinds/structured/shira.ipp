@@ -2,6 +2,8 @@
 #ifndef LOWRANK_LORA_KINDS_STRUCTURED_SHIRA_IPP
 #define LOWRANK_LORA_KINDS_STRUCTURED_SHIRA_IPP
 
+#include <lowrank/lora/kinds/structured/shira.hpp>
+
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
@@ -11,7 +13,6 @@
 
 #include <lowrank/core/check.hpp>
 #include <lowrank/lora/adapter_kind.ipp>
-#include <lowrank/lora/kinds/structured/shira.hpp>
 
 namespace lowrank::inline LOWRANK_ABI {
 
