@@ -22,6 +22,7 @@ void add_extract(CLI::App& app);
 void add_resize(CLI::App& app);
 void add_combine(CLI::App& app);
 void add_convert(CLI::App& app);
+void add_dequantize(CLI::App& app);
 void add_demo(CLI::App& app);
 
 }  // namespace tool

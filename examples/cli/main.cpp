@@ -51,6 +51,7 @@ int run(int argc, char** argv) {
     tool::add_resize(app);
     tool::add_combine(app);
     tool::add_convert(app);
+    tool::add_dequantize(app);
     tool::add_demo(app);
 
     const auto wrong_usage = [&app](const std::string& why) {

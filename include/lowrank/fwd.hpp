@@ -97,6 +97,7 @@ struct quantized_type;
 enum class ggml_type : std::int32_t;
 struct normal_float_options;
 struct normal_float_matrix;
+enum class float8_format : std::uint8_t;
 
 // lora
 template <real S>

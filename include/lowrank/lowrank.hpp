@@ -62,6 +62,7 @@
 #include <lowrank/quant/formats/ggml_blocks.hpp>
 #include <lowrank/quant/formats/ggml_type.hpp>
 #include <lowrank/quant/formats/normal_float.hpp>
+#include <lowrank/quant/formats/small_floats.hpp>
 
 #include <lowrank/prune/magnitude.hpp>
 

@@ -11,11 +11,9 @@
 ///     lowrank::convert_elements<float>(lowrank::dtype::f16, bytes, values);   // exactly where that is possible
 
 #include <array>
-#include <cmath>
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
-#include <limits>
 #include <optional>
 #include <span>
 #include <string_view>
@@ -24,6 +22,7 @@
 #include <lowrank/core/check.hpp>
 #include <lowrank/core/config.hpp>
 #include <lowrank/core/types.hpp>
+#include <lowrank/quant/formats/small_floats.hpp>
 
 namespace lowrank::inline LOWRANK_ABI {
 
@@ -154,27 +153,6 @@ void convert_elements(dtype type, std::span<const std::byte> bytes, std::span<S>
 
 namespace detail {
 
-/// The number of an 8-bit float with `mantissa` bits behind its exponent. `fn` has no infinity, `fnuz` neither that nor a
-/// negative zero.
-enum class float8 { ieee, fn, fnuz };
-[[nodiscard]] inline double float8_to_double(unsigned code, int mantissa, float8 kind) noexcept {
-    const int bits = 7 - mantissa;
-    const int bias = (1 << (bits - 1)) - (kind == float8::fnuz ? 0 : 1);
-    const int exponent = static_cast<int>(code & 0x7fU) >> mantissa;
-    const auto fraction = static_cast<int>(code & ((1U << static_cast<unsigned>(mantissa)) - 1));
-    const bool is_top = exponent == (1 << bits) - 1;
-    constexpr double nan = std::numeric_limits<double>::quiet_NaN();
-    if (kind == float8::fnuz ? code == 0x80U : kind == float8::fn ? (code & 0x7fU) == 0x7fU : is_top && fraction != 0) {
-        return nan;
-    }
-    const double sign = (code & 0x80U) != 0 ? -1.0 : 1.0;
-    if (kind == float8::ieee && is_top) {
-        return sign * std::numeric_limits<double>::infinity();
-    }
-    const int lead = exponent == 0 ? 0 : 1 << mantissa;
-    return sign * std::ldexp(lead + fraction, (exponent == 0 ? 1 : exponent) - bias - mantissa);
-}
-
 template <class T>
 void numbers_from(std::span<const std::byte> bytes, std::span<double> out) {
     for (std::size_t i = 0; i < out.size(); ++i) {
@@ -192,12 +170,12 @@ void numbers_from(std::span<const std::byte> bytes, std::span<double> out) {
 inline void convert_numbers(dtype type, std::span<const std::byte> bytes, std::span<double> out) {
     detail::expects(is_number(type) && bytes.size() == out.size() * (bits_of(type) / 8),
                     "convert_numbers: sizes or type do not agree");
-    const auto eight_bits = [&](auto&& decode) {
+    const auto float8 = [&](float8_format format) {
+        const std::array<float, 256> values = float8_values(format);
         for (std::size_t i = 0; i < out.size(); ++i) {
-            out[i] = decode(static_cast<unsigned>(bytes[i]));
+            out[i] = static_cast<double>(values[static_cast<std::size_t>(bytes[i])]);
         }
     };
-    using detail::float8;
     switch (type) {
         case dtype::boolean:
         case dtype::u8: return detail::numbers_from<std::uint8_t>(bytes, out);
@@ -208,17 +186,11 @@ inline void convert_numbers(dtype type, std::span<const std::byte> bytes, std::s
         case dtype::u32: return detail::numbers_from<std::uint32_t>(bytes, out);
         case dtype::i64: return detail::numbers_from<std::int64_t>(bytes, out);
         case dtype::u64: return detail::numbers_from<std::uint64_t>(bytes, out);
-        case dtype::f8_e5m2: return eight_bits([](unsigned c) { return detail::float8_to_double(c, 2, float8::ieee); });
-        case dtype::f8_e4m3: return eight_bits([](unsigned c) { return detail::float8_to_double(c, 3, float8::fn); });
-        case dtype::f8_e4m3fnuz:
-            return eight_bits([](unsigned c) { return detail::float8_to_double(c, 3, float8::fnuz); });
-        case dtype::f8_e5m2fnuz:
-            return eight_bits([](unsigned c) { return detail::float8_to_double(c, 2, float8::fnuz); });
-        case dtype::f8_e8m0:
-            return eight_bits([](unsigned c) {
-                return c == 0xffU ? std::numeric_limits<double>::quiet_NaN()
-                                  : std::ldexp(1.0, static_cast<int>(c) - 127);
-            });
+        case dtype::f8_e5m2: return float8(float8_format::e5m2);
+        case dtype::f8_e4m3: return float8(float8_format::e4m3);
+        case dtype::f8_e4m3fnuz: return float8(float8_format::e4m3fnuz);
+        case dtype::f8_e5m2fnuz: return float8(float8_format::e5m2fnuz);
+        case dtype::f8_e8m0: return float8(float8_format::e8m0);
         default: return convert_elements<double>(type, bytes, out);
     }
 }

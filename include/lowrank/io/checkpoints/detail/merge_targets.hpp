@@ -75,7 +75,7 @@ struct base_view {
             return status{errc::unsupported,
                           "the weight of module " + in_quotes(module) + " is quantized (" + how +
                               "), and nothing can be merged into it; merge into the model it was made from, in a float "
-                              "type, and quantize the result"};
+                              "type, and quantize the result, or decode this one ('lowrank dequantize')"};
         }
         return module;
     }

@@ -126,12 +126,9 @@ LOWRANK_INLINE [[nodiscard]] result<index> write_files(const std::filesystem::pa
     return kept;
 }
 
-/// The same for files under the names of `base`'s shards, the last of which holds tensors that are added (by their bytes)
-/// too. The bytes of a shard whose file is kept count as `done`. \return `unsupported` if `out` is the folder of the base.
-LOWRANK_INLINE [[nodiscard]] result<index> write_shards(const checkpoint& base, const std::filesystem::path& out,
-                                                        std::optional<std::uint64_t> inputs, const write_options& write,
-                                                        index& done, shard_work work,
-                                                        const std::map<std::string, std::uint64_t>& added = {}) {
+/// The names of the files of `base`. \return `unsupported` if `out` is its folder.
+LOWRANK_INLINE [[nodiscard]] result<std::vector<std::string>> shard_names(const checkpoint& base,
+                                                                          const std::filesystem::path& out) {
     std::vector<std::string> names;
     for (const checkpoint::shard& shard : base.shards()) {
         names.push_back(shard.path.filename().string());
@@ -141,6 +138,20 @@ LOWRANK_INLINE [[nodiscard]] result<index> write_shards(const checkpoint& base, 
                                                  "; name another folder"};
         }
     }
+    return names;
+}
+
+/// The same for files under the names of `base`'s shards, the last of which holds tensors that are added (by their bytes)
+/// too. The bytes of a shard whose file is kept count as `done`. \return `unsupported` if `out` is the folder of the base.
+LOWRANK_INLINE [[nodiscard]] result<index> write_shards(const checkpoint& base, const std::filesystem::path& out,
+                                                        std::optional<std::uint64_t> inputs, const write_options& write,
+                                                        index& done, shard_work work,
+                                                        const std::map<std::string, std::uint64_t>& added = {}) {
+    const auto of_base = shard_names(base, out);
+    if (!of_base) {
+        return of_base.error();
+    }
+    const std::vector<std::string>& names = *of_base;
     std::string text;
     if (names.size() > 1) {
         std::map<std::string, std::string> files;

@@ -78,7 +78,8 @@ public:
         }
         out = v.get<double>();
     }
-    void text(const char* key, std::optional<std::string>& out) {
+    template <class Text>  // std::string or an optional one
+    void text(const char* key, Text& out) {
         if (const json* v = find(key)) {
             v->is_string() ? void(out = v->get<std::string>()) : wrong(key, "a string or null", *v);
         }
