@@ -5,9 +5,9 @@
 /// \file
 /// A quantized checkpoint as one of floats, which adapters can be merged into and every program reads.
 ///
-///     auto done = lowrank::dequantize_checkpoint(*base, "decoded", {.type = lowrank::dtype::bf16});
+///     auto quantized = lowrank::checkpoint::open("Qwen3-8B-FP8");
+///     auto done = lowrank::dequantize_checkpoint(*quantized, "decoded", {.type = lowrank::dtype::bf16});
 ///     if (!done) return log(done.error().message);
-///     auto config = lowrank::dequantized_config(text, lowrank::dtype::bf16);      // config.json without quantization_config
 
 #include <cstddef>
 #include <cstdint>

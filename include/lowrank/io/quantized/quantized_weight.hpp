@@ -5,7 +5,8 @@
 /// \file
 /// The weights of quantized checkpoints: found by their tensors, decoded to float some rows at a time.
 ///
-///     auto found = lowrank::quantized_weights(*base);
+///     auto quantized = lowrank::checkpoint::open("Qwen3-8B-FP8");
+///     auto found = lowrank::quantized_weights(*quantized);
 ///     if (!found) return log(found.error().message);
 ///     for (const lowrank::quantized_weight& w : *found) {
 ///         std::vector<float> row(static_cast<std::size_t>(w.cols()));
