@@ -98,6 +98,7 @@ enum class ggml_type : std::int32_t;
 struct normal_float_options;
 struct normal_float_matrix;
 enum class float8_format : std::uint8_t;
+class float8_encoder;
 
 // lora
 template <real S>

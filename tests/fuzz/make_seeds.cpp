@@ -19,6 +19,7 @@
 #include <lowrank/io/peft.hpp>
 
 #include "adapter_script.hpp"
+#include "quantized_script.hpp"
 
 namespace {
 
@@ -270,6 +271,64 @@ void journal_seeds(const fs::path& folder) {
                                "3ff0000000000000 \nscored 0 1 ");
 }
 
+/// The bytes of a quantized checkpoint, as quantized_script.hpp reads them.
+class quantized_writer {
+public:
+    explicit quantized_writer(std::size_t config) : text_(1, static_cast<char>(config)) {}
+
+    quantized_writer& operator()(std::string_view part, lowrank::dtype type, std::vector<std::uint64_t> shape,
+                                 std::vector<std::size_t> rest = {5}) {
+        const auto put_place = [&](const auto& all, const auto& value) {
+            const auto at = std::find(std::begin(all), std::end(all), value);
+            if (at == std::end(all)) {
+                std::fprintf(stderr, "a seed has what its script cannot say\n");
+                std::exit(1);
+            }
+            text_ += static_cast<char>(at - std::begin(all));
+        };
+        text_ += '\1';  // of module a
+        put_place(fuzzing::parts_of_codes, part);
+        put_place(fuzzing::types_of_codes, type);
+        text_ += static_cast<char>(shape.size());
+        for (const std::uint64_t n : shape) {
+            put_place(fuzzing::extents, n);
+        }
+        for (const std::size_t x : rest) {
+            text_ += static_cast<char>(x);
+        }
+        return *this;
+    }
+    [[nodiscard]] const std::string& text() const { return text_; }
+
+private:
+    std::string text_;
+};
+
+void quantized_seeds(const fs::path& folder) {
+    using enum lowrank::dtype;
+    using make = quantized_writer;
+    const std::pair<const char*, quantized_writer> all[] = {
+        {"gptq",
+         make(0)(".qweight", i32, {2, 8})(".qzeros", i32, {1, 1})(".scales", f16, {1, 8})(".g_idx", i32, {16}, {1})},
+        {"awq", make(2)(".qweight", i32, {8, 1})(".qzeros", i32, {1, 1})(".scales", f16, {1, 8})},
+        {"packed",
+         make(0)(".weight_packed", i32, {2, 2})(".weight_scale", f32, {2, 1})(".weight_shape", i64, {2}, {5, 1, 9})},
+        {"nvfp4",
+         make(0)(".weight_packed", u8, {2, 8})(".weight_scale", f8_e4m3, {2, 1})(".weight_global_scale", f32, {1})},
+        {"mxfp4", make(0)(".weight_packed", u8, {2, 16})(".weight_scale", u8, {2, 1})},
+        {"experts", make(0)("_blocks", u8, {2, 3, 1, 16})("_scales", u8, {2, 3, 1})},
+        {"four_bits", make(0)(".weight", u8, {32})(".weight.absmax", f32, {1})(".weight.quant_map", f32, {16})(
+                          ".weight.quant_state.bitsandbytes__nf4", u8, {}, {0})},
+        {"int8", make(0)(".weight", i8, {4, 8})(".SCB", f32, {4})},
+        {"fp8", make(3)(".weight", f8_e4m3, {4, 9})(".weight_scale_inv", f32, {2, 3})},
+        {"fp8_stack", make(0)(".weight", f8_e5m2, {2, 4, 9})(".weight_scale", f32, {2})},
+        {"fp8_alone", make(0)(".weight", f8_e4m3, {4, 9})},
+    };
+    for (const auto& [name, made] : all) {
+        put(folder / name, std::string_view(made.text()));
+    }
+}
+
 }  // namespace
 
 int main(int count, char** arguments) {
@@ -281,7 +340,7 @@ int main(int count, char** arguments) {
     for (const auto& [name, make] : {std::pair{"safetensors", &safetensors_seeds}, std::pair{"index", &index_seeds},
                                      std::pair{"adapter_config", &config_seeds}, std::pair{"gguf", &gguf_seeds},
                                      std::pair{"tokenizer", &tokenizer_seeds}, std::pair{"journal", &journal_seeds},
-                                     std::pair{"adapter", &adapter_seeds}}) {
+                                     std::pair{"adapter", &adapter_seeds}, std::pair{"quantized", &quantized_seeds}}) {
         std::error_code error;
         fs::create_directories(root / name, error);
         make(root / name);

@@ -507,7 +507,15 @@ TEST_CASE("quantized weights: what no scheme decodes is refused by its name") {
                    raw_tensor("up.qzeros", dtype::i32, {1, 1}, std::vector<std::int32_t>{1}),
                    raw_tensor("up.scales", dtype::f32, {1, 8}, std::vector<float>(8, 1.0F)),
                    raw_tensor("up.g_idx", dtype::i32, {8}, std::vector<std::int32_t>{0, 0, 0, 0, 0, 0, 0, 1})}) ==
-          "GPTQ: tensor \"up.g_idx\" names group 1 of 1");
+          "GPTQ: tensor \"up.g_idx\" gives column 7 a group that is not among the 1");
+    CHECK(refused("huge", {raw_tensor("up.weight_packed", dtype::i32, {1, 8}, std::vector<std::int32_t>(8, 1)),
+                           raw_tensor("up.weight_scale", dtype::f32, {1, 1}, std::vector<float>{1}),
+                           raw_tensor("up.weight_shape", dtype::i64, {2}, std::vector<std::int64_t>{1, INT64_MAX})})
+              .find("columns of 1 to 2^24") != std::string::npos);
+    CHECK(refused("two", {raw_tensor("up.weight_packed", dtype::u8, {1, 16}, std::vector<std::uint8_t>(16, 1)),
+                          raw_tensor("up.weight_scale", dtype::u8, {1, 1}, std::vector<std::uint8_t>{127}),
+                          raw_tensor("up.weight", dtype::f8_e4m3, {1, 16}, std::vector<std::uint8_t>(16, 1))}) ==
+          "the checkpoint holds codes of \"up.weight\" twice");
     CHECK(refused("turing", {raw_tensor("up.weight", dtype::i8, {8, 8}, bytes),
                              raw_tensor("up.SCB", dtype::f32, {8}, std::vector<float>(8, 1.0F)),
                              raw_tensor("up.weight_format", dtype::u8, {}, std::vector<std::uint8_t>{2})})

@@ -29,6 +29,16 @@ LOWRANK_API [[nodiscard]] result<checked_tensor> measure_planned(const checkpoin
     const tensor_info& t = *at->info;
     const safetensors_file& file = base.shards()[at->shard].file;
     checked_tensor out{.name = name, .type = t.type};
+    if (plan.quantized.contains(name)) {
+        const auto merged = merge_planned_codes(plan, name, t.type, {.exec = exec});
+        if (!merged) {
+            return in_context("tensor " + in_quotes(name), merged.error());
+        }
+        out.norm = merged->norm;
+        out.change_norm = merged->realized_change_norm;
+        out.unchanged_fraction = merged->weight.unchanged_fraction();
+        return out;
+    }
     if (!is_real(t.type)) {
         return out;  // replaced by one of its own type; there are no numbers to compare
     }

@@ -63,11 +63,12 @@ struct merge_checkpoint_report {
 /// of every type that `read_peft` reads; the sum of their changes is rounded once. A tensor that an adapter saves whole
 /// takes the place of the base's in the type of the base, at a strength t as W + t (R - W), before it is changed; one that
 /// the base lacks is added if modules_to_save names it. Orientation and ties follow the architecture (config.json and the
-/// shapes), then the adapter's flag.
+/// shapes), then the adapter's flag. FP8 weights with scales are merged into: each element becomes the nearest code, and a
+/// scale changes only where codes would not reach.
 ///
 /// \pre    `out` is not the folder of the base.
 /// \return `mismatch` for a module without a weight of its shape and an adapter without modules, `unsupported` for two
-///         adapters of one tensor that is scaled, a quantized weight, and one use of a tied table, all before anything is
+///         adapters of one tensor that is scaled, other quantized weights, and one use of a tied table, all before anything is
 ///         written; `non_finite` as `merge`; `cancelled`; what the writers say. A file
 ///         appears whole or not at all; the index, written last, makes them a checkpoint. With `resume`, `mismatch` if
 ///         the folder's journal is of other inputs, `io_failure` if another process is at work there.

@@ -94,7 +94,7 @@ LOWRANK_API [[nodiscard]] bool add_facts(const json& facts, merge_checkpoint_rep
         if (!w.is_array() || w.size() != 11 ||
             !std::all_of(w.begin(), w.begin() + 7, [](const json& x) { return x.is_number_unsigned(); }) ||
             !std::all_of(w.begin() + 7, w.end(), [](const json& x) { return x.is_number(); }) ||
-            w[5].template get<std::uint64_t>() > 255) {
+            w[5].template get<std::uint64_t>() > static_cast<std::uint64_t>(dtype::u64)) {
             return false;
         }
         merged_weight& to = read.weights[name];
@@ -109,7 +109,7 @@ LOWRANK_API [[nodiscard]] bool add_facts(const json& facts, merge_checkpoint_rep
         to.relative_error = w[8].template get<double>();
         to.worst_error = w[9].template get<double>();
         to.receipt_bits_per_weight = w[10].template get<double>();
-        if (!is_real(to.type)) {
+        if (!is_number(to.type)) {
             return false;
         }
     }

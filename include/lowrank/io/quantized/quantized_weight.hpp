@@ -45,16 +45,26 @@
 
 namespace lowrank::inline LOWRANK_ABI {
 
+/// A weight as codes and scales, the bytes of their tensors.
+struct encoded_weight {
+    std::vector<std::byte> codes = {};
+    std::vector<std::byte> scales = {};
+};
+
 /// A weight that a checkpoint stores as codes. Keeps the checkpoint's files open.
 struct quantized_weight {
     std::string name = {};                  ///< Of the weight once it is decoded: `model.layers.0.mlp.up_proj.weight`.
     std::string scheme = {};                ///< "GPTQ, 4 bits"
     std::vector<std::uint64_t> shape = {};  ///< Once decoded.
-    /// The tensors that it is made of, the one with the codes first. The last may be scales of activations, which
-    /// nothing needs once the weight is decoded.
+    /// The tensors that it is made of, the one with the codes first, then the scales. The last may be scales of
+    /// activations, which nothing needs once the weight is decoded.
     std::vector<std::string> parts = {};
     /// Writes `count` rows from row `first` on, each of `cols()` floats. Safe to call concurrently.
     std::function<void(index first, index count, float* out)> decode = {};
+    /// The nearest codes of another weight of this shape, which becomes what they stand for, and their scales: those of
+    /// before, but for the ones whose codes would end below the largest number, which become just large enough. Empty for
+    /// a scheme that cannot be written.
+    std::function<encoded_weight(float* w)> encode = {};
 
     [[nodiscard]] index cols() const noexcept { return static_cast<index>(shape.back()); }
     /// All dimensions but the last, together.
@@ -99,6 +109,11 @@ LOWRANK_API [[nodiscard]] std::span<const quantization_scheme> quantization_sche
 /// \cost   Reads scales and zeros; codes are read when they are decoded.
 LOWRANK_API [[nodiscard]] result<std::vector<quantized_weight>> quantized_weights(
     const checkpoint& base, std::span<const quantization_scheme> schemes = quantization_schemes());
+
+/// The weight with these codes if it can be encoded again: FP8 with scales of a float type, or without. Nothing for all
+/// else.
+LOWRANK_API [[nodiscard]] std::optional<quantized_weight> encodable_weight(const checkpoint& base,
+                                                                           const tensor_info& codes);
 
 }  // namespace lowrank::inline LOWRANK_ABI
 

@@ -154,7 +154,11 @@ LOWRANK_BODY result<std::vector<quantized_weight>> quantized_weights(const check
             }
         }
     }
+    std::set<std::string_view> decoded;
     for (const quantized_weight& w : out) {
+        if (!decoded.insert(w.name).second) {
+            return status{errc::mismatch, "the checkpoint holds codes of " + detail::in_quotes(w.name) + " twice"};
+        }
         taken.insert(w.parts.begin(), w.parts.end());
         if (const tensor_info* twin = base.find(w.name); twin != nullptr && twin->name != w.parts.front()) {
             return status{errc::mismatch, "the checkpoint holds tensor " + detail::in_quotes(w.name) +
@@ -178,6 +182,13 @@ LOWRANK_BODY result<std::vector<quantized_weight>> quantized_weights(const check
         }
     }
     return out;
+}
+
+LOWRANK_BODY std::optional<quantized_weight> encodable_weight(const checkpoint& base, const tensor_info& codes) {
+    const auto config = read_quantization_config(base);
+    auto found =
+        config ? detail::recognize_scaled_codes(base, *config, codes) : detail::recognized_weight(config.error());
+    return found && *found && (**found).encode ? std::move(*found) : std::nullopt;
 }
 
 }  // namespace lowrank::inline LOWRANK_ABI

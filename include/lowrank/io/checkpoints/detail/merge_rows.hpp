@@ -6,7 +6,7 @@
 /// Weights of a checkpoint that an adapter turns or scales row by row (OFT, BOFT, HRA, HiRA, MiSS of the form "bat"),
 /// written a tile at a time.
 ///
-///     auto weight = detail::write_merged_rows(out, shard.file, tensor, change, {.bytes = tile_bytes, .exec = exec});
+///     auto weight = detail::write_merged_rows(out, dtype::bf16, file.bytes(tensor), change, {.exec = exec});
 
 #include <algorithm>
 #include <cstddef>
@@ -21,7 +21,7 @@
 #include <lowrank/core/workspace.hpp>
 #include <lowrank/io/checkpoints/detail/merge_plan.hpp>
 #include <lowrank/io/checkpoints/detail/merge_tiles.hpp>
-#include <lowrank/io/containers/safetensors.hpp>
+#include <lowrank/io/containers/dtype.hpp>
 #include <lowrank/lora/merge/merge_transformed.hpp>
 
 namespace lowrank::inline LOWRANK_ABI {
@@ -39,10 +39,8 @@ struct rows_after {
 
 /// \pre `change.rows` is set. \cost A tile in double beside the weight's; the whole weight where it is stored in x out.
 template <storage T>
-[[nodiscard]] result<merged_weight> write_merged_rows_as(const byte_sink& out, const safetensors_file& file,
-                                                         const tensor_info& t, const stored_change& change,
-                                                         const tile_options& opt) {
-    const auto bytes = file.bytes(t);
+[[nodiscard]] result<merged_weight> write_merged_rows_as(const byte_sink& out, std::span<const std::byte> bytes,
+                                                         const stored_change& change, const tile_options& opt) {
     const index all_rows = change.left.rows();
     const index cols = change.right.cols();
     const auto row_bytes = std::max<std::size_t>(1, static_cast<std::size_t>(cols) * sizeof(T));
@@ -89,14 +87,15 @@ template <storage T>
     return merged_weight{audit.total(), dtype_of<T>, 0, receipt_bits / entries};
 }
 
-LOWRANK_INLINE [[nodiscard]] result<merged_weight> write_merged_rows(const byte_sink& out, const safetensors_file& file,
-                                                                     const tensor_info& t, const stored_change& change,
+LOWRANK_INLINE [[nodiscard]] result<merged_weight> write_merged_rows(const byte_sink& out, dtype type,
+                                                                     std::span<const std::byte> bytes,
+                                                                     const stored_change& change,
                                                                      const tile_options& opt) {
-    switch (t.type) {
-        case dtype::f64: return write_merged_rows_as<double>(out, file, t, change, opt);
-        case dtype::f32: return write_merged_rows_as<float>(out, file, t, change, opt);
-        case dtype::f16: return write_merged_rows_as<half>(out, file, t, change, opt);
-        default: return write_merged_rows_as<bfloat16>(out, file, t, change, opt);
+    switch (type) {
+        case dtype::f64: return write_merged_rows_as<double>(out, bytes, change, opt);
+        case dtype::f32: return write_merged_rows_as<float>(out, bytes, change, opt);
+        case dtype::f16: return write_merged_rows_as<half>(out, bytes, change, opt);
+        default: return write_merged_rows_as<bfloat16>(out, bytes, change, opt);
     }
 }
 

@@ -30,6 +30,7 @@
 #include <lowrank/io/models/base_facts.hpp>
 #include <lowrank/io/models/module_names.hpp>
 #include <lowrank/io/peft/peft_modules.hpp>
+#include <lowrank/io/quantized/quantized_weight.hpp>
 
 namespace lowrank::inline LOWRANK_ABI {
 namespace detail {
@@ -71,7 +72,9 @@ struct base_view {
                 notes.insert(wrapper_in_words(path, module));
             }
         }
-        if (const std::string how = quantization_of(base, module); !how.empty()) {
+        const tensor_info* codes = base.find(module + ".weight");
+        if (const std::string how = quantization_of(base, module);
+            !how.empty() && !(codes != nullptr && encodable_weight(base, *codes))) {
             return status{errc::unsupported,
                           "the weight of module " + in_quotes(module) + " is quantized (" + how +
                               "), and nothing can be merged into it; merge into the model it was made from, in a float "
@@ -145,8 +148,10 @@ struct merge_plan {
     std::map<std::string, std::span<const std::byte>> replacements = {};       ///< Written as they are.
     std::map<std::string, const tensor_to_write*> added = {};                  ///< Tensors that the base does not have.
     std::map<std::string, std::map<std::int64_t, token_row>> token_rows = {};  ///< By tensor, then by token.
-    std::set<std::string> notes = {};  ///< Assumptions that the user may want to know.
-    std::size_t adapter = 0;           ///< The one being planned.
+    std::map<std::string, quantized_weight> quantized = {};   ///< By the tensor with the codes, of what is changed.
+    std::map<std::string, std::string> codes_of_scales = {};  ///< By the tensor with their scales.
+    std::set<std::string> notes = {};                         ///< Assumptions that the user may want to know.
+    std::size_t adapter = 0;                                  ///< The one being planned.
 
     /// Adds a change to what is known about a tensor; `formed` is what `form` gives.
     template <class Form>
@@ -160,7 +165,14 @@ struct merge_plan {
             return why;
         }
         if (!is_real(t->type)) {
-            return not_real(*t);
+            auto codes = encodable_weight(base, *t);
+            if (!codes) {
+                return not_real(*t);
+            }
+            if (codes->parts.size() > 1) {
+                codes_of_scales.emplace(codes->parts[1], name);
+            }
+            quantized.emplace(name, std::move(*codes));
         }
         return add_fitting(*t, formed, std::move(form));
     }

@@ -6,7 +6,7 @@
 /// One changed weight from file to file: some tiles are merged while those before them are written.
 ///
 ///     const detail::byte_sink out = [&](std::span<const std::byte> bytes) { return file.write(bytes); };
-///     auto weight = detail::write_merged(out, shard.file, tensor, change, {.bytes = tile_bytes, .exec = exec});
+///     auto weight = detail::write_merged(out, dtype::bf16, {file.bytes(tensor), &file}, change, {.exec = exec});
 
 #include <algorithm>
 #include <cmath>
@@ -37,6 +37,24 @@ namespace detail {
 
 /// Takes the bytes of a tensor in their order.
 using byte_sink = std::function<status(std::span<const std::byte>)>;
+
+/// The bytes of a tensor that are read from front to back. Their file, where they lie in one, learns what is needed next
+/// and what no more.
+struct stored_bytes {
+    std::span<const std::byte> bytes = {};
+    const safetensors_file* file = nullptr;
+
+    void will_need(std::span<const std::byte> next) const {
+        if (file != nullptr) {
+            file->will_need(next);
+        }
+    }
+    void release(std::span<const std::byte> done) const {
+        if (file != nullptr) {
+            file->release(done);
+        }
+    }
+};
 
 struct tile_options {
     std::size_t bytes = std::size_t{32} << 20;  ///< In memory at a time, half of them on their way to the disk.
@@ -140,12 +158,10 @@ private:
 };
 
 template <storage T>
-[[nodiscard]] result<merged_weight> write_merged_as(const byte_sink& out, const safetensors_file& file,
-                                                    const tensor_info& t, stored_change change,
-                                                    const tile_options& opt) {
-    const auto bytes = file.bytes(t);
-    resolve_magnitude<T>(bytes, change);
-    const tile_merger<T> work(bytes, change, opt.check);
+[[nodiscard]] result<merged_weight> write_merged_as(const byte_sink& out, const stored_bytes& from,
+                                                    stored_change change, const tile_options& opt) {
+    resolve_magnitude<T>(from.bytes, change);
+    const tile_merger<T> work(from.bytes, change, opt.check);
     using tile = typename tile_merger<T>::tile;
     constexpr std::size_t tiles_at_once = 8;  // each of them may run on a thread
     const index all_rows = change.left.rows();
@@ -162,12 +178,12 @@ template <storage T>
             merged.push_back({.first = first, .rows = std::min(rows_of_tile, all_rows - first)});
         }
         const index ahead = std::min(first + (first - begin), all_rows);
-        file.will_need(work.stored(first, ahead - first));
+        from.will_need(work.stored(first, ahead - first));
         parallel_for(opt.exec, 1 + static_cast<index>(merged.size()), [&](index i) {
             if (i != 0) {
                 tile& mine = merged[static_cast<std::size_t>(i - 1)];
                 work.merge(mine);
-                file.release(work.stored(mine.first, mine.rows));
+                from.release(work.stored(mine.first, mine.rows));
                 return;
             }
             for (const tile& ready : previous) {
@@ -194,14 +210,15 @@ template <storage T>
                          receipt_bits / static_cast<double>(std::max<std::uint64_t>(total.entries, 1))};
 }
 
-LOWRANK_INLINE [[nodiscard]] result<merged_weight> write_merged(const byte_sink& out, const safetensors_file& file,
-                                                                const tensor_info& t, stored_change change,
+/// Gives the changed elements of a tensor of real numbers to `out`, a tile at a time and each after it was read.
+LOWRANK_INLINE [[nodiscard]] result<merged_weight> write_merged(const byte_sink& out, dtype type,
+                                                                const stored_bytes& from, stored_change change,
                                                                 const tile_options& opt) {
-    switch (t.type) {
-        case dtype::f64: return write_merged_as<double>(out, file, t, std::move(change), opt);
-        case dtype::f32: return write_merged_as<float>(out, file, t, std::move(change), opt);
-        case dtype::f16: return write_merged_as<half>(out, file, t, std::move(change), opt);
-        default: return write_merged_as<bfloat16>(out, file, t, std::move(change), opt);
+    switch (type) {
+        case dtype::f64: return write_merged_as<double>(out, from, std::move(change), opt);
+        case dtype::f32: return write_merged_as<float>(out, from, std::move(change), opt);
+        case dtype::f16: return write_merged_as<half>(out, from, std::move(change), opt);
+        default: return write_merged_as<bfloat16>(out, from, std::move(change), opt);
     }
 }
 

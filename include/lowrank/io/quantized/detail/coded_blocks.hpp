@@ -68,7 +68,7 @@ LOWRANK_INLINE [[nodiscard]] recognized_weight recognize_float4(const checkpoint
     const tensor_info* factor = base.find(module + ".weight_scale_2");
     if (const tensor_info* second = divisor != nullptr ? divisor : factor) {
         const auto value = numbers_of(base, *second);
-        if (!value || (value->size() != 1 && w.shape.size() == 2) ||
+        if (!value || value->empty() || (value->size() != 1 && w.shape.size() == 2) ||
             w.rows() % static_cast<index>(value->size()) != 0) {
             return wrong_part(*second, "one number");
         }

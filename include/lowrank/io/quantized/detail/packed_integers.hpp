@@ -43,9 +43,8 @@ LOWRANK_INLINE [[nodiscard]] result<std::vector<index>> groups_of_columns(const 
     for (std::size_t c = 0; c < said->size(); ++c) {
         const float g = (*said)[c];
         if (!(g >= 0) || g >= static_cast<float>(groups)) {
-            return status{errc::mismatch, "tensor " + in_quotes(g_idx->name) + " names group " +
-                                              std::to_string(static_cast<long long>(g)) + " of " +
-                                              std::to_string(groups)};
+            return status{errc::mismatch, "tensor " + in_quotes(g_idx->name) + " gives column " + std::to_string(c) +
+                                              " a group that is not among the " + std::to_string(groups)};
         }
         out[c] = static_cast<index>(g);
     }
@@ -208,12 +207,14 @@ LOWRANK_INLINE [[nodiscard]] recognized_weight recognize_packed(const checkpoint
     }
     const auto out = static_cast<index>(t.shape[0]);
     const auto words = static_cast<index>(t.shape[1]);
+    if (!((*extents)[1] >= 1) || (*extents)[1] > 0x1p24F) {
+        return wrong_part(*shape, "columns of 1 to 2^24");
+    }
     const auto in = static_cast<index>((*extents)[1]);
-    const auto holds = [&](int n) { return in > 0 && (in + 32 / n - 1) / (32 / n) == words; };
+    const auto holds = [&](int n) { return (in + 32 / n - 1) / (32 / n) == words; };
     const int bits = config.bits != 0 ? config.bits : holds(4) ? 4 : 8;
     if ((bits != 4 && bits != 8) || !holds(bits) || (*extents)[0] != static_cast<float>(out)) {
-        return wrong_part(t, "codes of 4 or 8 bits of a matrix of " +
-                                 std::to_string(static_cast<long long>((*extents)[0])) + " x " + std::to_string(in));
+        return wrong_part(t, "codes of 4 or 8 bits of the matrix that " + in_quotes(shape->name) + " describes");
     }
     const index groups = static_cast<index>(elements_of(*scale)) / out;
     if (groups < 1 || static_cast<index>(elements_of(*scale)) != groups * out || groups > in) {

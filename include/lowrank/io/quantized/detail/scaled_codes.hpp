@@ -9,14 +9,18 @@
 
 #include <algorithm>
 #include <array>
+#include <bit>
+#include <cmath>
 #include <cstddef>
 #include <cstdint>
 #include <optional>
+#include <span>
 #include <string>
 #include <utility>
 #include <vector>
 
 #include <lowrank/core/config.hpp>
+#include <lowrank/core/scalar.hpp>
 #include <lowrank/io/quantized/detail/parts.hpp>
 #include <lowrank/quant/formats/small_floats.hpp>
 
@@ -70,22 +74,88 @@ LOWRANK_INLINE [[nodiscard]] std::optional<scale_grid> grid_of(const tensor_info
     return scale_grid{rows, row_block, col_block, high * wide, wide};
 }
 
-/// The numbers of all codes of one byte, by type; nothing for a type that is no code.
-LOWRANK_INLINE [[nodiscard]] std::optional<std::array<float, 256>> byte_values(dtype type) {
+[[nodiscard]] inline std::optional<float8_format> float8_format_of(dtype type) noexcept {
     switch (type) {
-        case dtype::f8_e4m3: return float8_values(float8_format::e4m3);
-        case dtype::f8_e5m2: return float8_values(float8_format::e5m2);
-        case dtype::f8_e4m3fnuz: return float8_values(float8_format::e4m3fnuz);
-        case dtype::f8_e5m2fnuz: return float8_values(float8_format::e5m2fnuz);
-        case dtype::i8: {
-            std::array<float, 256> values{};
-            for (std::size_t code = 0; code < values.size(); ++code) {
-                values[code] = static_cast<float>(static_cast<std::int8_t>(code));
-            }
-            return values;
-        }
+        case dtype::f8_e4m3: return float8_format::e4m3;
+        case dtype::f8_e5m2: return float8_format::e5m2;
+        case dtype::f8_e4m3fnuz: return float8_format::e4m3fnuz;
+        case dtype::f8_e5m2fnuz: return float8_format::e5m2fnuz;
         default: return std::nullopt;
     }
+}
+
+/// The numbers of all codes of one byte, by type; nothing for a type that is no code.
+LOWRANK_INLINE [[nodiscard]] std::optional<std::array<float, 256>> byte_values(dtype type) {
+    if (const auto format = float8_format_of(type)) {
+        return float8_values(*format);
+    }
+    if (type != dtype::i8) {
+        return std::nullopt;
+    }
+    std::array<float, 256> values{};
+    for (std::size_t code = 0; code < values.size(); ++code) {
+        values[code] = static_cast<float>(static_cast<std::int8_t>(code));
+    }
+    return values;
+}
+
+/// Appends a number in a float type, the next one above if `x` lies between two.
+LOWRANK_INLINE void append_rounded_up(dtype type, float x, std::vector<std::byte>& out) {
+    const auto append = [&](auto y) {
+        const auto bytes = std::as_bytes(std::span(&y, 1));
+        out.insert(out.end(), bytes.begin(), bytes.end());
+    };
+    const auto up = [x](auto y, auto bits) {  // of a positive number
+        using T = decltype(y);
+        return static_cast<float>(y) < x
+                   ? std::bit_cast<T>(static_cast<decltype(bits)>(std::bit_cast<decltype(bits)>(y) + 1))
+                   : y;
+    };
+    switch (type) {
+        case dtype::f32: return append(x);
+        case dtype::f16: return append(up(half(x), std::uint16_t{}));
+        default: return append(up(bfloat16(x), std::uint16_t{}));
+    }
+}
+
+/// Codes of the nearest numbers to x / scale; x becomes what they stand for. A scale grows where codes would not reach its elements; without scales
+/// (`scale_type` is empty) they end at the largest number.
+LOWRANK_INLINE [[nodiscard]] encoded_weight encode_float8(float8_format format, float* x, index rows, index cols,
+                                                          const scale_grid& grid, std::vector<float> scales,
+                                                          std::optional<dtype> scale_type) {
+    const float8_encoder encoder(format);
+    encoded_weight out;
+    if (scale_type) {
+        std::vector<float> largest(scales.size(), 0.0F);
+        for (index r = 0; r < rows; ++r) {
+            for (index c = 0; c < cols; ++c) {
+                const float size = std::abs(x[r * cols + c]);
+                float& most = largest[grid.at(r, c)];
+                most = std::isfinite(size) ? std::max(most, size) : most;
+            }
+        }
+        for (std::size_t i = 0; i < scales.size(); ++i) {
+            if (largest[i] > encoder.largest() * std::abs(scales[i])) {
+                std::vector<std::byte> grown;
+                append_rounded_up(*scale_type, largest[i] / encoder.largest(), grown);
+                convert_elements<float>(*scale_type, grown, {&scales[i], 1});
+                out.scales.insert(out.scales.end(), grown.begin(), grown.end());
+            } else {
+                append_rounded_up(*scale_type, scales[i], out.scales);  // as it was
+            }
+        }
+    }
+    out.codes.resize(static_cast<std::size_t>(rows * cols));
+    for (index r = 0; r < rows; ++r) {
+        for (index c = 0; c < cols; ++c) {
+            const float scale = scales[grid.at(r, c)];
+            float& value = x[r * cols + c];
+            const std::uint8_t code = encoder(scale != 0 ? value / scale : value);
+            out.codes[static_cast<std::size_t>(r * cols + c)] = static_cast<std::byte>(code);
+            value = encoder.values()[code] * scale;
+        }
+    }
+    return out;
 }
 
 /// The first of the tensors that may hold the scales of codes, or null.
@@ -188,6 +258,16 @@ LOWRANK_INLINE [[nodiscard]] recognized_weight recognize_scaled_codes(const chec
     }
     if (const std::string_view module = without_end(t.name, ".weight"); !module.empty()) {
         add_activation_parts(base, module, w);
+    }
+    const bool is_writable = t.type != dtype::i8 && zeros.empty() &&
+                             (scale == nullptr || (is_real(scale->type) && scale->type != dtype::f64));
+    const dtype scale_type = scale == nullptr ? dtype::f32 : scale->type;
+    if (is_writable) {
+        w.encode = [format = *float8_format_of(t.type), scales, scale_type, has_scales = scale != nullptr, grid,
+                    rows = w.rows(), cols](float* x) {
+            return encode_float8(format, x, rows, cols, grid, scales,
+                                 has_scales ? std::optional(scale_type) : std::nullopt);
+        };
     }
     w.decode = [bytes = base.bytes(*base.locate(t.name)), base, values = *values, scales = std::move(scales),
                 zeros = std::move(zeros), grid, cols](index first, index count, float* out) {
