@@ -33,7 +33,7 @@ namespace detail {
 LOWRANK_INLINE [[nodiscard]] result<merged_weight> write_changed(const byte_sink& out, dtype type,
                                                                  const stored_bytes& from, stored_change change,
                                                                  const tile_options& opt) {
-    return change.rows ? write_merged_rows(out, type, from.bytes, change, opt)
+    return change.rows ? write_merged_rows(out, type, from, change, opt)
                        : write_merged(out, type, from, std::move(change), opt);
 }
 

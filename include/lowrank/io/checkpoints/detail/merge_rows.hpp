@@ -6,7 +6,7 @@
 /// Weights of a checkpoint that an adapter turns or scales row by row (OFT, BOFT, HRA, HiRA, MiSS of the form "bat"),
 /// written a tile at a time.
 ///
-///     auto weight = detail::write_merged_rows(out, dtype::bf16, file.bytes(tensor), change, {.exec = exec});
+///     auto weight = detail::write_merged_rows(out, dtype::bf16, {file.bytes(tensor), &file}, change, {.exec = exec});
 
 #include <algorithm>
 #include <cstddef>
@@ -39,7 +39,7 @@ struct rows_after {
 
 /// \pre `change.rows` is set. \cost A tile in double beside the weight's; the whole weight where it is stored in x out.
 template <storage T>
-[[nodiscard]] result<merged_weight> write_merged_rows_as(const byte_sink& out, std::span<const std::byte> bytes,
+[[nodiscard]] result<merged_weight> write_merged_rows_as(const byte_sink& out, const stored_bytes& from,
                                                          const stored_change& change, const tile_options& opt) {
     const index all_rows = change.left.rows();
     const index cols = change.right.cols();
@@ -55,10 +55,13 @@ template <storage T>
     for (index first = 0; first < all_rows; first += step) {
         const index count = std::min(step, all_rows - first);
         row_matrix<T> tile(count, cols);
-        if (tile.size() != 0) {
-            std::memcpy(tile.data(), bytes.data() + static_cast<std::size_t>(first) * row_bytes,
-                        static_cast<std::size_t>(count) * row_bytes);
+        const auto stored =
+            from.bytes.subspan(static_cast<std::size_t>(first) * static_cast<std::size_t>(cols) * sizeof(T),
+                               static_cast<std::size_t>(tile.size()) * sizeof(T));
+        if (!stored.empty()) {
+            std::memcpy(tile.data(), stored.data(), stored.size());
         }
+        from.release(stored);
         const row_matrix<T> before = opt.check ? tile : row_matrix<T>();
         const rows_after f{*change.rows, first};
         const transformed_merge_options how{.transposed = change.acts_on_transpose, .exec = opt.exec};
@@ -88,14 +91,14 @@ template <storage T>
 }
 
 LOWRANK_INLINE [[nodiscard]] result<merged_weight> write_merged_rows(const byte_sink& out, dtype type,
-                                                                     std::span<const std::byte> bytes,
+                                                                     const stored_bytes& from,
                                                                      const stored_change& change,
                                                                      const tile_options& opt) {
     switch (type) {
-        case dtype::f64: return write_merged_rows_as<double>(out, bytes, change, opt);
-        case dtype::f32: return write_merged_rows_as<float>(out, bytes, change, opt);
-        case dtype::f16: return write_merged_rows_as<half>(out, bytes, change, opt);
-        default: return write_merged_rows_as<bfloat16>(out, bytes, change, opt);
+        case dtype::f64: return write_merged_rows_as<double>(out, from, change, opt);
+        case dtype::f32: return write_merged_rows_as<float>(out, from, change, opt);
+        case dtype::f16: return write_merged_rows_as<half>(out, from, change, opt);
+        default: return write_merged_rows_as<bfloat16>(out, from, change, opt);
     }
 }
 
