@@ -14,6 +14,7 @@
 #include <vector>
 
 #include <lowrank/io/formats/adapter_files.hpp>
+#include <lowrank/io/peft/peft_modules.hpp>
 
 #include "io_support.hpp"
 
@@ -78,7 +79,7 @@ TEST_CASE("a file of which nothing can be read is refused with the reason") {
                                        tensor_of_ones("m.scalar", {})});
     refused("kernel in this factor",
             {numbers("m.lora_down.weight", {2, 4, 1, 1}), numbers("m.lora_up.weight", {3, 2, 3, 3})});
-    refused("stack of experts", {numbers("m.lora_a", {3, 4, 2}), numbers("m.lora_b", {3, 2, 4})});
+    refused("stack of experts", {numbers("m.lora_a", {3, 4, 2}), numbers("m.lora_b", {3, 4, 2})});
     const auto strange = read(folder, {tensor_of_ones("x.weight", {1}), tensor_of_ones("y.weight", {1})});
     CHECK(strange.error().message.find("its tensors are \"x.weight\", \"y.weight\"") != std::string::npos);
 }

@@ -252,6 +252,26 @@ LOWRANK_BODY result<lora_file> read_lora_file(const std::filesystem::path& path,
                               " has no partner: the file lacks the other factor of module " +
                               detail::in_quotes(module));
         }
+        if (format->experts_of != nullptr && parts.a->info->shape.size() == 3) {
+            auto stack = detail::join_expert_parts(*file, parts);
+            if (!stack) {
+                leave_out(stack.error().message);
+                continue;
+            }
+            const auto alpha_of = own ? result<std::optional<detail::stated_alpha>>(detail::stated_alpha{*own})
+                                      : alpha_without_tensor(module, stack->front().rank());
+            if (!alpha_of) {
+                return detail::in_file(path, alpha_of.error());
+            }
+            const auto names = format->experts_of(module, stack->size());
+            for (std::size_t e = 0; e < stack->size(); ++e) {
+                lora_adapter<float>& lora = (*stack)[e];
+                lora.lora_alpha = *alpha_of ? (*alpha_of)->alpha : static_cast<double>(lora.rank());
+                lora.use_rslora = *alpha_of && (*alpha_of)->use_rslora;
+                out.modules.emplace(names[e], std::move(lora));
+            }
+            continue;
+        }
         auto joined = detail::join_lora_parts(*file, parts, format->is_transposed);
         if (!joined && joined.error().code == errc::unsupported) {
             leave_out(joined.error().message);
@@ -311,7 +331,7 @@ LOWRANK_BODY status write_lora_file(const std::filesystem::path& path,
                               detail::scaling_of(lora) == detail::scaling_of(*first);
         }
     }
-    lora_tensors out;
+    lora_tensors out{.tensors = {opt.more.begin(), opt.more.end()}};
     std::map<std::string, const std::string*> written;  // by tensor, the module that it is of
     for (const auto& [name, module] : modules) {
         const std::size_t before = out.tensors.size();

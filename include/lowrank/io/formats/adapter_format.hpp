@@ -50,7 +50,8 @@ struct lora_write_options {
     std::string format = "kohya";
     std::string kohya_prefix = "lora_unet_";  ///< Put before names that have no such prefix yet.
     std::optional<double> mlx_scale =
-        std::nullopt;  ///< The scale beside an MLX file; lora_b carries the rest. None: 1.
+        std::nullopt;                            ///< The scale beside an MLX file; lora_b carries the rest. None: 1.
+    std::span<const tensor_to_write> more = {};  ///< Tensors beside those of the modules.
     write_options write = {};
 };
 
@@ -109,6 +110,9 @@ struct adapter_format {
     bool has_scaling_elsewhere = false;  ///< The file says no scaling.
     /// The parts of a module that is no LoRA; null if there are none.
     result<peft_module> (*join)(peft_parts& parts, std::optional<double> alpha) = nullptr;
+    /// The names of the experts that factors with a third dimension in front are of, by the module's name and their number;
+    /// null if the format has no such stacks.
+    std::vector<std::string> (*experts_of)(const std::string& module, std::uint64_t count) = nullptr;
     bool has_flat_names = false;           ///< Underscores stand for the dots of module names.
     bool holds_scaling_in_header = false;  ///< Written without alphas: one alpha and rank for all go into the header.
     status (*emit)(lora_tensors& out, const std::string& module, const lora_adapter<float>& lora,

@@ -4,7 +4,8 @@
 
 /// \file
 /// Adapters of MLX: a folder with adapter_config.json, where the one scale is, and adapters.safetensors with M.lora_a
-/// (in x r), M.lora_b (r x out) and, for DoRA, M.m.
+/// (in x r), M.lora_b (r x out) and, for DoRA, M.m. Of a layer of experts, `switch_mlp`, they are experts x r x in and
+/// experts x out x r; here each expert is a module, `experts.7.up_proj`.
 ///
 ///     auto why = lowrank::write_adapter("folder", *poet, "mlx");
 ///

@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <cstddef>
 #include <map>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <system_error>
@@ -19,6 +20,8 @@
 #include <lowrank/io/containers/mapped_file.hpp>
 #include <lowrank/io/formats/adapter_files.hpp>
 #include <lowrank/io/formats/detail/lora_tensors.hpp>
+#include <lowrank/io/models/expert_names.hpp>
+#include <lowrank/io/peft/peft_modules.hpp>
 
 namespace lowrank::inline LOWRANK_ABI {
 namespace detail {
@@ -54,6 +57,96 @@ LOWRANK_API [[nodiscard]] status emit_mlx_magnitude(lora_tensors& out, const std
         out.tensors.push_back(tensor_of(name + "." + std::string(magnitude_names::mlx), m.magnitude));
     }
     return {};
+}
+
+/// A layer of experts and what models of transformers call it: MLX renames those of Mixtral.
+inline constexpr std::string_view mlx_experts = ".switch_mlp.";
+inline constexpr std::string_view mixtral_module = "block_sparse_moe";
+
+/// What the experts of "model.layers.0.mlp.switch_mlp.up_proj" are called in transformers.
+LOWRANK_API [[nodiscard]] std::vector<std::string> experts_of_mlx(const std::string& module, std::uint64_t count) {
+    const std::size_t at = module.rfind(mlx_experts);
+    std::vector<std::string> out;
+    for (std::uint64_t e = 0; e < count; ++e) {
+        if (at == std::string::npos) {
+            out.push_back(module + "." + std::to_string(e));
+            continue;
+        }
+        const std::string before = module.substr(0, at);
+        std::string_view leaf = std::string_view(module).substr(at + mlx_experts.size());
+        if (before.ends_with(mixtral_module)) {
+            const auto& [plain, mixtral] = known_expert_names;
+            leaf = leaf == plain.gate   ? mixtral.gate
+                   : leaf == plain.up   ? mixtral.up
+                   : leaf == plain.down ? mixtral.down
+                                        : leaf;
+        }
+        out.push_back(before + ".experts." + std::to_string(e) + "." + std::string(leaf));
+    }
+    return out;
+}
+
+/// Where a module of an expert lies in MLX: the stack and its number.
+struct mlx_expert {
+    std::string stack = {};
+    index expert = 0;
+};
+LOWRANK_API [[nodiscard]] std::optional<mlx_expert> mlx_expert_of(const std::string& module) {
+    constexpr std::string_view experts = ".experts.";
+    const auto part = find_expert_part(module);
+    const std::size_t at = module.rfind(experts);
+    if (!part || at == std::string::npos || module.find('.', at + experts.size()) != module.rfind('.')) {
+        return std::nullopt;
+    }
+    const expert_names& plain = known_expert_names.front();
+    const std::string_view leaf = !part->is_fused ? plain.down : part->is_up ? plain.up : plain.gate;
+    return mlx_expert{module.substr(0, at) + std::string(mlx_experts) + std::string(leaf), part->expert};
+}
+
+/// The stacks of the modules that are plain LoRA of experts, which are taken out of `modules`. An expert without a module
+/// gets factors of zeros; experts behind the last one that is adapted are not known here.
+LOWRANK_API [[nodiscard]] result<std::vector<tensor_to_write>> take_mlx_stacks(
+    std::map<std::string, peft_module>& modules, double scale) {
+    struct stack {
+        std::map<index, const lora_adapter<float>*> experts = {};
+    };
+    std::map<std::string, stack> stacks;
+    for (const auto& [path, module] : modules) {
+        const auto e = mlx_expert_of(path);
+        if (e && (!is_plain_lora(module) || is_plain_table(module))) {
+            return status{errc::unsupported, "module " + in_quotes(path) + " is adapted by " + kind_of(module) +
+                                                 ", and MLX has plain LoRA of experts alone"};
+        }
+        if (e) {
+            stacks[e->stack].experts.emplace(e->expert, &lora_of(module));
+        }
+    }
+    std::vector<tensor_to_write> out;
+    for (const auto& [name, all] : stacks) {
+        const lora_adapter<float>& first = *all.experts.begin()->second;
+        const index count = all.experts.rbegin()->first + 1;
+        row_matrix<float> a = row_matrix<float>::Zero(count, first.rank() * first.cols());
+        row_matrix<float> b = row_matrix<float>::Zero(count, first.rows() * first.rank());
+        for (const auto& [e, lora] : all.experts) {
+            if (lora->rank() != first.rank() || lora->rows() != first.rows() || lora->cols() != first.cols()) {
+                return status{errc::unsupported,
+                              "the experts of " + in_quotes(name) +
+                                  " have factors of several shapes or ranks, and MLX keeps them in one tensor"};
+            }
+            const matrix<float> left = scaled_factor(lora->lora_B, scaling_of(*lora) / scale);
+            Eigen::Map<row_matrix<float>>(a.row(e).data(), first.rank(), first.cols()) = lora->lora_A;
+            Eigen::Map<row_matrix<float>>(b.row(e).data(), first.rows(), first.rank()) = left;
+        }
+        const auto put = [&](const char* end, const row_matrix<float>& x, index rows, index cols) {
+            out.push_back(tensor_of(name + end, x));
+            out.back().shape = {static_cast<std::uint64_t>(count), static_cast<std::uint64_t>(rows),
+                                static_cast<std::uint64_t>(cols)};
+        };
+        put(".lora_a", a, first.rank(), first.cols());
+        put(".lora_b", b, first.rows(), first.rank());
+    }
+    std::erase_if(modules, [](const auto& entry) { return mlx_expert_of(entry.first).has_value(); });
+    return out;
 }
 
 /// The adapter_config.json of a folder, if it is MLX's and not PEFT's.
@@ -103,9 +196,11 @@ LOWRANK_API [[nodiscard]] status write_mlx_folder(const std::filesystem::path& f
             ++scales[own];
         }
         rank = std::max(rank, lora.rank());
-        std::size_t at = path.find(".layers.");
-        at = at == std::string::npos ? at : path.find('.', at + 8);
-        const std::string key = at == std::string::npos ? path : path.substr(at + 1);
+        const auto expert = mlx_expert_of(path);
+        const std::string own_path = expert ? expert->stack : path;
+        std::size_t at = own_path.find(".layers.");
+        at = at == std::string::npos ? at : own_path.find('.', at + 8);
+        const std::string key = at == std::string::npos ? own_path : own_path.substr(at + 1);
         if (std::find(keys.begin(), keys.end(), key) == keys.end()) {
             keys.push_back(key);
         }
@@ -122,8 +217,14 @@ LOWRANK_API [[nodiscard]] status write_mlx_folder(const std::filesystem::path& f
     if (error) {
         return system_failure("cannot create the folder", folder, error.value());
     }
-    if (status why = write_lora_file(folder / "adapters.safetensors", adapter.modules,
-                                     {.format = "mlx", .mlx_scale = scale, .write = opt.write}, formats);
+    auto layers = adapter.modules;
+    const auto stacks = take_mlx_stacks(layers, scale);
+    if (!stacks) {
+        return stacks.error();
+    }
+    if (status why =
+            write_lora_file(folder / "adapters.safetensors", layers,
+                            {.format = "mlx", .mlx_scale = scale, .more = *stacks, .write = opt.write}, formats);
         !why) {
         return why;
     }
@@ -148,6 +249,7 @@ LOWRANK_BODY adapter_format mlx_format() {
             .parse = &detail::parse_mlx_name,
             .is_transposed = true,
             .has_scaling_elsewhere = true,
+            .experts_of = &detail::experts_of_mlx,
             .emit = &detail::emit_mlx,
             .emit_other = &detail::emit_mlx_magnitude,
             .recognizes =

@@ -198,6 +198,39 @@ LOWRANK_INLINE [[nodiscard]] result<peft_lora> join_lora_parts(const checkpoint&
     return out;
 }
 
+/// Factors [experts, r, in] and [experts, out, r] as LoRA of each expert, whose alpha is still r.
+LOWRANK_INLINE [[nodiscard]] result<std::vector<lora_adapter<float>>> join_expert_parts(const checkpoint& file,
+                                                                                        const lora_parts& p) {
+    const tensor_info& a = *p.a->info;
+    const tensor_info& b = *p.b->info;
+    if (a.shape.size() != 3 || b.shape.size() != 3 || a.shape[0] != b.shape[0] || a.shape[1] != b.shape[2] ||
+        a.begin == a.end || b.begin == b.end) {
+        return status{errc::unsupported, "has factors of shapes " + shape_in_words(a.shape) + " and " +
+                                             shape_in_words(b.shape) +
+                                             "; a stack of experts has [experts, r, in] and [experts, out, r]"};
+    }
+    if (p.magnitude != nullptr || p.bias != nullptr || p.core != nullptr) {
+        return status{errc::unsupported, "is a stack of experts with parts besides its two factors"};
+    }
+    const auto left = finite_factor(file, *p.b);  // experts x (out r)
+    const auto right = finite_factor(file, *p.a);
+    if (!left || !right) {
+        return left ? right.error() : left.error();
+    }
+    const auto rank = static_cast<index>(a.shape[1]);
+    const auto factor_of = [](const matrix<float>& stack, index e, index rows) {
+        const row_matrix<float> row = stack.row(e);
+        return matrix<float>(Eigen::Map<const row_matrix<float>>(row.data(), rows, row.size() / rows));
+    };
+    std::vector<lora_adapter<float>> out;
+    for (index e = 0; e < left->rows(); ++e) {
+        out.push_back({.lora_A = factor_of(*right, e, rank),
+                       .lora_B = factor_of(*left, e, static_cast<index>(b.shape[1])),
+                       .lora_alpha = static_cast<double>(rank)});
+    }
+    return out;
+}
+
 /// Tensors of a file by the module that they are a part of, and the format whose names they have.
 struct sorted_lora_file {
     const adapter_format* format = nullptr;
