@@ -137,13 +137,13 @@ LOWRANK_API [[nodiscard]] result<std::vector<tensor_to_write>> take_mlx_stacks(
             Eigen::Map<row_matrix<float>>(a.row(e).data(), first.rank(), first.cols()) = lora->lora_A;
             Eigen::Map<row_matrix<float>>(b.row(e).data(), first.rows(), first.rank()) = left;
         }
-        const auto put = [&](const char* end, const row_matrix<float>& x, index rows, index cols) {
-            out.push_back(tensor_of(name + end, x));
+        const auto put = [&](const std::string& tensor, const row_matrix<float>& x, index rows, index cols) {
+            out.push_back(tensor_of(tensor, x));
             out.back().shape = {static_cast<std::uint64_t>(count), static_cast<std::uint64_t>(rows),
                                 static_cast<std::uint64_t>(cols)};
         };
-        put(".lora_a", a, first.rank(), first.cols());
-        put(".lora_b", b, first.rows(), first.rank());
+        put(name + ".lora_a", a, first.rank(), first.cols());
+        put(name + ".lora_b", b, first.rows(), first.rank());
     }
     std::erase_if(modules, [](const auto& entry) { return mlx_expert_of(entry.first).has_value(); });
     return out;

@@ -10,8 +10,7 @@
 #include <utility>
 
 #include <lowrank/io/containers/checkpoint.hpp>
-#include <lowrank/io/containers/detail/json.hpp>
-#include <lowrank/io/containers/mapped_file.hpp>
+#include <lowrank/io/models/detail/config_beside.hpp>
 
 namespace lowrank::inline LOWRANK_ABI {
 namespace detail {
@@ -80,22 +79,13 @@ LOWRANK_BODY std::optional<bool> base_facts::stores_in_by_out(std::string_view m
 LOWRANK_BODY base_facts facts_of_base(const checkpoint& base) {
     base_facts out;
     std::optional<bool> tied;
-    if (!base.shards().empty()) {
-        const auto path = base.shards().front().path.parent_path() / "config.json";
-        const auto file = mapped_file::open(path, {.map = false});
-        const auto document = file ? detail::read_json(file->bytes()) : result<detail::json>(file.error());
-        if (document && document->is_object()) {
-            const auto text_config = document->find("text_config");  // of a model with other towers beside
-            for (const detail::json* from : {text_config != document->end() ? &*text_config : nullptr, &*document}) {
-                if (from == nullptr || !from->is_object()) {
-                    continue;
-                }
-                const auto type = from->find("model_type");
-                const auto tie = from->find("tie_word_embeddings");
-                out.model_type = type != from->end() && type->is_string() ? type->get<std::string>() : out.model_type;
-                tied = tie != from->end() && tie->is_boolean() ? std::optional(tie->get<bool>()) : tied;
-            }
-        }
+    const auto objects = detail::config_beside(base);
+    for (std::size_t i = objects ? objects->size() : 0; i-- > 0;) {  // what the document says goes before text_config
+        const detail::json& from = (*objects)[i];
+        const auto type = from.find("model_type");
+        const auto tie = from.find("tie_word_embeddings");
+        out.model_type = type != from.end() && type->is_string() ? type->get<std::string>() : out.model_type;
+        tied = tie != from.end() && tie->is_boolean() ? std::optional(tie->get<bool>()) : tied;
     }
     const auto by_shape = detail::conv1d_by_shape(base);
     const bool is_conv1d = detail::is_among(out.model_type, detail::conv1d_models);

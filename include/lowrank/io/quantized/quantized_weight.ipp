@@ -11,7 +11,7 @@
 
 #include <lowrank/io/containers/detail/config_reader.hpp>
 #include <lowrank/io/containers/detail/json.hpp>
-#include <lowrank/io/containers/mapped_file.hpp>
+#include <lowrank/io/models/detail/config_beside.hpp>
 #include <lowrank/io/quantized/detail/coded_blocks.hpp>
 #include <lowrank/io/quantized/detail/packed_integers.hpp>
 #include <lowrank/io/quantized/detail/parts.hpp>
@@ -70,29 +70,14 @@ LOWRANK_INLINE void read_quantization(quantization_config& out, config_reader& i
 
 LOWRANK_BODY result<quantization_config> read_quantization_config(const checkpoint& base) {
     quantization_config out;
-    if (base.shards().empty()) {
-        return out;
+    const auto objects = detail::config_beside(base);
+    if (!objects) {
+        return objects.error();
     }
-    const auto path = base.shards().front().path.parent_path() / "config.json";
-    const auto file = mapped_file::open(path, {.map = false});
-    if (!file) {
-        return out;
-    }
-    const auto document = detail::read_json(file->bytes());
-    if (!document) {
-        return detail::in_context(detail::path_in_quotes(path), document.error());
-    }
-    if (!document->is_object()) {
-        return out;
-    }
-    const auto text_config = document->find("text_config");
-    for (const detail::json* from : {&*document, text_config != document->end() ? &*text_config : nullptr}) {
-        if (from == nullptr || !from->is_object()) {
-            continue;
-        }
+    for (const detail::json& from : *objects) {
         for (const char* key : {"torch_dtype", "dtype"}) {
-            const auto at = from->find(key);
-            if (at != from->end() && at->is_string() && !out.float_type) {
+            const auto at = from.find(key);
+            if (at != from.end() && at->is_string() && !out.float_type) {
                 const auto text = at->get<std::string>();
                 out.float_type = text == "float16"    ? std::optional(dtype::f16)
                                  : text == "bfloat16" ? std::optional(dtype::bf16)
@@ -101,14 +86,14 @@ LOWRANK_BODY result<quantization_config> read_quantization_config(const checkpoi
             }
         }
         for (const char* key : {"quantization_config", "compression_config"}) {
-            const auto at = from->find(key);
-            if (at == from->end() || !at->is_object() || !out.method.empty()) {
+            const auto at = from.find(key);
+            if (at == from.end() || !at->is_object() || !out.method.empty()) {
                 continue;
             }
             detail::config_reader in(*at);
             detail::read_quantization(out, in);
             if (!in.why) {
-                return detail::in_context(detail::path_in_quotes(path) + ", " + key, in.why);
+                return detail::in_context(key, in.why);
             }
         }
     }
