@@ -16,11 +16,7 @@ namespace lowrank::inline LOWRANK_ABI {
 
 LOWRANK_BODY void peft_kind<peft_experts>::fit_options(peft_options& o, const std::vector<std::string>&,
                                                        std::span<const module* const> all) {
-    for (const module* m : all) {
-        detail::expects(m->lora.use_rslora == all.front()->lora.use_rslora,
-                        "peft_config_for: the modules must agree on use_rslora");
-        o.set("use_rslora", m->lora.use_rslora);
-    }
+    detail::fit_rslora(o, all, [](const module& m) { return m.lora.use_rslora; });
 }
 
 LOWRANK_BODY result<any_adapter<float>> peft_kind<peft_experts>::adapter(const module& m, const adapted_weight&) {
@@ -60,10 +56,7 @@ LOWRANK_BODY peft_module join_experts(peft_parts& p, const peft_context& c, cons
                                            "bias; the configuration says otherwise"));
         return out;
     }
-    if (a == nullptr || b == nullptr) {
-        p.fail(errc::invalid_format, a != nullptr ? *a : p.first(),
-               std::string("has no partner: the file lacks ") + (a == nullptr ? "lora_A" : "lora_B") + " of module " +
-                   in_quotes(p.module()));
+    if (!has_both_factors(p, "lora_A.weight", "lora_B.weight")) {
         return out;
     }
     const std::uint64_t r = extent(c.r);

@@ -18,6 +18,7 @@
 #include <string_view>
 #include <vector>
 
+#include <lowrank/core/check.hpp>
 #include <lowrank/core/config.hpp>
 #include <lowrank/core/status.hpp>
 #include <lowrank/core/types.hpp>
@@ -89,6 +90,22 @@ struct peft_kind<peft_lora> {
     LOWRANK_API static result<any_adapter<float>> adapter(const module& m, const adapted_weight& w);
     LOWRANK_API static std::optional<module> from(const any_adapter<float>& a);
 };
+
+namespace detail {
+
+/// Sets use_rslora as `says(module)` has it. \pre the modules agree.
+template <class Modules, class Says>
+void fit_rslora(peft_options& o, const Modules& all, const Says& says) {
+    for (const auto* m : all) {
+        expects(says(*m) == says(*all.front()), "peft_config_for: the modules must agree on use_rslora");
+        o.set("use_rslora", says(*m));
+    }
+}
+
+/// Whether both factors are there; else the parts fail with the one that is not.
+LOWRANK_API [[nodiscard]] bool has_both_factors(peft_parts& p, std::string_view leaf_a, std::string_view leaf_b);
+
+}  // namespace detail
 
 /// The LoRA in a module, plain or with more; null in modules of other kinds.
 [[nodiscard]] inline const lora_adapter<float>* find_lora(const peft_module& module) {

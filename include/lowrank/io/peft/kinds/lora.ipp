@@ -18,12 +18,19 @@ namespace lowrank::inline LOWRANK_ABI {
 
 namespace detail {
 
-/// Sets what a group of modules says of use_rslora. \pre they agree.
-LOWRANK_INLINE void fit_rslora(peft_options& o, const std::vector<const lora_adapter<float>*>& all) {
-    for (const auto* lora : all) {
-        expects(lora->use_rslora == all.front()->use_rslora, "peft_config_for: the modules must agree on use_rslora");
-        o.set("use_rslora", lora->use_rslora);
+LOWRANK_BODY bool has_both_factors(peft_parts& p, std::string_view leaf_a, std::string_view leaf_b) {
+    const tensor_info* a = p.find(leaf_a);
+    const tensor_info* b = p.find(leaf_b);
+    if (a != nullptr && b != nullptr) {
+        return true;
     }
+    p.fail(errc::invalid_format,
+           a != nullptr   ? *a
+           : b != nullptr ? *b
+                          : p.first(),
+           std::string("has no partner: the file lacks ") + (a == nullptr ? "lora_A" : "lora_B") + " of module " +
+               in_quotes(p.module()));
+    return false;
 }
 
 /// Rank and group structure of two factors, or what is wrong with their shapes.
@@ -113,13 +120,7 @@ LOWRANK_BODY peft_module peft_kind<lora_adapter<float>>::join(peft_parts& p, con
     if (is_table && (p.has("lora_A.weight") || p.has("lora_B.weight"))) {
         p.fail(errc::invalid_format, "has the factors of a layer beside those of an embedding table");
     }
-    if (a == nullptr || b == nullptr) {
-        p.fail(errc::invalid_format,
-               a != nullptr   ? *a
-               : b != nullptr ? *b
-                              : p.first(),
-               std::string("has no partner: the file lacks ") + (a == nullptr ? "lora_A" : "lora_B") + " of module " +
-                   detail::in_quotes(p.module()));
+    if (!detail::has_both_factors(p, leaf_a, leaf_b)) {
         return out;
     }
     const std::uint64_t groups = detail::groups_of_factors(p, *a, *b, c.r);
@@ -164,7 +165,7 @@ LOWRANK_BODY void peft_kind<lora_adapter<float>>::fit_options(peft_options& o, c
                                                               std::span<const module* const> all) {
     o.set(magnitude_names::option, false);
     o.set("lora_bias", false);
-    detail::fit_rslora(o, {all.begin(), all.end()});
+    detail::fit_rslora(o, all, [](const module& m) { return m.use_rslora; });
 }
 LOWRANK_BODY const char* peft_kind<lora_adapter<float>>::differs(const peft_options& o, const std::string&,
                                                                  const module& m) {
@@ -215,13 +216,11 @@ LOWRANK_BODY void peft_kind<peft_lora>::write(const module& m, peft_tensors& to)
 }
 LOWRANK_BODY void peft_kind<peft_lora>::fit_options(peft_options& o, const std::vector<std::string>&,
                                                     std::span<const module* const> all) {
-    std::vector<const lora_adapter<float>*> loras;
     for (const module* m : all) {
-        loras.push_back(&m->lora);
         o.set(magnitude_names::option, o.get<bool>(magnitude_names::option) || m->magnitude.size() != 0);
         o.set("lora_bias", o.get<bool>("lora_bias") || m->bias.size() != 0);
     }
-    detail::fit_rslora(o, loras);
+    detail::fit_rslora(o, all, [](const module& m) { return m.lora.use_rslora; });
 }
 LOWRANK_BODY const char* peft_kind<peft_lora>::differs(const peft_options& o, const std::string&, const module& m) {
     return m.lora.lora_B.cols() != m.lora.lora_A.rows()                        ? "rank of lora_B"

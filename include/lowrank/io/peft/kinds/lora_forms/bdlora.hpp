@@ -102,9 +102,9 @@ struct peft_kind<bdlora_adapter<float>> {
     /// Every module by its whole path, unless the options describe them already.
     LOWRANK_INLINE static void fit_options(peft_options& o, const std::vector<std::string>& names,
                                            std::span<const module* const> all) {
+        detail::fit_rslora(o, all, [](const module& m) { return m.use_rslora; });
         bool fits = !all.empty();
         for (std::size_t i = 0; i < all.size(); ++i) {
-            o.set("use_rslora", all[i]->use_rslora);
             fits = fits && claims(o, names[i]) && differs(o, names[i], *all[i]) == nullptr;
         }
         if (fits) {

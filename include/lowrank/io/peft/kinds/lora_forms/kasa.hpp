@@ -80,9 +80,7 @@ struct peft_kind<kasa_adapter<float>> {
         } else if (!claims(o, "")) {
             o.set(key, peft_fields{{"beta", 1e-4}, {"gamma", 1e-3}});
         }
-        for (const module* m : all) {
-            o.set("use_rslora", m->use_rslora);
-        }
+        detail::fit_rslora(o, all, [](const module& m) { return m.use_rslora; });
     }
     LOWRANK_INLINE static const char* differs(const peft_options& o, const std::string&, const module& m) {
         return m.use_rslora != o.get<bool>("use_rslora") ? "use_rslora" : nullptr;

@@ -81,11 +81,11 @@ struct peft_kind<qalora_adapter<float>> {
     LOWRANK_INLINE static void fit_options(peft_options& o, const std::vector<std::string>&,
                                            std::span<const module* const> all) {
         o.set(key, !all.empty());
+        detail::fit_rslora(o, all, [](const module& m) { return m.lora.use_rslora; });
         for (const module* m : all) {
             detail::expects(m->group_size == all.front()->group_size,
                             "peft_config_for: the modules must agree on the size of groups");
             o.set(size_key, static_cast<std::int64_t>(m->group_size));
-            o.set("use_rslora", m->lora.use_rslora);
         }
     }
     LOWRANK_INLINE static const char* differs(const peft_options& o, const std::string&, const module& m) {
