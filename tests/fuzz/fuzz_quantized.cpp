@@ -72,8 +72,7 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
         if (w.encode) {
             const encoded_weight again = w.encode(values.data());
             require(again.codes.size() == base->bytes(w.parts.front())->size());
-            require(w.parts.size() < 2 || again.scales.empty() ||
-                    again.scales.size() == base->bytes(w.parts[1])->size());
+            require(w.scales.empty() ? again.scales.empty() : again.scales.size() == base->bytes(w.scales)->size());
         }
     }
     const auto report = dequantize_checkpoint(*base, home.path / "out", {.type = dtype::f32});

@@ -186,7 +186,8 @@ TEST_CASE("merge into FP8: DoRA, rotations, weights without scales or with one")
     const checkpoint rows = quantized_checkpoint(
         folder / "rows",
         {weight, raw_tensor("up.weight_scale", dtype::f32, {coded_rows, 1}, random_scales(coded_rows, 3))});
-    const checkpoint none = quantized_checkpoint(folder / "none", {weight});
+    const checkpoint none = quantized_checkpoint(
+        folder / "none", {weight, raw_tensor("up.input_scale", dtype::f32, {}, std::vector<float>{2})});
     const auto lora = lora_of_codes(0.5F);
     close("blocks", blocks, adapter_of(lora));
     close("one", one, adapter_of(lora));

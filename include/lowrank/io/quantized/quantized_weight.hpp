@@ -56,9 +56,10 @@ struct quantized_weight {
     std::string name = {};                  ///< Of the weight once it is decoded: `model.layers.0.mlp.up_proj.weight`.
     std::string scheme = {};                ///< "GPTQ, 4 bits"
     std::vector<std::uint64_t> shape = {};  ///< Once decoded.
-    /// The tensors that it is made of, the one with the codes first, then the scales. The last may be scales of
-    /// activations, which nothing needs once the weight is decoded.
+    /// The tensors that it is made of, the one with the codes first. Scales of activations, which nothing needs once the
+    /// weight is decoded, are among them.
     std::vector<std::string> parts = {};
+    std::string scales = {};  ///< The part with the scales that `encode` gives; empty if the codes have none.
     /// Writes `count` rows from row `first` on, each of `cols()` floats. Safe to call concurrently.
     std::function<void(index first, index count, float* out)> decode = {};
     /// The nearest codes of another weight of this shape, which becomes what they stand for, and their scales: those of

@@ -169,8 +169,8 @@ struct merge_plan {
             if (!codes) {
                 return not_real(*t);
             }
-            if (codes->parts.size() > 1) {
-                codes_of_scales.emplace(codes->parts[1], name);
+            if (!codes->scales.empty()) {
+                codes_of_scales.emplace(codes->scales, name);
             }
             quantized.emplace(name, std::move(*codes));
         }

@@ -118,8 +118,8 @@ LOWRANK_INLINE void append_rounded_up(dtype type, float x, std::vector<std::byte
     }
 }
 
-/// Codes of the nearest numbers to x / scale; x becomes what they stand for. A scale grows where codes would not reach its elements; without scales
-/// (`scale_type` is empty) they end at the largest number.
+/// Codes of the nearest numbers to x / scale; x becomes what they stand for. A scale grows where codes would not reach its
+/// elements; without scales (`scale_type` is empty) they end at the largest number.
 LOWRANK_INLINE [[nodiscard]] encoded_weight encode_float8(float8_format format, float* x, index rows, index cols,
                                                           const scale_grid& grid, std::vector<float> scales,
                                                           std::optional<dtype> scale_type) {
@@ -261,12 +261,11 @@ LOWRANK_INLINE [[nodiscard]] recognized_weight recognize_scaled_codes(const chec
     }
     const bool is_writable = t.type != dtype::i8 && zeros.empty() &&
                              (scale == nullptr || (is_real(scale->type) && scale->type != dtype::f64));
-    const dtype scale_type = scale == nullptr ? dtype::f32 : scale->type;
     if (is_writable) {
-        w.encode = [format = *float8_format_of(t.type), scales, scale_type, has_scales = scale != nullptr, grid,
-                    rows = w.rows(), cols](float* x) {
-            return encode_float8(format, x, rows, cols, grid, scales,
-                                 has_scales ? std::optional(scale_type) : std::nullopt);
+        w.scales = scale == nullptr ? "" : scale->name;
+        w.encode = [format = *float8_format_of(t.type), scales, grid, rows = w.rows(), cols,
+                    type = scale == nullptr ? std::nullopt : std::optional(scale->type)](float* x) {
+            return encode_float8(format, x, rows, cols, grid, scales, type);
         };
     }
     w.decode = [bytes = base.bytes(*base.locate(t.name)), base, values = *values, scales = std::move(scales),
