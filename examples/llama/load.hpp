@@ -97,6 +97,11 @@ bool for_each_tensor_shape(const config& c, F&& visit) {
         const bool harmless =
             name.ends_with("rotary_emb.inv_freq") || (c.tie_word_embeddings && name == "lm_head.weight");
         if (!harmless && !known.contains(name)) {
+            if (c.is_quantized) {
+                return {errc::unsupported,
+                        "quantization_config of config.json is set, and this engine reads floats alone; 'lowrank "
+                        "dequantize' writes them"};
+            }
             return {errc::unsupported,
                     "tensor " + name + " is not part of the Llama architecture that config.json describes"};
         }

@@ -71,6 +71,9 @@ TEST_CASE("dequantize writes a model that runs, without a word of its quantizati
     const auto first = write_int8_checkpoint(folder / "model");
     const auto out = (folder / "decoded").string();
     REQUIRE(run_tool({"inspect", (folder / "model").string()}).exit_code == 0);
+    const auto refused = run_tool({"generate", (folder / "model").string(), "--prompt", "a"});
+    CHECK(refused.exit_code == 1);
+    CHECK(refused.err.find("'lowrank dequantize'") != std::string::npos);
     const auto r = run_tool({"dequantize", (folder / "model").string(), "--output", out, "--json"});
     REQUIRE_MESSAGE(r.exit_code == 0, r.err);
     const auto report = nlohmann::json::parse(r.out);

@@ -43,11 +43,13 @@ LOWRANK_API [[nodiscard]] dtype dtype_for(ggml_type type) {
 /// The keys of a model's shape.
 LOWRANK_API [[nodiscard]] result<std::vector<gguf_entry>> shape_entries(const architecture& a, const model_config& c) {
     if (c.is_quantized || c.scaling.type != rope_scaling::kind::none || c.scaling.factor != 1) {
-        return status{errc::unsupported,
-                      c.is_quantized
-                          ? "quantization_config of config.json is set: quantized weights are not converted"
-                          : "the rope_type of rope_scaling or rope_parameters in config.json is not \"default\": "
-                            "scaled rotations are not converted"};
+        return status{
+            errc::unsupported,
+            c.is_quantized
+                ? "quantization_config of config.json is set: quantized weights are not converted; decode them first "
+                  "('lowrank dequantize')"
+                : "the rope_type of rope_scaling or rope_parameters in config.json is not \"default\": "
+                  "scaled rotations are not converted"};
     }
     if (status why = check_activation(c, a); !why) {
         return why;
