@@ -24,6 +24,7 @@
 #include <lowrank/io/formats/mlx.hpp>
 #include <lowrank/io/formats/peft_format.hpp>
 #include <lowrank/io/models/base_facts.hpp>
+#include <lowrank/io/models/expert_names.hpp>
 #include <lowrank/io/models/module_names.hpp>
 #include <lowrank/io/peft.hpp>
 #include <lowrank/io/peft/detail/peft_reader.hpp>
@@ -112,7 +113,8 @@ LOWRANK_BODY result<adapter_file> adapter_of(lora_file file, const adapter_read_
                 out.unmapped.push_back(name + ": " + found.error().message);
                 return std::nullopt;
             }
-            if (!found) {
+            const auto expert = found ? std::nullopt : find_expert_part(module);
+            if (!found && !(expert && base.find(expert->stack))) {
                 nowhere.push_back(found.error().message);
             }
             module = found ? std::move(*found) : module;
@@ -140,6 +142,9 @@ LOWRANK_BODY result<adapter_file> adapter_of(lora_file file, const adapter_read_
     }
     if (out.adapter.modules.empty()) {
         return status{errc::mismatch, "no module of the file has a place in the model: " + out.unmapped.back()};
+    }
+    if (nowhere.size() == out.adapter.modules.size()) {
+        return status{errc::mismatch, "no module of the file has a place in the model: " + nowhere.front()};
     }
     if (!twice.empty()) {
         return status{errc::invalid_format, "two names of the file mean the module " + in_quotes(twice)};

@@ -62,7 +62,8 @@ private:
     groups flat_plain_ = {};
 };
 
-/// The modules of a checkpoint: its tensors' names without `.weight`, `.qweight` or whatever else holds the weight.
+/// The modules of a checkpoint: its tensors' names without `.weight`, `.qweight` or whatever else holds the weight, and its
+/// stacks of experts (`mlp.experts.gate_up_proj`).
 LOWRANK_API [[nodiscard]] module_names modules_of(const checkpoint& base);
 
 /// "the names of the adapter begin with "model.", those of the base with "model.language_model."": what `find` took off.

@@ -163,6 +163,9 @@ LOWRANK_BODY module_names modules_of(const checkpoint& base) {
     std::vector<std::string> modules;
     for (const checkpoint::place& p : base.tensors()) {
         const std::string& name = p.info->name;
+        if (p.info->shape.size() == 3 && name.find("experts.") != std::string::npos && !name.ends_with(".weight")) {
+            modules.push_back(name);  // a stack of experts, a bare parameter
+        }
         for (const std::string_view tail : {std::string_view(".weight"), std::string_view(".qweight"),
                                             std::string_view(".weight_packed"), std::string_view(".bias")}) {
             if (name.size() > tail.size() && name.ends_with(tail)) {
