@@ -34,6 +34,9 @@ enum class sigma_split {
 /// U (m x k), s (k, descending, not negative), V (n x k) with A ~ U diag(s) V^T, and the error of that. On failure all
 /// three are empty, `why` says why, and every question below is a broken contract.
 ///
+/// The columns of U and V are orthonormal to rounding. Where values of s are denormal numbers, the sketched methods let them
+/// take what s cannot hold, at most 512 units of rounding of their norms.
+///
 /// Sign convention: in each column of U the entry of largest magnitude (the first of them) is positive.
 template <real S>
 struct decomposition : fallible {

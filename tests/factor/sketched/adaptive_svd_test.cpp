@@ -99,3 +99,17 @@ TEST_CASE("the tolerance is kept at every scale") {
         CHECK(f.error.relative <= 0.1);
     }
 }
+
+TEST_CASE("what denormal singular values cannot hold stands in the factors") {
+    for (const unsigned seed : {5U, 10U, 11U}) {
+        const matrix<float> w = gaussian<float>(40, 30, seed) * 1e-41F;
+        for (const bool tall : {true, false}) {
+            const auto f = adaptive_svd(tall ? w : matrix<float>(w.transpose()), {.tolerance = 0.0});
+            REQUIRE(f);
+            CHECK(f.s.size() == 30);
+            CHECK(f.error.relative < 1e-6);  // values rounded to a multiple of 2^-149 alone make it 5e-6
+            CHECK(orthogonality_defect(f.u) < 1e-4);
+            CHECK(orthogonality_defect(f.v) < 1e-4);
+        }
+    }
+}

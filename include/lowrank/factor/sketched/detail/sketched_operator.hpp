@@ -83,10 +83,12 @@ public:
         if (!f) {
             return f;
         }
+        const vector<S> in_unit = f.s;
         f.s /= unit_;
         if (!all_finite(f.s)) {
             return value_beyond_range(function);
         }
+        carry_rounding(in_unit, f);
         f.error = evidence_ == nullptr ? sampled_evidence<S>(samples, unit(), f.u, f.s) : error_evidence{};
         if (rows_ > cols_) {
             f.u.swap(f.v);
@@ -102,6 +104,18 @@ public:
     }
 
 private:
+    /// Near the smallest numbers of S a value keeps few digits. Its columns of U and V take the factor that is lost, half
+    /// each, as long as their norms stay 1 to 512 units of rounding: U diag(s) V^T is then as exact as with normal values.
+    void carry_rounding(const vector<S>& in_unit, decomposition<S>& f) const {
+        for (index i = 0; i < f.s.size(); ++i) {
+            const S kept = f.s[i] * unit_, lost = in_unit[i] - kept;
+            if (lost != S(0) && std::abs(lost) <= S(1024) * std::numeric_limits<S>::epsilon() * kept) {
+                const S half = std::sqrt(in_unit[i] / kept);
+                f.u.col(i) *= half;
+                f.v.col(i) *= half;
+            }
+        }
+    }
     [[nodiscard]] matrix<S> product_with(const matrix<S>& x, bool transposed) {
         matrix<S> y = unit_ == S(1) ? plain_product(x, transposed) : plain_product(x * unit_, transposed);
         if (!unit_known_) {
