@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
-#ifndef LOWRANK_TESTS_CONFIG_TWO_UNITS_SHARED_HPP
-#define LOWRANK_TESTS_CONFIG_TWO_UNITS_SHARED_HPP
+#ifndef LOWRANK_TESTS_CONFIG_NO_EXCEPTIONS_SHARED_HPP
+#define LOWRANK_TESTS_CONFIG_NO_EXCEPTIONS_SHARED_HPP
 
 #include <string>
 
@@ -11,4 +11,4 @@ using fail_function = void(const std::string&);
 lowrank::lora_adapter<float> made_elsewhere();
 fail_function* address_elsewhere();
 
-#endif  // LOWRANK_TESTS_CONFIG_TWO_UNITS_SHARED_HPP
+#endif  // LOWRANK_TESTS_CONFIG_NO_EXCEPTIONS_SHARED_HPP

@@ -1,10 +1,13 @@
 // SPDX-License-Identifier: MIT
-// Every header under -fno-exceptions -fno-rtti. Without an argument: a factorization, an adapter, a merge and a status.
-// With one: a broken contract, which must print its sentence and abort.
+// Every header under -fno-exceptions -fno-rtti, in two files of one program: an entity that is not inline would be defined
+// twice. Without an argument: a factorization, an adapter, a status, and both files agree. With one: a broken contract, which
+// must print its sentence and abort.
 #include "every_header.hpp"
 
 #include <cstdio>
 #include <limits>
+
+#include "shared.hpp"
 
 #if defined(__cpp_exceptions) || defined(__cpp_rtti)
 #error "this program is to be compiled without exceptions and RTTI"
@@ -43,5 +46,9 @@ int main(int count, char**) {
 
     const auto adapter = lowrank::make_lora<float>(8, 6, {.r = 2});
     check(adapter.delta().dense().norm() == 0.0F, "a new adapter changes nothing");
+
+    const auto seeded = lowrank::make_lora<float>(4, 3, {.r = 2, .seed = 5});
+    check(seeded.lora_A == made_elsewhere().lora_A, "the other file makes the same adapter");
+    check(address_elsewhere() == &lowrank::detail::fail_contract, "both files have one function");
     return failures == 0 ? 0 : 1;
 }
