@@ -13,6 +13,7 @@
 #include <vector>
 
 #include <lowrank/io/formats/adapter_files.hpp>
+#include <lowrank/io/formats/image_names.hpp>
 #include <lowrank/io/formats/plain_lora.hpp>
 #include <lowrank/io/models/gguf_model.hpp>
 #include <lowrank/io/models/model_config.hpp>
@@ -44,6 +45,7 @@ struct convert_options {
     double error = 1e-4;
     lowrank::index rank = 0;
     std::string kohya_prefix = "lora_unet_";
+    std::string image_model;
     std::string type = "f32";
 };
 
@@ -209,7 +211,11 @@ void convert_adapter(const convert_options& options) {
         load_any_adapter(options.source, base,
                          {.lora_alpha = options.alpha, .peft = {.activated_by_tokens = target.holds_invocation_tokens}},
                          options.skip_unsupported);
-    if (source.format == "kohya" && base.modules.empty() && target.name != "kohya") {
+    const auto* image = options.image_model.empty() ? nullptr : take(lowrank::find_image_model(options.image_model));
+    source = take_named(options.source.string(), lowrank::with_image_names(std::move(source), target, image));
+    const bool has_flat_names = std::any_of(source.adapter.modules.begin(), source.adapter.modules.end(),
+                                            [](const auto& m) { return m.first.find('.') == std::string::npos; });
+    if (source.format == "kohya" && has_flat_names && base.modules.empty() && target.name != "kohya") {
         say("warning: " + options.source.string() +
             ": its names have lost their dots and are kept so; --model finds the modules they mean");
     }
@@ -247,8 +253,12 @@ void convert_adapter(const convert_options& options) {
                       [](const auto& m) { return lowrank::stored_tensor(m.second) == nullptr; }));
     if (options.common.json) {
         json renamed = json::object();
-        for (const auto& [from, name] : source.renamed) {
-            renamed[from] = name;
+        for (const auto& [from, name] : source.renamed) {  // several names for a module that was split
+            json& names = renamed[from];
+            if (names.is_string()) {
+                names = json::array({names});
+            }
+            names.is_array() ? names.push_back(name) : void(names = name);
         }
         json cut = json::object();
         for (const auto& [module, loss] : losses) {
@@ -336,6 +346,14 @@ void add_convert(CLI::App& app) {
         ->check(CLI::Range(std::int64_t{1}, std::int64_t{1} << 20));
     command->add_option("--kohya-prefix", options->kohya_prefix, "Put before names written for kohya's tools")
         ->capture_default_str();
+    std::vector<std::string> image_models;
+    for (const auto& m : lowrank::image_models()) {
+        image_models.emplace_back(m.name);
+    }
+    command
+        ->add_option("--image-model", options->image_model,
+                     "The image model of the adapter, where its names may be those of several")
+        ->check(CLI::IsMember(image_models));
     command->add_option("--type", options->type, "Of the factors in a GGUF adapter")
         ->check(CLI::IsMember(factor_types()))
         ->capture_default_str();

@@ -2,11 +2,18 @@
 // Merging, comparing, extracting, resizing and converting, on the reference model and its adapters.
 #include <doctest/doctest.h>
 
+#include <algorithm>
 #include <cmath>
+#include <cstdint>
+#include <filesystem>
 #include <string>
 #include <vector>
 
 #include <nlohmann/json.hpp>
+
+#include <lowrank/core/philox.hpp>
+#include <lowrank/io/containers/checkpoint.hpp>
+#include <lowrank/io/containers/safetensors_writer.hpp>
 
 #include "process.hpp"
 #include "support/shared.hpp"
@@ -119,4 +126,65 @@ TEST_CASE("the model goes to GGUF and back without a changed byte") {
     const auto small = (shared / "models/gguf/stories260K-Q8_0.gguf").string();
     CHECK_FALSE(object_of({"convert", small, "--output", (folder / "q8").string()}).at("decoded").empty());
     CHECK(object_of({"eval", (folder / "q8").string(), "--ids", real.ids}).at("mean_nll") < 5.1);
+}
+
+TEST_CASE("an adapter of Flux goes from kohya to diffusers and back, and into checkpoints of both layouts") {
+    using namespace lowrank;
+    const temporary_folder folder;
+    const auto filled = [](const char* name, Eigen::Index rows, Eigen::Index cols, std::uint64_t stream) {
+        row_matrix<float> x(rows, cols);
+        fill_uniform(x, -1.0F, 1.0F, philox(7, stream));
+        return tensor_of(name, x);
+    };
+    row_matrix<float> alpha(1, 1);
+    alpha(0, 0) = 2;
+    auto scalar = tensor_of("lora_unet_double_blocks_0_img_attn_qkv.alpha", alpha);
+    scalar.shape.clear();
+    const std::vector<tensor_to_write> adapter = {
+        scalar, filled("lora_unet_double_blocks_0_img_attn_qkv.lora_down.weight", 4, 8, 1),
+        filled("lora_unet_double_blocks_0_img_attn_qkv.lora_up.weight", 24, 4, 2)};
+    const auto kohya = (folder / "kohya.safetensors").string(), peft = (folder / "peft.safetensors").string(),
+               back = (folder / "back.safetensors").string();
+    REQUIRE(write_safetensors(kohya, adapter));
+    const auto there = object_of({"convert", kohya, "--to", "diffusers_peft", "--output", peft});
+    CHECK(there.at("modules") == 3);
+    const std::string to = "transformer.transformer_blocks.0.attn.";
+    CHECK(there.at("renamed").at("lora_unet_double_blocks_0_img_attn_qkv") ==
+          nlohmann::json({to + "to_q", to + "to_k", to + "to_v"}));
+    const auto unsure =
+        run_tool({"convert", peft, "--to", "kohya", "--output", back});  // SD3 has modules of these names
+    CHECK(unsure.exit_code == 1);
+    CHECK(unsure.err.find("--image-model flux or sd3") != std::string::npos);
+    CHECK(object_of({"convert", peft, "--to", "kohya", "--image-model", "flux", "--output", back}).at("modules") == 1);
+    const auto restored = checkpoint::open(back);
+    REQUIRE(restored);
+    for (const tensor_to_write& t : adapter) {
+        CAPTURE(t.name);
+        const auto bytes = restored->bytes(t.name);
+        REQUIRE(bytes);
+        CHECK(std::equal(t.bytes.begin(), t.bytes.end(), bytes->begin(), bytes->end()));
+    }
+
+    // The rows of k change in the same way in both layouts.
+    const auto w = filled("double_blocks.0.img_attn.qkv.weight", 24, 8, 3);
+    const auto k = [&](const std::filesystem::path& base, const std::string& tensor) {
+        const auto merged = (base.string() + "-merged");
+        CHECK(object_of({"merge", base.string(), "--adapter", kohya, "--output", merged}).at("matrices").size() >= 1);
+        const auto out = checkpoint::open(merged);
+        REQUIRE(out);
+        return *out->matrix<float>(tensor);
+    };
+    std::filesystem::create_directory(folder / "fused");
+    std::filesystem::create_directory(folder / "split");
+    REQUIRE(write_safetensors(folder / "fused/model.safetensors", {w}));
+    row_matrix<float> all(24, 8);
+    fill_uniform(all, -1.0F, 1.0F, philox(7, 3));
+    const std::string attn = "transformer_blocks.0.attn.";
+    REQUIRE(write_safetensors(folder / "split/model.safetensors",
+                              {tensor_of(attn + "to_q.weight", row_matrix<float>(all.topRows(8))),
+                               tensor_of(attn + "to_k.weight", row_matrix<float>(all.middleRows(8, 8))),
+                               tensor_of(attn + "to_v.weight", row_matrix<float>(all.bottomRows(8)))}));
+    const auto fused = k(folder / "fused", w.name), split = k(folder / "split", attn + "to_k.weight");
+    CHECK((fused.middleRows(8, 8) - split).norm() < 1e-6F * split.norm());
+    CHECK((split - all.middleRows(8, 8)).norm() > 0.1F);
 }

@@ -310,7 +310,7 @@ result<peft_adapter> through(workshop& shop, const peft_adapter& adapter, std::s
     if (!read) {
         return read.error();
     }
-    CHECK(read->format == format);
+    CHECK(read->format == (format == "diffusers_peft" ? "peft" : format));  // the same names
     CHECK(read->unmapped.empty());
     return std::move(read->adapter);
 }

@@ -27,7 +27,7 @@
 
 namespace lowrank::inline LOWRANK_ABI {
 
-/// Those this library knows: mlx, peft, gguf, kohya, diffusers, diffusers_old, loralib. The first that recognizes a file
+/// Those this library knows: mlx, peft, gguf, kohya, diffusers, diffusers_old, diffusers_peft, loralib. The first that recognizes a file
 /// or folder reads it.
 LOWRANK_API [[nodiscard]] std::span<const adapter_format> adapter_formats();
 
@@ -92,7 +92,7 @@ LOWRANK_API [[nodiscard]] result<lora_file> read_lora_file(const std::filesystem
                                                            std::span<const adapter_format> among = adapter_formats());
 
 /// Writes modules under the names of a format, in one file of safetensors. Kohya's alpha says the scaling; diffusers has
-/// scaling 1, so lora_B is multiplied by it, as it is for MLX and its scale; PEFT and loralib have no place for a scaling,
+/// scaling 1, so lora_B is multiplied by it, as it is for MLX and its scale; diffusers_peft has a configuration of PEFT in the header; PEFT and loralib have no place for a scaling,
 /// so one alpha and r of all modules go into the header, and where modules differ lora_B is multiplied.
 ///
 /// \return `unsupported` for a format that is not in the list and a module that it cannot represent; as

@@ -19,6 +19,7 @@
 #include <lowrank/io/formats/detail/stated_scaling.hpp>
 #include <lowrank/io/formats/diffusers.hpp>
 #include <lowrank/io/formats/gguf_lora.hpp>
+#include <lowrank/io/formats/image_names.hpp>
 #include <lowrank/io/formats/kohya.hpp>
 #include <lowrank/io/formats/loralib.hpp>
 #include <lowrank/io/formats/mlx.hpp>
@@ -34,8 +35,9 @@
 namespace lowrank::inline LOWRANK_ABI {
 
 LOWRANK_BODY std::span<const adapter_format> adapter_formats() {
-    static const adapter_format all[] = {mlx_format(),       peft_format(),          gguf_format(),   kohya_format(),
-                                         diffusers_format(), diffusers_old_format(), loralib_format()};
+    static const adapter_format all[] = {
+        mlx_format(),       peft_format(),          gguf_format(),           kohya_format(),
+        diffusers_format(), diffusers_old_format(), diffusers_peft_format(), loralib_format()};
     return all;
 }
 
@@ -103,6 +105,14 @@ LOWRANK_BODY result<adapter_file> adapter_of(lora_file file, const adapter_read_
     adapter_file out{.format = std::move(file.format), .unmapped = std::move(file.unmapped)};
     out.adapter.warnings = std::move(file.warnings);
     const module_names base(opt.modules);
+    if (!base.empty()) {  // of an image model, names of another tool
+        auto fitted = fit_image_modules(std::move(file.modules), base);
+        if (!fitted) {
+            return fitted.error();
+        }
+        file.modules = std::move(fitted->modules);
+        out.renamed = std::move(fitted->renamed);
+    }
     std::vector<std::string> nowhere;
     const auto place = [&](const std::string& name) -> std::optional<std::string> {
         std::string module = name.starts_with(peft_prefix) ? name.substr(peft_prefix.size()) : name;
@@ -375,6 +385,9 @@ LOWRANK_BODY status write_lora_file(const std::filesystem::path& path,
         if (!has_one_scaling) {
             out.metadata = {{"format", "pt"}};
         }
+    }
+    if (format.header != nullptr) {
+        out.metadata = format.header(modules);
     }
     return write_safetensors(path, std::move(out.tensors), out.metadata, opt.write);
 }

@@ -30,6 +30,9 @@
 
 namespace lowrank::inline LOWRANK_ABI {
 
+/// Whose names the modules of an image model have: of the code that published it, of diffusers, or of kohya's tools.
+enum class image_naming { original, diffusers, kohya };
+
 /// What a tensor's name in a file says.
 struct lora_name {
     /// A core is LoCon's lora_mid, the kernel between the two factors of a convolution.
@@ -113,8 +116,11 @@ struct adapter_format {
     /// The names of the experts that factors with a third dimension in front are of, by the module's name and their number;
     /// null if the format has no such stacks.
     std::vector<std::string> (*experts_of)(const std::string& module, std::uint64_t count) = nullptr;
-    bool has_flat_names = false;           ///< Underscores stand for the dots of module names.
+    std::optional<image_naming> names_of_images = std::nullopt;  ///< Nothing: those of the base.
+    bool has_flat_names = false;                                 ///< Underscores stand for the dots of module names.
     bool holds_scaling_in_header = false;  ///< Written without alphas: one alpha and rank for all go into the header.
+    /// The header of a file with these modules; null: what `emit` leaves.
+    std::map<std::string, std::string> (*header)(const std::map<std::string, peft_module>& modules) = nullptr;
     status (*emit)(lora_tensors& out, const std::string& module, const lora_adapter<float>& lora,
                    const lora_write_options& opt) = nullptr;
     /// \pre `holds(module)`

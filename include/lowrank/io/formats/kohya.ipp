@@ -163,6 +163,7 @@ LOWRANK_BODY adapter_format kohya_format() {
             .holds = &detail::kohya_holds,
             .parse = &detail::parse_kohya_name,
             .join = &detail::join_lycoris,
+            .names_of_images = image_naming::kohya,
             .has_flat_names = true,
             .emit = &detail::emit_kohya,
             .emit_other = &detail::emit_lycoris};
