@@ -35,7 +35,7 @@ enum class sigma_split {
 /// three are empty, `why` says why, and every question below is a broken contract.
 ///
 /// The columns of U and V are orthonormal to rounding. Where values of s are denormal numbers, the sketched methods let them
-/// take what s cannot hold, at most 512 units of rounding of their norms.
+/// take what s cannot hold: U^T U and V^T V are 1 to 150 sqrt(k) units of rounding.
 ///
 /// Sign convention: in each column of U the entry of largest magnitude (the first of them) is positive.
 template <real S>

@@ -105,15 +105,20 @@ public:
 
 private:
     /// Near the smallest numbers of S a value keeps few digits. Its columns of U and V take the factor that is lost, half
-    /// each, as long as their norms stay 1 to 512 units of rounding: U diag(s) V^T is then as exact as with normal values.
+    /// each, as long as U^T U and V^T V stay 1 to 150 sqrt(k) units of rounding: U diag(s) V^T is then as exact as with
+    /// normal values.
     void carry_rounding(const vector<S>& in_unit, decomposition<S>& f) const {
+        constexpr S most = S(150) * std::numeric_limits<S>::epsilon();
+        S left = most * most * static_cast<S>(f.s.size());
         for (index i = 0; i < f.s.size(); ++i) {
             const S kept = f.s[i] * unit_, lost = in_unit[i] - kept;
-            if (lost != S(0) && std::abs(lost) <= S(1024) * std::numeric_limits<S>::epsilon() * kept) {
-                const S half = std::sqrt(in_unit[i] / kept);
-                f.u.col(i) *= half;
-                f.v.col(i) *= half;
+            if (lost == S(0) || kept == S(0) || lost * lost > left * kept * kept) {
+                continue;
             }
+            left -= lost / kept * (lost / kept);
+            const S half = std::sqrt(in_unit[i] / kept);
+            f.u.col(i) *= half;
+            f.v.col(i) *= half;
         }
     }
     [[nodiscard]] matrix<S> product_with(const matrix<S>& x, bool transposed) {
