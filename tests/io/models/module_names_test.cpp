@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 #include <lowrank/io/models/module_names.hpp>
 
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -82,4 +83,23 @@ TEST_CASE("modules of a checkpoint are named by what holds their weight") {
         folder / "m", {lowrank_tests::tensor_of_ones("a.weight", {2, 2}), lowrank_tests::tensor_of_ones("a.bias", {2}),
                        lowrank_tests::tensor_of_ones("b.qweight", {2, 2}), lowrank_tests::tensor_of_ones("c", {1})}));
     CHECK(modules_of(*checkpoint::open(folder / "m")).all() == std::vector<std::string>{"a", "b"});
+}
+
+TEST_CASE("names that may be missing are looked up as the others, without a message") {
+    const module_names names({"model.layers.0.up", "unet.mid.to_k", "a.x", "module.a.x"});
+    for (const char* path : {"model.layers.0.up", "layers.0.up", "layers.1.up", "to_k"}) {
+        CAPTURE(path);
+        const auto found = names.find(path);
+        CHECK(names.find_if_there(path) == (found ? std::optional(*found) : std::nullopt));
+    }
+    for (const char* name : {"lora_unet_mid_to_k", "lora_unet__mid_to_k", "lora_unet_to_k"}) {
+        CAPTURE(name);
+        const auto found = names.find_flat(name);
+        CHECK(names.find_flat_if_there(name) == (found ? std::optional(*found) : std::nullopt));
+    }
+    CHECK(names.find("base_model.model.a.x").error().code == errc::mismatch);  // either of two
+    CHECK_FALSE(names.find_if_there("base_model.model.a.x"));
+    const module_names flat({"net.a_b", "net.a.b"});
+    CHECK(flat.find_flat("lora_unet_net_a_b").error().code == errc::mismatch);
+    CHECK_FALSE(flat.find_flat_if_there("lora_unet_net_a_b"));
 }

@@ -113,19 +113,19 @@ LOWRANK_BODY result<adapter_file> adapter_of(lora_file file, const adapter_read_
         file.modules = std::move(fitted->modules);
         out.renamed = std::move(fitted->renamed);
     }
-    std::vector<std::string> nowhere;
+    std::vector<std::string> nowhere;  // modules that the base has not; only the first is looked at closely
     const auto place = [&](const std::string& name) -> std::optional<std::string> {
         std::string module = name.starts_with(peft_prefix) ? name.substr(peft_prefix.size()) : name;
         const bool is_flat = format.has_flat_names && module.find('.') == std::string::npos;
         if (!base.empty()) {
-            auto found = is_flat ? base.find_flat(module) : base.find(module);
+            auto found = is_flat ? base.find_flat_if_there(module) : base.find_if_there(module);
             if (!found && is_flat) {  // nothing but the base says what the name means
-                out.unmapped.push_back(name + ": " + found.error().message);
+                out.unmapped.push_back(name + ": " + base.find_flat(module).error().message);
                 return std::nullopt;
             }
             const auto expert = found ? std::nullopt : find_expert_part(module);
-            if (!found && !(expert && base.find(expert->stack))) {
-                nowhere.push_back(found.error().message);
+            if (!found && !(expert && base.find_if_there(expert->stack))) {
+                nowhere.push_back(module);
             }
             module = found ? std::move(*found) : module;
         }
@@ -154,13 +154,14 @@ LOWRANK_BODY result<adapter_file> adapter_of(lora_file file, const adapter_read_
         return status{errc::mismatch, "no module of the file has a place in the model: " + out.unmapped.back()};
     }
     if (nowhere.size() == out.adapter.modules.size()) {
-        return status{errc::mismatch, "no module of the file has a place in the model: " + nowhere.front()};
+        return status{errc::mismatch,
+                      "no module of the file has a place in the model: " + base.find(nowhere.front()).error().message};
     }
     if (!twice.empty()) {
         return status{errc::invalid_format, "two names of the file mean the module " + in_quotes(twice)};
     }
     if (!nowhere.empty()) {
-        out.adapter.warnings.push_back(nowhere.front() +
+        out.adapter.warnings.push_back(base.find(nowhere.front()).error().message +
                                        (nowhere.size() > 1
                                             ? ", as of " + std::to_string(nowhere.size() - 1) + " more of the adapter"
                                             : std::string()));

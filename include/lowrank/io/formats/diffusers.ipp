@@ -129,10 +129,7 @@ LOWRANK_API [[nodiscard]] status emit_diffusers_peft(lora_tensors& out, const st
                                                      const peft_module& module, const lora_write_options&) {
     peft_tensors tensors;
     module.kind().write(module.data(), tensors);
-    for (const auto& p : tensors.parts) {
-        out.tensors.push_back(tensor_of(name + "." + p.leaf, p.values));
-        out.tensors.back().shape = p.shape;
-    }
+    append_parts(out, name, tensors);
     return {};
 }
 

@@ -49,20 +49,14 @@ LOWRANK_API [[nodiscard]] std::string component_prefix(const image_model& model,
     return std::string(name.empty() ? model.kohya_text_encoder : name);
 }
 
-LOWRANK_API [[nodiscard]] std::string flattened(std::string name) {
-    std::replace(name.begin(), name.end(), '.', '_');
-    return name;
-}
-
 /// The names of a tool.
 LOWRANK_API [[nodiscard]] image_targets targets_of_naming(const image_model& model, image_naming to) {
     return [&model, to](const image_place& place) {
         const image_module& m = *place.module;
-        const std::string prefix =
-            component_prefix(model, place.component, m.original.starts_with("encoder.") || m.original == "shared", to);
+        const std::string prefix = component_prefix(model, place.component, place.is_t5, to);
         const auto name = [&](const std::string& pattern) {
             std::string path = numbered(pattern, place.numbers);
-            return prefix + (to == image_naming::kohya ? flattened(std::move(path)) : path);
+            return prefix + (to == image_naming::kohya ? flat_path(std::move(path)) : path);
         };
         image_target out;
         out.is_original = to == image_naming::original || (to == image_naming::kohya && model.is_trained_on_original);
@@ -80,8 +74,7 @@ LOWRANK_API [[nodiscard]] image_targets targets_of_naming(const image_model& mod
 LOWRANK_API [[nodiscard]] image_targets targets_in(const module_names& base) {
     return [&base](const image_place& place) {
         const auto found = [&](const std::string& pattern) {
-            auto name = base.find(numbered(pattern, place.numbers));
-            return name ? std::optional(std::move(*name)) : std::nullopt;
+            return base.find_if_there(numbered(pattern, place.numbers));
         };
         image_target out{.is_original = true, .names = {found(place.module->original)}};
         if (!out.is_there()) {
@@ -327,7 +320,7 @@ LOWRANK_BODY result<renamed_modules> fit_image_modules(std::map<std::string, pef
     std::map<std::string, peft_module> strange;
     for (auto& [name, module] : modules) {
         const bool is_flat = name.find('.') == std::string::npos;
-        auto& to = (is_flat ? base.find_flat(name) : base.find(name)) ? out.modules : strange;
+        auto& to = (is_flat ? base.find_flat_if_there(name) : base.find_if_there(name)) ? out.modules : strange;
         to.emplace(name, std::move(module));
     }
     const auto targets = detail::targets_in(base);

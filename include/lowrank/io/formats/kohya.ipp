@@ -4,7 +4,6 @@
 
 #include <lowrank/io/formats/kohya.hpp>
 
-#include <algorithm>
 #include <cstddef>
 #include <utility>
 
@@ -70,7 +69,7 @@ LOWRANK_API [[nodiscard]] lora_name parse_kohya_name(std::string_view name) {
 }
 
 LOWRANK_API [[nodiscard]] std::string flat_name(std::string module, const lora_write_options& opt) {
-    std::replace(module.begin(), module.end(), '.', '_');
+    module = flat_path(std::move(module));
     return module.starts_with("lora_") ? module : opt.kohya_prefix + module;
 }
 
@@ -127,10 +126,7 @@ LOWRANK_API [[nodiscard]] status emit_lycoris(lora_tensors& out, const std::stri
     const double alpha =
         lora != nullptr ? lycoris_lora(*lora, tensors) : module.kind().lycoris_write(module.data(), tensors);
     out.tensors.push_back(scalar_tensor(flat + ".alpha", alpha));
-    for (const auto& p : tensors.parts) {
-        out.tensors.push_back(tensor_of(flat + "." + p.leaf, p.values));
-        out.tensors.back().shape = p.shape;
-    }
+    append_parts(out, flat, tensors);
     return {};
 }
 
@@ -154,8 +150,7 @@ LOWRANK_API [[nodiscard]] result<peft_module> join_lycoris(peft_parts& p, std::o
 
 LOWRANK_BODY std::optional<std::string> unflatten_kohya_name(std::string_view kohya,
                                                              const std::vector<std::string>& paths) {
-    auto found = module_names(paths).find_flat(kohya);
-    return found ? std::optional(std::move(*found)) : std::nullopt;
+    return module_names(paths).find_flat_if_there(kohya);
 }
 
 LOWRANK_BODY adapter_format kohya_format() {

@@ -70,6 +70,7 @@ struct image_place {
     const image_module* module = nullptr;
     image_component component = image_component::backbone;
     std::vector<std::string> numbers = {};  ///< Of the blocks.
+    bool is_t5 = false;                     ///< Kohya's tools call this text encoder the third.
     bool is_original = false;               ///< The name is that of the original; false if both have this name.
     std::size_t first = 0;                  ///< The parts it means: all, of the original's name.
     std::size_t count = 1;

@@ -251,7 +251,7 @@ LOWRANK_API [[nodiscard]] image_modules t5_modules() {
     return out;
 }
 
-/// What stands before a name, longest first, and the component that it says.
+/// What stands before a name, and the component that it says. The longest that fits is taken off.
 struct image_prefix {
     std::string_view text;
     image_component component;
@@ -398,8 +398,9 @@ LOWRANK_BODY std::optional<image_place> find_image_module(const image_model& mod
         return place;
     }
     place = detail::place_among(t5, name);
-    if (place) {  // kohya's tools count it as the third, whatever the pipeline has
+    if (place) {
         place->component = model.t5;
+        place->is_t5 = true;
     }
     return place;
 }

@@ -14,6 +14,7 @@
 /// left out: `mid_block.to_k` is never `to_k`.
 
 #include <map>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -29,6 +30,9 @@ namespace detail {
 
 /// A path without the wrappers before it and between its parts: "layers.0.x" of "model.language_model.layers.0.x".
 LOWRANK_API [[nodiscard]] std::string plain_path(std::string_view path);
+
+/// A path with underscores for its dots.
+LOWRANK_API [[nodiscard]] std::string flat_path(std::string path);
 
 }  // namespace detail
 
@@ -49,11 +53,19 @@ public:
     /// (`lora_unet_`, `lora_te_`, `lora_te1_`, `lora_transformer_`, `lycoris_`, ...) or without. \return as `find`.
     LOWRANK_API [[nodiscard]] result<std::string> find_flat(std::string_view name) const;
 
+    /// As `find` and `find_flat`, for names that may well be missing: nothing then, and nothing for one that may mean
+    /// several. Looking for the nearest name is what a failure costs.
+    LOWRANK_API [[nodiscard]] std::optional<std::string> find_if_there(std::string_view path) const;
+    LOWRANK_API [[nodiscard]] std::optional<std::string> find_flat_if_there(std::string_view name) const;
+
 private:
     using groups = std::map<std::string, std::vector<std::size_t>, std::less<>>;
     LOWRANK_API [[nodiscard]] result<std::string> found(const groups& by, std::string_view key,
                                                         std::string_view name) const;
-    LOWRANK_API [[nodiscard]] status missing(std::string_view name) const;
+    /// `not_found` without a text where there is none.
+    LOWRANK_API [[nodiscard]] result<std::string> look_up(std::string_view path) const;
+    /// `rest` is what is left of the name without prefixes.
+    LOWRANK_API [[nodiscard]] result<std::string> look_up_flat(std::string_view name, std::string_view& rest) const;
 
     std::vector<std::string> modules_ = {};
     groups paths_ = {};       ///< By the path itself.

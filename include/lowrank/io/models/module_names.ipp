@@ -80,7 +80,7 @@ LOWRANK_BODY std::string plain_path(std::string_view path) {
     return out;
 }
 
-LOWRANK_API [[nodiscard]] std::string flat_path(std::string path) {
+LOWRANK_BODY std::string flat_path(std::string path) {
     std::replace(path.begin(), path.end(), '.', '_');
     return path;
 }
@@ -116,12 +116,7 @@ LOWRANK_BODY result<std::string> module_names::found(const groups& by, std::stri
     return modules_[at->second.front()];
 }
 
-LOWRANK_BODY status module_names::missing(std::string_view name) const {
-    return {errc::not_found,
-            "the model has no module " + detail::in_quotes(name) + detail::nearest_in_words(name, modules_)};
-}
-
-LOWRANK_BODY result<std::string> module_names::find(std::string_view path) const {
+LOWRANK_BODY result<std::string> module_names::look_up(std::string_view path) const {
     const std::string bare = detail::without_segments(path);
     const std::string plain = detail::plain_path(bare);
     for (const auto& [by, key] :
@@ -130,11 +125,11 @@ LOWRANK_BODY result<std::string> module_names::find(std::string_view path) const
             return at;
         }
     }
-    return missing(path);
+    return status{errc::not_found, std::string()};
 }
 
-LOWRANK_BODY result<std::string> module_names::find_flat(std::string_view name) const {
-    std::string_view rest = name;
+LOWRANK_BODY result<std::string> module_names::look_up_flat(std::string_view name, std::string_view& rest) const {
+    rest = name;
     for (const std::string_view prefix : detail::flat_prefixes) {
         if (name.starts_with(prefix) && name.size() - prefix.size() < rest.size()) {
             rest = name.substr(prefix.size());
@@ -155,8 +150,36 @@ LOWRANK_BODY result<std::string> module_names::find_flat(std::string_view name) 
             }
         }
     }
-    return status{errc::not_found, "the model has no module that " + detail::in_quotes(name) + " can mean" +
-                                       detail::nearest_in_words(rest, modules_)};
+    return status{errc::not_found, std::string()};
+}
+
+LOWRANK_BODY result<std::string> module_names::find(std::string_view path) const {
+    auto at = look_up(path);
+    return at || at.error().code != errc::not_found
+               ? std::move(at)
+               : result<std::string>(status{errc::not_found, "the model has no module " + detail::in_quotes(path) +
+                                                                 detail::nearest_in_words(path, modules_)});
+}
+
+LOWRANK_BODY result<std::string> module_names::find_flat(std::string_view name) const {
+    std::string_view rest;
+    auto at = look_up_flat(name, rest);
+    return at || at.error().code != errc::not_found
+               ? std::move(at)
+               : result<std::string>(status{errc::not_found, "the model has no module that " + detail::in_quotes(name) +
+                                                                 " can mean" +
+                                                                 detail::nearest_in_words(rest, modules_)});
+}
+
+LOWRANK_BODY std::optional<std::string> module_names::find_if_there(std::string_view path) const {
+    auto at = look_up(path);
+    return at ? std::optional(std::move(*at)) : std::nullopt;
+}
+
+LOWRANK_BODY std::optional<std::string> module_names::find_flat_if_there(std::string_view name) const {
+    std::string_view rest;
+    auto at = look_up_flat(name, rest);
+    return at ? std::optional(std::move(*at)) : std::nullopt;
 }
 
 LOWRANK_BODY module_names modules_of(const checkpoint& base) {

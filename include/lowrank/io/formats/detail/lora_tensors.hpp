@@ -19,6 +19,7 @@
 #include <lowrank/core/types.hpp>
 #include <lowrank/io/containers/detail/text.hpp>
 #include <lowrank/io/formats/adapter_format.hpp>
+#include <lowrank/io/peft/peft_tensors.hpp>
 #include <lowrank/lora/kinds/lora.hpp>
 
 namespace lowrank::inline LOWRANK_ABI {
@@ -48,6 +49,14 @@ namespace detail {
         out.data()[i] = static_cast<float>(static_cast<double>(b.data()[i]) * factor);
     }
     return out;
+}
+
+/// The tensors of a module under its name.
+inline void append_parts(lora_tensors& out, const std::string& module, const peft_tensors& tensors) {
+    for (const auto& p : tensors.parts) {
+        out.tensors.push_back(tensor_of(module + "." + p.leaf, p.values));
+        out.tensors.back().shape = p.shape;
+    }
 }
 
 /// A number as the shortest text that reads back as it.
